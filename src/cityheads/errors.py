@@ -1,0 +1,12 @@
+"""The one exception that users are meant to read."""
+
+
+class CityHeadsError(Exception):
+    """Something the user can mend: the message is one line that names the file or key and the mend.
+
+    The command line prints it as it is, without a traceback, and exits with 1. Anything else that is raised is a
+    defect of ours and is shown with a traceback in the log.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
