@@ -133,6 +133,8 @@ def write_raster(
     stack = array[None] if array.ndim == 2 else array
     if stack.shape[1:] != tuple(geobox.shape):
         raise ValueError(f"{path}: array of {stack.shape[1:]} on a grid of {tuple(geobox.shape)}")
+    if geobox.crs is None:
+        raise ValueError(f"{path}: the grid has no CRS")
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "count": stack.shape[0],
