@@ -268,12 +268,29 @@ def _set_up_logging(path: Path | None) -> None:
     logging.getLogger("cityheads.progress").addHandler(progress)
 
 
+def _die_with_workflow() -> None:
+    """Under the workflow, end when Snakemake is killed: an orphan would go on writing beside the next run.
+
+    Linux only (``prctl(PR_SET_PDEATHSIG)``); elsewhere an orphan finishes its own job, which is harmless but for time.
+    """
+    if os.environ.get("CITYHEADS_WORKFLOW") and sys.platform == "linux":
+        import ctypes
+        import signal
+
+        parent = os.getppid()
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; give 0, or 1 after one line that says what is wrong."""
     arguments = vars(_parser().parse_args(argv))
     verb = VERBS[arguments.pop("verb")]
     config_path, log_path = arguments.pop("config", None), arguments.pop("log")
     _set_up_logging(log_path)
+    _die_with_workflow()
     try:
         settings: list[dict[str, Any]] = []
         if config_path is not None:

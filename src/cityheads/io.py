@@ -8,6 +8,7 @@ what an earlier, killed one left behind.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -39,18 +40,20 @@ __all__ = [
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary sibling of ``path`` that becomes ``path`` when the block ends without an error.
 
-    The temporary name keeps the suffix (``.chips.part.parquet``), for writers that look at it.
+    The temporary file keeps the suffix (``.chips.part.parquet``), for writers that look at it. It is locked while it
+    is being written: two processes that make the same file take turns, so that neither renames the other's half.
 
     Raises:
         CityHeadsError: The disk is full, or the place cannot be written.
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
+    descriptor = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_locked(part)
         yield part
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
+        os.fsync(descriptor)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -62,6 +65,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _open_locked(part: Path) -> int:
+    """Open ``part`` empty and locked; the kernel lets go of the lock when the process ends, however it ends."""
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            if os.stat(part).st_ino == os.fstat(descriptor).st_ino:
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        except FileNotFoundError:
+            pass
+        # whoever held the lock has renamed or removed that file meanwhile: take a new one
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

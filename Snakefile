@@ -1,0 +1,45 @@
+# CityHeads: one geospatial foundation model, many maps of a city.
+# The chain: archive -> scenes -> parents -> sub-chips -> labels -> dataset -> runs -> evaluation -> verdict -> report
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# A file given with --configfile that holds labels, heads and runs stands alone; any other is laid over the default.
+if not {"labels", "heads", "runs"} <= config.keys():
+
+    configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/archive.smk"
+include: "workflow/rules/chips.smk"
+include: "workflow/rules/labels.smk"
+include: "workflow/rules/dataset.smk"
+include: "workflow/rules/runs.smk"
+include: "workflow/rules/evidence.smk"
+
+
+localrules:
+    all,
+    train_multihead,
+    dataset,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+
+
+rule train_multihead:
+    input:
+        expand(f"{RESULTS}/runs/{GATE_RUN}/{{seed}}/model.json", seed=SEEDS),
+
+
+rule dataset:
+    input:
+        f"{RESULTS}/dataset/chips.parquet",

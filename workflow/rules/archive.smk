@@ -1,0 +1,88 @@
+# From a catalogue to one raster per parent and modality.
+
+
+if SIMULATED:
+
+    rule simulate_archive:
+        input:
+            parents=SHEET,
+        output:
+            catalog=CATALOG,
+            footprints=f"{RESULTS}/archive/footprints.geojson",
+            boundary=f"{RESULTS}/archive/boundary.geojson",
+        log:
+            f"{RESULTS}/logs/simulate_archive/archive.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/simulate_archive/archive.tsv"
+        threads: 2
+        resources:
+            mem_mb=1500,
+        params:
+            settings=settings("simulate_archive"),
+            code=code("simulate_archive"),
+            config=CONFIG,
+            out=f"{RESULTS}/archive",
+        conda:
+            "../../envs/cityheads.yaml"
+        message:
+            "Simulate an archive of {SHEET} (no real data)"
+        shell:
+            "cityheads simulate_archive --config {params.config} --log {log}"
+            " --parents {input.parents} --out {params.out}"
+
+
+rule select_scenes:
+    input:
+        parents=SHEET,
+        catalog=CATALOG if SIMULATED else [],
+    output:
+        f"{RESULTS}/scenes/{{parent}}.json",
+    log:
+        f"{RESULTS}/logs/select_scenes/{{parent}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/select_scenes/{{parent}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        network=1,
+    params:
+        settings=settings("select_scenes", of_search),
+        code=code("select_scenes"),
+        config=CONFIG,
+        catalog=CATALOG,
+    conda:
+        "../../envs/cityheads.yaml"
+    message:
+        "Choose the scenes of parent {wildcards.parent}"
+    shell:
+        "cityheads select_scenes --config {params.config} --log {log}"
+        " --parents {input.parents} --parent {wildcards.parent} --catalog {params.catalog:q} --out {output}"
+
+
+rule read_parent:
+    input:
+        parents=SHEET,
+        scenes=f"{RESULTS}/scenes/{{parent}}.json",
+    output:
+        layers=expand(f"{RESULTS}/parents/{{{{parent}}}}/{{layer}}.tif", layer=MODALITIES + ["SCL"] * HAS_SCL),
+        reading=f"{RESULTS}/parents/{{parent}}/reading.json",
+    log:
+        f"{RESULTS}/logs/read_parent/{{parent}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/read_parent/{{parent}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        network=1,
+    params:
+        settings=settings("read_parent"),
+        code=code("read_parent"),
+        config=CONFIG,
+        out=lambda wildcards, output: str(Path(output.reading).parent),
+    conda:
+        "../../envs/cityheads.yaml"
+    message:
+        "Read all modalities of parent {wildcards.parent} onto one grid"
+    shell:
+        "cityheads read_parent --config {params.config} --log {log}"
+        " --parents {input.parents} --parent {wildcards.parent} --scenes {input.scenes} --out {params.out}"

@@ -1,0 +1,111 @@
+# Validation, names, and what every rule shares. Light on purpose: the DAG must not import torch, rasterio or geopandas.
+import fcntl
+import os
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from cityheads.cli import VERBS
+from cityheads.config import pick, resolve
+from cityheads.errors import CityHeadsError
+from cityheads.grid import Grid, read_parents
+from cityheads.io import canonical_json, write_bytes
+from cityheads.provenance import code_fingerprint
+
+try:
+    config = resolve(config)
+    SHEET = config["parents"]
+    GRID = Grid.from_settings(config["grid"])
+    PARENTS = [parent.parent_id for parent in read_parents(Path(SHEET), GRID)]
+except CityHeadsError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = config["results"].rstrip("/")
+CONFIG = f"{RESULTS}/config.yaml"
+SIMULATED = config["archive"]["provider"] == "simulated"
+CATALOG = f"{RESULTS}/archive/catalog.json" if SIMULATED else config["archive"]["catalog"]
+MODALITIES = list(config["archive"]["imagery"])
+HAS_SCL = config["archive"]["imagery"]["S2L2A"]["scl_asset"] is not None
+LABELS = config["labels"]
+LANDCOVER = [name for name, label in LABELS.items() if label["kind"] == "landcover"]
+FOOTPRINTS = [name for name, label in LABELS.items() if label["kind"] == "footprints"]
+RUNS = list(config["runs"])
+SEEDS = config["seeds"]
+GATE_RUN = config["gate"]["run"]
+COMPARED = sorted({GATE_RUN, *config["gate"]["baselines"].values()})
+SIDE = range(GRID.chips_per_side)
+
+
+wildcard_constraints:
+    parent="|".join(PARENTS),
+    label="|".join(LABELS),
+    run="|".join(RUNS),
+    seed=r"\d+",
+
+
+# A job is a single command that takes the shell's place: killed with Snakemake, it leaves no orphan that goes on writing.
+shell.prefix("set -euo pipefail; export CITYHEADS_WORKFLOW=1; exec ")
+
+
+onstart:
+    # Snakemake's own lock outlives a killed run; the kernel's does not (profiles/default turns the former off).
+    os.makedirs(RESULTS, exist_ok=True)
+    _lock = open(f"{RESULTS}/.lock", "w")
+    try:
+        fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError(f"{RESULTS}: another run of the workflow is writing there; wait for it or stop it") from None
+    globals()["_RUN_LOCK"] = _lock
+    resolved = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
+    if not Path(CONFIG).exists() or Path(CONFIG).read_bytes() != resolved:
+        write_bytes(Path(CONFIG), resolved)
+
+
+def settings(verb, narrow=None):
+    """Give the part of the config that a verb depends on, as text: a change of it, and of it alone, reruns the job."""
+
+    def trigger(wildcards):
+        picked = pick(config, VERBS[verb].sections)
+        if narrow is not None:
+            picked = narrow(picked, wildcards)
+        return canonical_json(picked)
+
+    return trigger
+
+
+def code(verb):
+    """Give a fingerprint of the code behind a verb: a change of it reruns the job."""
+    return code_fingerprint(VERBS[verb].module)
+
+
+def of_label(picked, wildcards):
+    """Narrow settings to one label layer."""
+    return picked | {"labels": {wildcards.label: picked["labels"][wildcards.label]}}
+
+
+def of_search(picked, wildcards):
+    """Narrow settings to what the search for scenes looks at."""
+    asked = {name: [LABELS[name][key] for key in ("collection", "asset", "datetime")] for name in LANDCOVER}
+    return picked | {"labels": asked}
+
+
+def of_run(picked, wildcards):
+    """Narrow settings to the heads and labels of one run."""
+    heads = {name: config["heads"][name] for name in config["runs"][wildcards.run]["heads"]}
+    labels = {head["label"]: LABELS[head["label"]] for head in heads.values()}
+    return picked | {"heads": heads, "labels": labels, "runs": list(heads)}
+
+
+def pieces(layers):
+    """Give the sub-chip files of one parent (a wildcard) in some layers."""
+    return expand(f"{RESULTS}/chips/{{layer}}/{{{{parent}}}}_r{{row}}c{{col}}.tif", layer=layers, row=SIDE, col=SIDE)
+
+
+def vector_input(key, simulated):
+    """Give the file that a footprints label reads: the config's, or the simulated archive's."""
+
+    def find(wildcards):
+        return LABELS[wildcards.label][key] or f"{RESULTS}/archive/{simulated}"
+
+    return find

@@ -1,0 +1,41 @@
+# All sub-chips accounted for, split by parents, packed for training.
+
+
+rule assemble_dataset:
+    input:
+        parents=SHEET,
+        scenes=expand(f"{RESULTS}/scenes/{{parent}}.json", parent=PARENTS),
+        quality=expand(f"{RESULTS}/quality/{{parent}}.json", parent=PARENTS),
+        masks=expand(f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif", parent=PARENTS, label=LABELS),
+    output:
+        store=expand(
+            f"{RESULTS}/dataset/store/{{layer}}.npy", layer=MODALITIES + [f"MASK_{label}" for label in LABELS]
+        ),
+        index=f"{RESULTS}/dataset/store/index.json",
+        splits=f"{RESULTS}/dataset/splits.json",
+        classes=f"{RESULTS}/dataset/classes.json",
+        statistics=f"{RESULTS}/dataset/statistics.json",
+        manifest=f"{RESULTS}/dataset/chips.parquet",
+    log:
+        f"{RESULTS}/logs/assemble_dataset/dataset.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/assemble_dataset/dataset.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    params:
+        settings=settings("assemble_dataset"),
+        code=code("assemble_dataset"),
+        config=CONFIG,
+        scenes=f"{RESULTS}/scenes",
+        quality=f"{RESULTS}/quality",
+        chips=f"{RESULTS}/chips",
+        out=f"{RESULTS}/dataset",
+    conda:
+        "../../envs/cityheads.yaml"
+    message:
+        "Account for all sub-chips, deal the splits, pack the dataset"
+    shell:
+        "cityheads assemble_dataset --config {params.config} --log {log}"
+        " --parents {input.parents} --scenes {params.scenes} --quality {params.quality} --chips {params.chips}"
+        " --out {params.out}"

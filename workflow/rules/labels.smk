@@ -1,0 +1,100 @@
+# Label layers: one rule per kind, any number of layers of a kind.
+
+
+if FOOTPRINTS:
+
+    rule prepare_footprints:
+        input:
+            parents=SHEET,
+            source=vector_input("source", "footprints.geojson"),
+            boundary=vector_input("boundary", "boundary.geojson"),
+        output:
+            footprints=f"{RESULTS}/labels/{{label}}/footprints.parquet",
+            boundary=f"{RESULTS}/labels/{{label}}/boundary.parquet",
+            summary=f"{RESULTS}/labels/{{label}}/summary.json",
+        log:
+            f"{RESULTS}/logs/prepare_footprints/{{label}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/prepare_footprints/{{label}}.tsv"
+        threads: 1
+        resources:
+            mem_mb=3000,
+        wildcard_constraints:
+            label="|".join(FOOTPRINTS),
+        params:
+            settings=settings("prepare_footprints", of_label),
+            code=code("prepare_footprints"),
+            config=CONFIG,
+        conda:
+            "../../envs/cityheads.yaml"
+        message:
+            "Clean the footprints of {wildcards.label}"
+        shell:
+            "cityheads prepare_footprints --config {params.config} --log {log}"
+            " --parents {input.parents} --label {wildcards.label} --source {input.source:q} --boundary {input.boundary:q}"
+            " --out {output.footprints} --boundary-out {output.boundary} --summary {output.summary}"
+
+    rule rasterize_buildings:
+        input:
+            parents=SHEET,
+            footprints=rules.prepare_footprints.output.footprints,
+            boundary=rules.prepare_footprints.output.boundary,
+        output:
+            chips=pieces(["MASK_{{label}}"]),
+            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+        log:
+            f"{RESULTS}/logs/rasterize_buildings/{{parent}}_{{label}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/rasterize_buildings/{{parent}}_{{label}}.tsv"
+        threads: 1
+        resources:
+            mem_mb=1000,
+        wildcard_constraints:
+            label="|".join(FOOTPRINTS),
+        params:
+            settings=settings("rasterize_buildings", of_label),
+            code=code("rasterize_buildings"),
+            config=CONFIG,
+            chips=f"{RESULTS}/chips",
+        conda:
+            "../../envs/cityheads.yaml"
+        message:
+            "Rasterize {wildcards.label} of parent {wildcards.parent}"
+        shell:
+            "cityheads rasterize_buildings --config {params.config} --log {log}"
+            " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
+            " --footprints {input.footprints} --boundary {input.boundary} --chips {params.chips} --out {output.mask}"
+
+
+if LANDCOVER:
+
+    rule rasterize_landcover:
+        input:
+            parents=SHEET,
+            scenes=f"{RESULTS}/scenes/{{parent}}.json",
+        output:
+            chips=pieces(["MASK_{{label}}"]),
+            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+        log:
+            f"{RESULTS}/logs/rasterize_landcover/{{parent}}_{{label}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/rasterize_landcover/{{parent}}_{{label}}.tsv"
+        threads: 1
+        resources:
+            mem_mb=500,
+            network=1,
+        wildcard_constraints:
+            label="|".join(LANDCOVER),
+        params:
+            settings=settings("rasterize_landcover", of_label),
+            code=code("rasterize_landcover"),
+            config=CONFIG,
+            chips=f"{RESULTS}/chips",
+        conda:
+            "../../envs/cityheads.yaml"
+        message:
+            "Map land cover to {wildcards.label} for parent {wildcards.parent}"
+        shell:
+            "cityheads rasterize_landcover --config {params.config} --log {log}"
+            " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
+            " --scenes {input.scenes} --chips {params.chips} --out {output.mask}"
