@@ -14,6 +14,8 @@ if SIMULATED:
             f"{RESULTS}/logs/simulate_archive/archive.log",
         benchmark:
             f"{RESULTS}/benchmarks/simulate_archive/archive.tsv"
+        conda:
+            "../../envs/cityheads.yaml"
         threads: 2
         resources:
             mem_mb=1500,
@@ -21,9 +23,7 @@ if SIMULATED:
             settings=settings("simulate_archive"),
             code=code("simulate_archive"),
             config=CONFIG,
-            out=f"{RESULTS}/archive",
-        conda:
-            "../../envs/cityheads.yaml"
+            out=folder_of("output.catalog"),
         message:
             "Simulate an archive of {SHEET} (no real data)"
         shell:
@@ -41,6 +41,8 @@ rule select_scenes:
         f"{RESULTS}/logs/select_scenes/{{parent}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/select_scenes/{{parent}}.tsv"
+    conda:
+        "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=500,
@@ -49,9 +51,7 @@ rule select_scenes:
         settings=settings("select_scenes", of_search),
         code=code("select_scenes"),
         config=CONFIG,
-        catalog=CATALOG,
-    conda:
-        "../../envs/cityheads.yaml"
+        catalog=lambda wildcards: CATALOG,
     message:
         "Choose the scenes of parent {wildcards.parent}"
     shell:
@@ -64,12 +64,17 @@ rule read_parent:
         parents=SHEET,
         scenes=f"{RESULTS}/scenes/{{parent}}.json",
     output:
-        layers=expand(f"{RESULTS}/parents/{{{{parent}}}}/{{layer}}.tif", layer=MODALITIES + ["SCL"] * HAS_SCL),
+        layers=expand(
+            f"{RESULTS}/parents/{{{{parent}}}}/{{layer}}.tif",
+            layer=MODALITIES + ["SCL"] * HAS_SCL,
+        ),
         reading=f"{RESULTS}/parents/{{parent}}/reading.json",
     log:
         f"{RESULTS}/logs/read_parent/{{parent}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/read_parent/{{parent}}.tsv"
+    conda:
+        "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -78,9 +83,7 @@ rule read_parent:
         settings=settings("read_parent"),
         code=code("read_parent"),
         config=CONFIG,
-        out=lambda wildcards, output: str(Path(output.reading).parent),
-    conda:
-        "../../envs/cityheads.yaml"
+        out=folder_of("output.reading"),
     message:
         "Read all modalities of parent {wildcards.parent} onto one grid"
     shell:

@@ -12,6 +12,8 @@ rule slice_parent:
         f"{RESULTS}/logs/slice_parent/{{parent}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/slice_parent/{{parent}}.tsv"
+    conda:
+        "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=500,
@@ -19,10 +21,8 @@ rule slice_parent:
         settings=settings("slice_parent"),
         code=code("slice_parent"),
         config=CONFIG,
-        parent_dir=f"{RESULTS}/parents/{{parent}}",
-        chips=f"{RESULTS}/chips",
-    conda:
-        "../../envs/cityheads.yaml"
+        parent_dir=folder_of("input.layers"),
+        chips=folder_of("output.chips", up=2),
     message:
         "Slice parent {wildcards.parent} into sub-chips"
     shell:

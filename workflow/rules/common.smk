@@ -1,4 +1,4 @@
-# Validation, names, and what every rule shares. Light on purpose: the DAG must not import torch, rasterio or geopandas.
+# Validation, names, and what the rules share. Light on purpose: the DAG must not import torch, rasterio or geopandas.
 import fcntl
 import os
 from pathlib import Path
@@ -24,7 +24,9 @@ except CityHeadsError as error:
 RESULTS = config["results"].rstrip("/")
 CONFIG = f"{RESULTS}/config.yaml"
 SIMULATED = config["archive"]["provider"] == "simulated"
-CATALOG = f"{RESULTS}/archive/catalog.json" if SIMULATED else config["archive"]["catalog"]
+CATALOG = (
+    f"{RESULTS}/archive/catalog.json" if SIMULATED else config["archive"]["catalog"]
+)
 MODALITIES = list(config["archive"]["imagery"])
 HAS_SCL = config["archive"]["imagery"]["S2L2A"]["scl_asset"] is not None
 LABELS = config["labels"]
@@ -55,7 +57,9 @@ onstart:
     try:
         fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WorkflowError(f"{RESULTS}: another run of the workflow is writing there; wait for it or stop it") from None
+        raise WorkflowError(
+            f"{RESULTS}: another run of the workflow is writing there; wait for it or stop it"
+        ) from None
     globals()["_RUN_LOCK"] = _lock
     resolved = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
     if not Path(CONFIG).exists() or Path(CONFIG).read_bytes() != resolved:
@@ -86,20 +90,43 @@ def of_label(picked, wildcards):
 
 def of_search(picked, wildcards):
     """Narrow settings to what the search for scenes looks at."""
-    asked = {name: [LABELS[name][key] for key in ("collection", "asset", "datetime")] for name in LANDCOVER}
+    asked = {
+        name: [LABELS[name][key] for key in ("collection", "asset", "datetime")]
+        for name in LANDCOVER
+    }
     return picked | {"labels": asked}
 
 
 def of_run(picked, wildcards):
     """Narrow settings to the heads and labels of one run."""
-    heads = {name: config["heads"][name] for name in config["runs"][wildcards.run]["heads"]}
+    heads = {
+        name: config["heads"][name] for name in config["runs"][wildcards.run]["heads"]
+    }
     labels = {head["label"]: LABELS[head["label"]] for head in heads.values()}
     return picked | {"heads": heads, "labels": labels, "runs": list(heads)}
 
 
 def pieces(layers):
     """Give the sub-chip files of one parent (a wildcard) in some layers."""
-    return expand(f"{RESULTS}/chips/{{layer}}/{{{{parent}}}}_r{{row}}c{{col}}.tif", layer=layers, row=SIDE, col=SIDE)
+    return expand(
+        f"{RESULTS}/chips/{{layer}}/{{{{parent}}}}_r{{row}}c{{col}}.tif",
+        layer=layers,
+        row=SIDE,
+        col=SIDE,
+    )
+
+
+def folder_of(file, up=1):
+    """Give the folder that lies ``up`` levels above an input or output (``output.mask``) of the job."""
+
+    def find(wildcards, input, output):
+        kind, _, name = file.partition(".")
+        found = getattr(input if kind == "input" else output, name)
+        return str(
+            Path(str(found if isinstance(found, str) else found[0])).parents[up - 1]
+        )
+
+    return find
 
 
 def vector_input(key, simulated):

@@ -6,10 +6,13 @@ rule assemble_dataset:
         parents=SHEET,
         scenes=expand(f"{RESULTS}/scenes/{{parent}}.json", parent=PARENTS),
         quality=expand(f"{RESULTS}/quality/{{parent}}.json", parent=PARENTS),
-        masks=expand(f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif", parent=PARENTS, label=LABELS),
+        chips=expand(
+            pieces(MODALITIES + [f"MASK_{label}" for label in LABELS]), parent=PARENTS
+        ),
     output:
         store=expand(
-            f"{RESULTS}/dataset/store/{{layer}}.npy", layer=MODALITIES + [f"MASK_{label}" for label in LABELS]
+            f"{RESULTS}/dataset/store/{{layer}}.npy",
+            layer=MODALITIES + [f"MASK_{label}" for label in LABELS],
         ),
         index=f"{RESULTS}/dataset/store/index.json",
         splits=f"{RESULTS}/dataset/splits.json",
@@ -20,6 +23,8 @@ rule assemble_dataset:
         f"{RESULTS}/logs/assemble_dataset/dataset.log",
     benchmark:
         f"{RESULTS}/benchmarks/assemble_dataset/dataset.tsv"
+    conda:
+        "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=1500,
@@ -27,12 +32,10 @@ rule assemble_dataset:
         settings=settings("assemble_dataset"),
         code=code("assemble_dataset"),
         config=CONFIG,
-        scenes=f"{RESULTS}/scenes",
-        quality=f"{RESULTS}/quality",
-        chips=f"{RESULTS}/chips",
-        out=f"{RESULTS}/dataset",
-    conda:
-        "../../envs/cityheads.yaml"
+        scenes=folder_of("input.scenes"),
+        quality=folder_of("input.quality"),
+        chips=folder_of("input.chips", up=2),
+        out=folder_of("output.manifest"),
     message:
         "Account for all sub-chips, deal the splits, pack the dataset"
     shell:

@@ -16,17 +16,17 @@ if FOOTPRINTS:
             f"{RESULTS}/logs/prepare_footprints/{{label}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/prepare_footprints/{{label}}.tsv"
+        wildcard_constraints:
+            label="|".join(FOOTPRINTS),
+        conda:
+            "../../envs/cityheads.yaml"
         threads: 1
         resources:
             mem_mb=3000,
-        wildcard_constraints:
-            label="|".join(FOOTPRINTS),
         params:
             settings=settings("prepare_footprints", of_label),
             code=code("prepare_footprints"),
             config=CONFIG,
-        conda:
-            "../../envs/cityheads.yaml"
         message:
             "Clean the footprints of {wildcards.label}"
         shell:
@@ -40,24 +40,24 @@ if FOOTPRINTS:
             footprints=rules.prepare_footprints.output.footprints,
             boundary=rules.prepare_footprints.output.boundary,
         output:
-            chips=pieces(["MASK_{{label}}"]),
+            chips=pieces(["MASK_{label}"]),
             mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
         log:
             f"{RESULTS}/logs/rasterize_buildings/{{parent}}_{{label}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/rasterize_buildings/{{parent}}_{{label}}.tsv"
+        wildcard_constraints:
+            label="|".join(FOOTPRINTS),
+        conda:
+            "../../envs/cityheads.yaml"
         threads: 1
         resources:
             mem_mb=1000,
-        wildcard_constraints:
-            label="|".join(FOOTPRINTS),
         params:
             settings=settings("rasterize_buildings", of_label),
             code=code("rasterize_buildings"),
             config=CONFIG,
-            chips=f"{RESULTS}/chips",
-        conda:
-            "../../envs/cityheads.yaml"
+            chips=folder_of("output.chips", up=2),
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
         shell:
@@ -73,25 +73,25 @@ if LANDCOVER:
             parents=SHEET,
             scenes=f"{RESULTS}/scenes/{{parent}}.json",
         output:
-            chips=pieces(["MASK_{{label}}"]),
+            chips=pieces(["MASK_{label}"]),
             mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
         log:
             f"{RESULTS}/logs/rasterize_landcover/{{parent}}_{{label}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/rasterize_landcover/{{parent}}_{{label}}.tsv"
+        wildcard_constraints:
+            label="|".join(LANDCOVER),
+        conda:
+            "../../envs/cityheads.yaml"
         threads: 1
         resources:
             mem_mb=500,
             network=1,
-        wildcard_constraints:
-            label="|".join(LANDCOVER),
         params:
             settings=settings("rasterize_landcover", of_label),
             code=code("rasterize_landcover"),
             config=CONFIG,
-            chips=f"{RESULTS}/chips",
-        conda:
-            "../../envs/cityheads.yaml"
+            chips=folder_of("output.chips", up=2),
         message:
             "Map land cover to {wildcards.label} for parent {wildcards.parent}"
         shell:

@@ -3,7 +3,8 @@
 
 rule train:
     input:
-        rules.assemble_dataset.output,
+        manifest=rules.assemble_dataset.output.manifest,
+        dataset=rules.assemble_dataset.output,
     output:
         weights=f"{RESULTS}/runs/{{run}}/{{seed}}/model.safetensors",
         history=f"{RESULTS}/runs/{{run}}/{{seed}}/history.csv",
@@ -14,6 +15,8 @@ rule train:
         f"{RESULTS}/logs/train/{{run}}_{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{run}}_{{seed}}.tsv"
+    conda:
+        "../../envs/cityheads.yaml"
     threads: config["train"]["threads"]
     resources:
         mem_mb=3500,
@@ -22,10 +25,8 @@ rule train:
         settings=settings("train", of_run),
         code=code("train"),
         config=CONFIG,
-        dataset=f"{RESULTS}/dataset",
-        out=lambda wildcards, output: str(Path(output.model).parent),
-    conda:
-        "../../envs/cityheads.yaml"
+        dataset=folder_of("input.manifest"),
+        out=folder_of("output.model"),
     message:
         "Train run {wildcards.run} with seed {wildcards.seed}"
     shell:
@@ -35,6 +36,7 @@ rule train:
 
 rule evaluate:
     input:
+        manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
         weights=rules.train.output.weights,
         model=rules.train.output.model,
@@ -46,6 +48,8 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{{run}}_{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{run}}_{{seed}}.tsv"
+    conda:
+        "../../envs/cityheads.yaml"
     threads: config["train"]["threads"]
     resources:
         mem_mb=3000,
@@ -53,11 +57,9 @@ rule evaluate:
         settings=settings("evaluate", of_run),
         code=code("evaluate"),
         config=CONFIG,
-        dataset=f"{RESULTS}/dataset",
-        run_dir=lambda wildcards, input: str(Path(input.model).parent),
-        out=lambda wildcards, output: str(Path(output.metrics).parent),
-    conda:
-        "../../envs/cityheads.yaml"
+        dataset=folder_of("input.manifest"),
+        run_dir=folder_of("input.model"),
+        out=folder_of("output.metrics"),
     message:
         "Evaluate run {wildcards.run} with seed {wildcards.seed} on the held-out parents"
     shell:
