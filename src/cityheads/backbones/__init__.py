@@ -1,0 +1,1 @@
+"""Encoders: how they are found, built and given their weights."""

@@ -1,0 +1,265 @@
+"""The packed dataset as batches: memory-mapped, augmented the same way whatever reads it and in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cityheads.errors import CityHeadsError
+from cityheads.io import read_json, sha256_file
+
+__all__ = ["ChipDataModule", "ChipDataset", "ChipStore", "EpochSampler", "d4"]
+
+#: Names of the random streams, so that no two draw the same numbers from one seed.
+_SHUFFLE, _AUGMENT = 1, 2
+
+
+class ChipStore:
+    """The packed sub-chips of an assembled dataset, opened without reading them.
+
+    Args:
+        dataset_dir: Folder with ``chips.parquet`` and ``store/``.
+
+    Raises:
+        CityHeadsError: The store is missing, or an array is not what its index says.
+    """
+
+    def __init__(self, dataset_dir: Path) -> None:
+        self.dataset_dir = Path(dataset_dir)
+        self.folder = self.dataset_dir / "store"
+        self.index: dict[str, Any] = read_json(self.folder / "index.json")
+        self.chips: list[str] = self.index["chips"]
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    @property
+    def chip_px(self) -> int:
+        """Side of a sub-chip in pixels."""
+        return int(self.index["chip_px"])
+
+    def array(self, name: str) -> np.ndarray:
+        """Give one layer of all chips, memory-mapped: (N, C, h, w) of a modality, (N, h, w) of a mask.
+
+        Raises:
+            CityHeadsError: The layer is not in the store, cannot be read, or differs from the index in dtype or shape.
+        """
+        if name not in self._arrays:
+            entry = self.index["arrays"].get(name)
+            if entry is None:
+                raise CityHeadsError(f"{self.folder}: no layer '{name}'; there are {', '.join(self.index['arrays'])}")
+            path = self.folder / f"{name}.npy"
+            try:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise CityHeadsError(f"{path}: cannot be read ({error}); assemble the dataset again") from None
+            if array.dtype.name != entry["dtype"] or list(array.shape) != list(entry["shape"]):
+                raise CityHeadsError(f"{path}: is not what index.json says; assemble the dataset again")
+            self._arrays[name] = array
+        return self._arrays[name]
+
+    def verify(self) -> None:
+        """Compare every array's bytes with the index.
+
+        Raises:
+            CityHeadsError: A file is missing or has other bytes than when the store was written.
+        """
+        for name, entry in self.index["arrays"].items():
+            path = self.folder / f"{name}.npy"
+            if not path.exists():
+                raise CityHeadsError(f"{path}: no such file; assemble the dataset again")
+            if sha256_file(path) != entry["sha256"]:
+                raise CityHeadsError(f"{path}: its bytes have changed since it was written; assemble the dataset again")
+
+    def split_indices(self) -> dict[str, list[int]]:
+        """Give the positions in the store of each split's chips, in the order of the store."""
+        from pyarrow import parquet
+
+        path = self.dataset_dir / "chips.parquet"
+        if not path.exists():
+            raise CityHeadsError(f"{path}: no such file")
+        columns = parquet.read_table(path, columns=["chip_id", "split", "kept", "store_index"]).to_pydict()
+        indices: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+        for chip, split, kept, position in zip(*columns.values(), strict=True):
+            if kept:
+                if self.chips[position] != chip:
+                    raise CityHeadsError(f"{path}: chip '{chip}' is not at its place in the store; assemble again")
+                indices[split].append(position)
+        return {split: sorted(positions) for split, positions in indices.items()}
+
+
+def d4(array: np.ndarray, element: int) -> np.ndarray:
+    """Apply one of the eight flips and quarter turns of the square to the last two axes.
+
+    Args:
+        array: (..., h, w).
+        element: 0 to 7: quarter turns in the lower two bits, a left-right flip before them in the third.
+
+    Returns:
+        A view; (..., w, h) after an odd number of turns.
+    """
+    if element & 4:
+        array = array[..., ::-1]
+    return np.rot90(array, element & 3, axes=(-2, -1))
+
+
+class ChipDataset(Dataset[dict[str, Any]]):
+    """Sub-chips of one split as ``{"image": {MOD: (C, h, w) float32}, "mask": {head: (h, w) int64}, "chip_id"}``.
+
+    Images are in stored units with their nodata values; the model normalises. An item is asked for by its position,
+    or by (position, epoch): which augmentation it gets depends on the seed, the epoch and the chip, and on nothing
+    else, so the number of workers does not matter.
+
+    Args:
+        store: The packed dataset.
+        indices: Positions in the store.
+        modalities: Modalities to read.
+        labels: Label layer per head.
+        augment: ``none`` or ``d4``.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(
+        self,
+        store: ChipStore,
+        indices: Sequence[int],
+        modalities: Sequence[str],
+        labels: Mapping[str, str],
+        *,
+        augment: str = "none",
+        seed: int = 0,
+    ) -> None:
+        self.store = store
+        self.indices = list(indices)
+        self.images = {name: store.array(name) for name in modalities}
+        self.masks = {head: store.array(f"MASK_{label}") for head, label in labels.items()}
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        position, epoch = key if isinstance(key, tuple) else (key, 0)
+        index = self.indices[position]
+        element = 0
+        if self.augment == "d4":
+            element = int(np.random.default_rng([self.seed, _AUGMENT, epoch, index]).integers(8))
+        return {
+            "image": {
+                name: _tensor(d4(np.asarray(array[index]), element), np.float32) for name, array in self.images.items()
+            },
+            "mask": {
+                head: _tensor(d4(np.asarray(array[index]), element), np.int64) for head, array in self.masks.items()
+            },
+            "chip_id": self.store.chips[index],
+        }
+
+
+def _tensor(array: np.ndarray, dtype: type) -> Tensor:
+    # a C-ordered copy: torch takes neither negative strides nor the read-only pages of a memory map
+    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Positions shuffled by (seed, epoch), each with its epoch; Lightning calls ``set_epoch``."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, _SHUFFLE, self.epoch]).permutation(self.size)
+        return ((int(position), self.epoch) for position in order)
+
+
+class ChipDataModule(LightningDataModule):
+    """Loaders over the three splits of an assembled dataset.
+
+    Args:
+        dataset_dir: Folder of the assembled dataset.
+        modalities: Modalities to read.
+        labels: Label layer per head.
+        batch_size: Chips a step.
+        augment: Augmentation of the training split, ``none`` or ``d4``.
+        seed: Seed of shuffling and augmentation.
+        workers: Loader processes; 0 reads in this one.
+        pin_memory: Copy batches to page-locked memory, for a CUDA device.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: Path,
+        modalities: Sequence[str],
+        labels: Mapping[str, str],
+        *,
+        batch_size: int = 16,
+        augment: str = "d4",
+        seed: int = 0,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self.store = ChipStore(dataset_dir)
+        self.indices = self.store.split_indices()
+        self.modalities = list(modalities)
+        self.labels = dict(labels)
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.workers = workers
+        self.pin_memory = pin_memory
+
+    def dataset(self, split: str, *, augment: str = "none") -> ChipDataset:
+        """Give one split.
+
+        Raises:
+            CityHeadsError: The split has no chips.
+        """
+        if not self.indices[split]:
+            raise CityHeadsError(
+                f"{self.store.dataset_dir}: split '{split}' has no chips; change the splits or the quality limits"
+            )
+        return ChipDataset(
+            self.store, self.indices[split], self.modalities, self.labels, augment=augment, seed=self.seed
+        )
+
+    def _loader(self, dataset: ChipDataset, **kwargs: Any) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            dataset, batch_size=self.batch_size, num_workers=self.workers, pin_memory=self.pin_memory, **kwargs
+        )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Give the training chips, shuffled and augmented anew each epoch.
+
+        A last batch that is not full is left out (the chips in it differ from epoch to epoch), unless it is the only
+        one: batch statistics over one or two chips would unsettle the decoders.
+        """
+        dataset = self.dataset("train", augment=self.augment)
+        return self._loader(
+            dataset, sampler=EpochSampler(len(dataset), self.seed), drop_last=len(dataset) >= self.batch_size
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Give the validation chips in the order of the store."""
+        return self._loader(self.dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Give the test chips in the order of the store."""
+        return self._loader(self.dataset("test"))

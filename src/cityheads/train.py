@@ -1,0 +1,339 @@
+"""One training: from an assembled dataset to a folder that rebuilds the model, with the history of its epochs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from cityheads.datamodule import ChipDataModule
+from cityheads.errors import CityHeadsError
+from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, write_bytes, write_json
+from cityheads.modalities import MODALITIES
+from cityheads.multihead import MultiHeadModel, build_model
+from cityheads.provenance import environment
+from cityheads.task import MultiHeadTask
+
+__all__ = ["make_spec", "train"]
+
+log = logging.getLogger(__name__)
+progress = logging.getLogger("cityheads.progress")
+
+#: A state to resume from is saved at most this often; it costs about as much as a few steps.
+_SAVE_EVERY_S = 60.0
+
+
+def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: Path) -> None:
+    """Train one run with one seed and write its folder; ``training.json`` is written last.
+
+    The same settings, dataset and seed give the same bytes of weights and history (on CPU at the set number of
+    threads). A killed training continues from its last saved epoch, if that was made from the same settings and
+    dataset, and ends in the same bytes.
+
+    Args:
+        settings: The sections ``labels``, ``heads``, ``runs``, ``model`` and ``train``.
+        run: Name of the run.
+        seed: Seed of the weights, the order of the chips, the augmentation and the dropout.
+        dataset: Folder of the assembled dataset.
+        out: Folder of the run.
+
+    Raises:
+        CityHeadsError: The run is unknown, the dataset lacks something, or the loss is no longer finite.
+    """
+    began = time.perf_counter()
+    dataset, out = Path(dataset), Path(out)
+    options = settings["train"]
+    spec = make_spec(settings, run=run, seed=seed, dataset=dataset)
+    torch.set_num_threads(options["threads"])
+    # numbers below 1e-38 cost a hundred times more on a CPU and carry nothing
+    torch.set_flush_denormal(True)
+    cuda = _uses_cuda(options["accelerator"])
+    data = ChipDataModule(
+        dataset,
+        list(spec["modalities"]),
+        {name: head["label"] for name, head in spec["heads"].items()},
+        batch_size=options["batch_size"],
+        augment=options["augment"],
+        seed=seed,
+        workers=options["workers"],
+        pin_memory=cuda,
+    )
+    for split in ("train", "val"):
+        data.dataset(split)
+    model = build_model(spec)
+    # after the model, since importing TerraTorch sets filters of its own
+    _quiet()
+    task = MultiHeadTask(
+        model,
+        spec["heads"],
+        lr=options["lr"],
+        weight_decay=options["weight_decay"],
+        warmup_fraction=options["warmup_fraction"],
+    )
+    work = out / ".work"
+    identity = sha256_bytes(canonical_json([spec, options, data.store.index, data.indices]).encode())
+    resume = _prepare(out, work, identity)
+    recorder = _Recorder(f"{run}/{seed}", seed, options["epochs"], options["patience"], work)
+    trainer = Trainer(
+        accelerator="cuda" if cuda else "cpu",
+        devices=1,
+        precision=options["precision"],
+        max_epochs=options["epochs"],
+        # some CUDA kernels of the decoders (bilinear upsampling) have no deterministic version
+        deterministic="warn" if cuda else True,
+        benchmark=False,
+        logger=TensorBoardLogger(out, name="tensorboard", version=""),
+        callbacks=[recorder],
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=work,
+    )
+    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    _write(out, spec, model, recorder, data, options, trainer, began)
+    shutil.rmtree(work)
+
+
+def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -> dict[str, Any]:
+    """Give everything that rebuilds the model without the config: the content of ``model.json``.
+
+    Raises:
+        CityHeadsError: The run is unknown, or the dataset was assembled with other classes.
+    """
+    if run not in settings["runs"]:
+        raise CityHeadsError(f"config key 'runs': no run '{run}'; there are {', '.join(settings['runs'])}")
+    classes = read_json(dataset / "classes.json")
+    model = settings["model"]
+    heads: dict[str, Any] = {}
+    for name in settings["runs"][run]["heads"]:
+        head = settings["heads"][name]
+        label = head["label"]
+        wanted = [item["name"] for item in settings["labels"][label]["classes"]]
+        if [item["name"] for item in classes.get(label, [])] != wanted:
+            raise CityHeadsError(f"{dataset / 'classes.json'}: label {label} has other classes; assemble again")
+        heads[name] = {
+            "label": label,
+            "classes": classes[label],
+            "loss": head["loss"],
+            "weight": head["weight"],
+            "metric": head["metric"],
+        }
+    statistics = read_json(dataset / "statistics.json")
+    modalities = {
+        name: {
+            "bands": list(MODALITIES[name].bands),
+            "mean": list(MODALITIES[name].mean),
+            "std": list(MODALITIES[name].std),
+        }
+        for name in model["modalities"]
+    }
+    return {
+        "format": 1,
+        "run": run,
+        "seed": seed,
+        "backbone": model["backbone"],
+        "model": model,
+        "modalities": modalities,
+        "chip_px": read_json(dataset / "store" / "index.json")["chip_px"],
+        "heads": heads,
+        "simulated": bool(statistics["simulated"]),
+    }
+
+
+class _Recorder(Callback):
+    """Keeps the history and the best weights, stops early, tells the user, and saves a state to resume from."""
+
+    def __init__(self, title: str, seed: int, epochs: int, patience: int, work: Path) -> None:
+        self.title = title
+        self.seed = seed
+        self.epochs = epochs
+        self.patience = patience
+        self.work = work
+        self.rows: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_epoch = -1
+        self.best_score = -math.inf
+        self.stopped_early = False
+        self._lr = math.nan
+        self._started = self._saved = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a resumed training must know."""
+        names = ("rows", "best", "best_epoch", "best_score", "stopped_early")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` gave."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed the dropout of this epoch, so that a resumed training draws what an unbroken one would."""
+        torch.manual_seed((self.seed << 32) + trainer.current_epoch)
+        self._started = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note the learning rate of this step; the history tells that of an epoch's last one."""
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the epoch; validation has run by now."""
+        assert isinstance(pl_module, MultiHeadTask)
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch
+        row = {"epoch": float(epoch), "lr": self._lr, **values}
+        self.rows.append(row)
+        if not math.isfinite(values.get("train/loss", 0.0)):
+            raise CityHeadsError(
+                f"{self.title}: the loss of epoch {epoch + 1} is not finite; lower train.lr or train in 32-true"
+            )
+        score = values["val/score"]
+        if score > self.best_score or self.best_epoch < 0:
+            self.best_epoch = epoch
+            self.best_score = score if not math.isnan(score) else -math.inf
+            self.best = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
+        if epoch - self.best_epoch >= self.patience:
+            self.stopped_early = epoch + 1 < self.epochs
+            trainer.should_stop = True
+        self._tell(pl_module, epoch, values)
+        last = trainer.should_stop or epoch + 1 == self.epochs
+        if not last and time.perf_counter() - self._saved >= _SAVE_EVERY_S:
+            with atomic_path(self.work / "last.ckpt") as part:
+                trainer.save_checkpoint(part)
+            self._saved = time.perf_counter()
+
+    def _tell(self, task: MultiHeadTask, epoch: int, values: dict[str, float]) -> None:
+        parts = [f"{self.title} epoch {epoch + 1}/{self.epochs}"]
+        if "train/loss" in values:
+            parts.append(f"loss {values['train/loss']:.3f}")
+        for name, metric in task.metrics.items():
+            parts.append(f"{name} {metric} {values[f'val/{name}/{metric}']:.3f}")
+        parts.append(f" {time.perf_counter() - self._started:.1f} s")
+        progress.info(" ".join(parts))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say why it ended before its time."""
+        if self.stopped_early:
+            progress.info(
+                "%s stopped after %d epochs: no better score since epoch %d",
+                self.title, len(self.rows), self.best_epoch + 1,
+            )  # fmt: skip
+
+
+def _prepare(out: Path, work: Path, identity: str) -> Path | None:
+    """Clear what an earlier training left, but for a saved state of this very training; give that state."""
+    for name in ("training.json", "environment.json", "history.csv", "model.json", "model.safetensors"):
+        (out / name).unlink(missing_ok=True)
+    state = work / "last.ckpt"
+    marker = work / "identity"
+    if state.exists() and marker.exists() and marker.read_text() == identity:
+        return state
+    for folder in (work, out / "tensorboard"):
+        if folder.exists():
+            shutil.rmtree(folder)
+    write_bytes(marker, identity.encode())
+    return None
+
+
+def _write(
+    out: Path,
+    spec: dict[str, Any],
+    model: MultiHeadModel,
+    recorder: _Recorder,
+    data: ChipDataModule,
+    options: dict[str, Any],
+    trainer: Trainer,
+    began: float,
+) -> None:
+    from safetensors.torch import save
+
+    write_bytes(out / "model.safetensors", save({name: value.contiguous() for name, value in recorder.best.items()}))
+    write_json(out / "model.json", spec)
+    write_bytes(out / "history.csv", _history(recorder.rows, model, spec).encode())
+    score = recorder.best_score
+    parameters = {
+        "total": _count(model),
+        "trainable": _count(model, trainable=True),
+        "encoder": _count(model.encoder),
+        "heads": {name: _count(head) for name, head in model.heads.items()},
+    }
+    write_json(
+        out / "environment.json",
+        {
+            **environment(),
+            "device": torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
+            "threads": options["threads"],
+            "wall_s": round(time.perf_counter() - began, 1),
+        },
+    )
+    write_json(
+        out / "training.json",
+        {
+            "format": 1,
+            "run": spec["run"],
+            "seed": spec["seed"],
+            "best_epoch": recorder.best_epoch,
+            "epochs_run": len(recorder.rows),
+            "monitor": "val/score",
+            "best_score": score if math.isfinite(score) else None,
+            "stopped_early": recorder.stopped_early,
+            "parameters": parameters,
+            "chips": {split: len(indices) for split, indices in data.indices.items()},
+            "steps": trainer.global_step,
+        },
+    )
+
+
+def _history(rows: list[dict[str, float]], model: MultiHeadModel, spec: dict[str, Any]) -> str:
+    names = ["epoch", "lr", "train/loss"] + [f"train/{name}/loss" for name in spec["heads"]] + ["val/loss"]
+    for name, head in spec["heads"].items():
+        names += [f"val/{name}/loss", f"val/{name}/{head['metric']}"]
+    names.append("val/score")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_cell(name, row.get(name, math.nan)) for name in names])
+    return buffer.getvalue()
+
+
+def _cell(name: str, value: float) -> str:
+    """Give a value with 7 significant digits; nothing where it is undefined."""
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if name == "epoch" else f"{value:.7g}"
+
+
+def _count(module: torch.nn.Module, *, trainable: bool = False) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def _uses_cuda(accelerator: str) -> bool:
+    available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise CityHeadsError("config key 'train.accelerator': cuda was asked for, but torch finds no CUDA device")
+    return available and accelerator != "cpu"
+
+
+def _quiet() -> None:
+    """Turn off Lightning's remarks about things that are chosen here."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", text)

@@ -1,0 +1,115 @@
+"""A small, learnable packed dataset and the settings of a small model, for the tests of the model layer."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityheads.io import sha256_file, write_json
+
+CHIP_PX = 32
+LABELS = {
+    "LULC": [("water", "#0000ff"), ("developed", "#ff0000"), ("forest", "#00ff00")],
+    "BUILDINGS": [("not building", "#eeeeee"), ("building", "#444444")],
+}
+
+
+def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int = 0) -> Path:
+    """Write a dataset folder in which land cover follows B08 and B04, and buildings follow VV."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 3, (chips, px // 8, px // 8))
+    lulc = blocks.repeat(8, 1).repeat(8, 2)
+    buildings = (lulc == 1) & (rng.random((chips, px // 4, px // 4)) < 0.5).repeat(4, 1).repeat(4, 2)
+    s2 = rng.normal(1500, 80, (chips, 12, px, px))
+    s2[:, 7] += np.array([-1300, 500, 2500])[lulc]
+    s2[:, 3] += np.array([-1200, 900, -800])[lulc]
+    s1 = rng.normal(-14, 0.5, (chips, 2, px, px)) + 8 * buildings[:, None]
+    dem = rng.normal(20, 2, (chips, 1, px, px)) * (lulc != 0)[:, None]
+    arrays = {
+        "S2L2A": np.clip(s2, 1, 20000).astype(np.uint16),
+        "S1RTC": s1.astype(np.float32),
+        "DEM": dem.astype(np.float32),
+        "MASK_LULC": lulc.astype(np.uint8),
+        "MASK_BUILDINGS": buildings.astype(np.uint8),
+    }
+    arrays["S2L2A"][0, :, :4, :4] = 0
+    arrays["S1RTC"][0, :, :4, :4] = np.nan
+    arrays["MASK_LULC"][:, 0, 0] = 255
+    arrays["MASK_BUILDINGS"][1] = 255
+    store = folder / "store"
+    store.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(store / f"{name}.npy", array)
+    ids = [f"P{index // 4:02d}_r{index % 4 // 2}c{index % 2}" for index in range(chips)]
+    splits = ["train" if i < chips * 2 // 3 else "val" if i < chips * 5 // 6 else "test" for i in range(chips)]
+    write_json(
+        store / "index.json",
+        {
+            "format": 1,
+            "chips": ids,
+            "chip_px": px,
+            "arrays": {
+                name: {"dtype": a.dtype.name, "shape": list(a.shape), "sha256": sha256_file(store / f"{name}.npy")}
+                for name, a in arrays.items()
+            },
+        },
+    )
+    table = {"chip_id": [*ids, "P99_r0c0"], "split": [*splits, "train"], "kept": [True] * chips + [False]}
+    table |= {"parent_id": [i[:3] for i in table["chip_id"]], "store_index": [*range(chips), -1]}
+    parquet.write_table(pa.table(table), folder / "chips.parquet")
+    write_json(
+        folder / "classes.json",
+        {
+            label: [{"id": i, "name": name, "color": color} for i, (name, color) in enumerate(classes)]
+            for label, classes in LABELS.items()
+        },
+    )
+    modalities = {
+        name: {
+            "bands": [],
+            "mean": np.nanmean(arrays[name], axis=(0, 2, 3), dtype=np.float64).tolist(),
+            "std": np.nanstd(arrays[name], axis=(0, 2, 3), dtype=np.float64).tolist(),
+        }
+        for name in ("S2L2A", "S1RTC", "DEM")
+    }
+    write_json(folder / "statistics.json", {"modalities": modalities, "simulated": True})
+    return folder
+
+
+def make_settings(**changes: dict[str, Any]) -> dict[str, Any]:
+    """Give the sections that ``train`` gets, completed with the schema's defaults; ``changes`` by section."""
+    from cityheads.config import pick, resolve
+
+    config: dict[str, Any] = {
+        "archive": {"provider": "simulated"},
+        "labels": {
+            "LULC": {
+                "kind": "landcover",
+                "classes": [{"name": n, "color": c, "codes": [i + 1]} for i, (n, c) in enumerate(LABELS["LULC"])],
+            },
+            "BUILDINGS": {
+                "kind": "footprints",
+                "classes": [{"name": n, "color": c} for n, c in LABELS["BUILDINGS"]],
+            },
+        },
+        "heads": {
+            "lulc": {"label": "LULC", "loss": "dice", "metric": "miou"},
+            "buildings": {"label": "BUILDINGS", "loss": "dice", "metric": "iou"},
+        },
+        "runs": {
+            "multihead": {"heads": ["lulc", "buildings"]},
+            "lulc": {"heads": ["lulc"]},
+            "buildings": {"heads": ["buildings"]},
+        },
+        "model": {"decoder_channels": [16, 16, 8, 8]},
+        "train": {"epochs": 2, "batch_size": 8, "lr": 0.001, "accelerator": "cpu", "threads": 1},
+    }
+    for section, values in changes.items():
+        config[section] = config[section] | copy.deepcopy(values)
+    return pick(resolve(config), ("labels", "heads", "runs", "model", "train"))
