@@ -1,0 +1,448 @@
+"""The rule of the gate as a rule, and verdicts from evaluations on disk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from cityheads import metrics
+from cityheads.errors import CityHeadsError
+from cityheads.gate import VERDICTS, Estimate, Thresholds, advise, compare, judge, settle
+from cityheads.io import write_json
+
+LIMITS = Thresholds(1.0, 3.0)
+PP = st.floats(-12, 12).map(lambda value: round(value, 2))
+DELTAS = st.lists(PP, min_size=1, max_size=4)
+
+
+# --- the rule ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deltas", "verdict"),
+    [
+        ((0.0, 0.0), "strong"),
+        ((-1.0, -1.0), "strong"),
+        ((5.0, -1.01), "acceptable"),
+        ((-3.0, 3.0), "acceptable"),
+        ((-3.0, 2.99), "mixed"),
+        ((-3.01, 9.0), "mixed"),
+        ((-2.0, -2.0), "mixed"),
+        ((-3.0, -2.99), "mixed"),
+        ((-3.0, -3.0), "negative"),
+        ((-1.0,), "strong"),
+        ((-2.0,), "mixed"),
+        ((-3.0,), "negative"),
+        # three heads: what two lose, the third must gain
+        ((-2.0, -2.0, 4.0), "acceptable"),
+        ((-2.0, -2.0, 3.9), "mixed"),
+        ((-3.0, -4.0, -5.0), "negative"),
+        ((-3.0, -4.0, 5.0), "mixed"),
+    ],
+)
+def test_rule(deltas: tuple[float, ...], verdict: str) -> None:
+    assert judge(deltas, sum(deltas), LIMITS) == verdict
+
+
+@given(PP, PP)
+def test_rule_for_two_heads_is_the_one_that_was_written_down(one: float, two: float) -> None:
+    verdict = judge((one, two), one + two, LIMITS)
+    loss, gain = -min(one, two), max(one, two)
+    if one >= -1 and two >= -1:
+        assert verdict == "strong"
+    elif loss <= 3 and gain >= loss:
+        assert verdict == "acceptable"
+    elif one <= -3 and two <= -3:
+        assert verdict == "negative"
+    else:
+        assert verdict == "mixed"
+
+
+@given(DELTAS, st.randoms())
+def test_rule_does_not_see_the_order_of_heads(deltas: list[float], random: Any) -> None:
+    shuffled = list(deltas)
+    random.shuffle(shuffled)
+    total = math.fsum(deltas)
+    assert judge(deltas, total, LIMITS) == judge(shuffled, total, LIMITS)
+
+
+@given(DELTAS, st.lists(st.floats(0, 5), min_size=4, max_size=4), st.floats(0, 4), st.floats(0, 4))
+def test_a_better_delta_never_earns_a_worse_verdict(
+    deltas: list[float], gains: list[float], strong: float, more: float
+) -> None:
+    limits = Thresholds(strong, strong + more)
+    better = [delta + gain for delta, gain in zip(deltas, gains, strict=False)]
+    before, after = judge(deltas, sum(deltas), limits), judge(better, sum(better), limits)
+    assert VERDICTS.index(after) >= VERDICTS.index(before)
+
+
+# --- intervals -----------------------------------------------------------------------------------------------------
+
+
+def estimate(point: float, half: float, parents: int = 6) -> Estimate:
+    """Give an estimate whose 95 % interval reaches ``half`` to both sides."""
+    return Estimate(point, (half / metrics.t_quantile(0.975, parents - 1)) ** 2, 0.0, parents, 1)
+
+
+@pytest.mark.parametrize(
+    ("deltas", "total", "ends"),
+    [
+        # strong needs the lower ends, and only these: an upper end far up changes nothing
+        ([(0.5, 1.4), (6.0, 6.9)], (6.5, 7.0), ("strong", "strong")),
+        ([(0.5, 1.6), (6.0, 6.9)], (6.5, 6.4), ("acceptable", "strong")),
+        ([(0.5, 1.6), (6.0, 6.9)], (6.5, 6.6), ("mixed", "strong")),
+        # acceptable: inside [-3, -1) with a sum that stays above 0
+        ([(-2.0, 0.9), (5.0, 1.0)], (3.0, 1.5), ("acceptable", "acceptable")),
+        ([(-2.0, 0.9), (2.5, 1.0)], (0.5, 1.0), ("mixed", "acceptable")),
+        # negative needs the upper ends
+        ([(-4.0, 0.9), (-5.0, 1.9)], (-9.0, 2.0), ("negative", "negative")),
+        ([(-4.0, 1.1), (-5.0, 1.9)], (-9.0, 2.0), ("negative", "mixed")),
+        # mixed: one head surely beyond -3, another surely not
+        ([(-6.0, 2.0), (4.0, 3.0)], (-2.0, 4.0), ("mixed", "mixed")),
+    ],
+)
+def test_verdict_stands_when_both_ends_earn_it(
+    deltas: list[tuple[float, float]], total: tuple[float, float], ends: tuple[str, str]
+) -> None:
+    assert settle([estimate(*delta) for delta in deltas], estimate(*total), LIMITS, 0.95) == ends
+
+
+@given(st.lists(st.tuples(PP, st.floats(0, 8)), min_size=1, max_size=3), st.floats(0, 8))
+def test_the_point_verdict_lies_between_the_ends(deltas: list[tuple[float, float]], half: float) -> None:
+    total = round(sum(point for point, _ in deltas), 2)
+    ends = settle([estimate(*delta) for delta in deltas], estimate(total, half), LIMITS, 0.95)
+    assert ends is not None
+    worst, best = (VERDICTS.index(end) for end in ends)
+    assert worst <= VERDICTS.index(judge([point for point, _ in deltas], total, LIMITS)) <= best
+
+
+def test_interval_with_seeds_follows_satterthwaite() -> None:
+    one = Estimate(0.0, 0.04, 0.09, 6, 3)
+    df = 0.13**2 / (0.04**2 / 5 + 0.09**2 / 2)
+    half = metrics.t_quantile(0.975, df) * math.sqrt(0.13)
+    assert one.interval(0.95) == (pytest.approx(-half, abs=0.005), pytest.approx(half, abs=0.005))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(PP, st.floats(0.5, 8)), min_size=2, max_size=2), st.integers(2, 8))
+def test_advice_names_the_smallest_number_of_parents_that_settles_it(
+    deltas: list[tuple[float, float]], parents: int
+) -> None:
+    found = [estimate(*delta, parents) for delta in deltas]
+    total = estimate(round(sum(point for point, _ in deltas), 2), deltas[0][1] + deltas[1][1], parents)
+    ends = settle(found, total, LIMITS, 0.95)
+    assume(ends is not None and ends[0] != ends[1])
+    advice = advise(found, total, LIMITS, 0.95)
+
+    def settled(number: int) -> bool:
+        more = settle([one.with_more(number, 1) for one in found], total.with_more(number, 1), LIMITS, 0.95)
+        return more is not None and more[0] == more[1]
+
+    if advice.startswith("No reasonable number"):
+        assert not settled(1000)
+    else:
+        enough = int(advice.split("(")[1].split()[0])
+        assert settled(enough)
+        assert enough == parents + 1 or not settled(enough - 1)
+        assert f"{enough - parents} more test parent" in advice
+
+
+def test_advice_may_be_more_seeds() -> None:
+    noisy = [Estimate(0.0, 0.0001, 1.0, 6, 2), Estimate(2.0, 0.0001, 0.0001, 6, 2)]
+    advice = advise(noisy, Estimate(2.0, 0.0001, 0.0001, 6, 2), LIMITS, 0.95)
+    assert "more seeds" in advice
+    assert "parent" not in advice
+
+
+# --- from evaluations to a verdict ---------------------------------------------------------------------------------
+
+CLASSES = {"lulc": ["water", "developed", "forest"], "buildings": ["not building", "building"]}
+
+
+def config(**gate: Any) -> dict[str, Any]:
+    return {
+        "heads": {"lulc": {"label": "LULC", "metric": "miou"}, "buildings": {"label": "BUILDINGS", "metric": "iou"}},
+        "runs": {
+            "multihead": {"heads": ["lulc", "buildings"]},
+            "lulc": {"heads": ["lulc"]},
+            "buildings": {"heads": ["buildings"]},
+        },
+        "seeds": [0],
+        "gate": {
+            "run": "multihead", "baselines": {"lulc": "lulc", "buildings": "buildings"}, "strong_pp": 1.0,
+            "acceptable_pp": 3.0, "confidence": 0.95, "resamples": 500, "seed": 0,
+        } | gate,
+    }  # fmt: skip
+
+
+def counts(classes: int, iou: float, pixels: int = 10000) -> list[list[int]]:
+    """Give a confusion with equal classes and this IoU for each of them."""
+    hit = round(pixels * 2 * iou / (1 + iou))
+    matrix = np.full((classes, classes), (pixels - hit) // (classes - 1))
+    np.fill_diagonal(matrix, 0)
+    np.fill_diagonal(matrix, pixels - matrix.sum(1))
+    return matrix.tolist()
+
+
+def metrics_json(run: str, seed: int, heads: dict[str, list[list[list[int]]]]) -> dict[str, Any]:
+    parents = [f"P{number:02d}" for number in range(len(next(iter(heads.values()))))]
+    return {
+        "run": run, "seed": seed, "split": "test", "simulated": True, "parents": parents, "chips": 16 * len(parents),
+        "chips_sha256": "0" * 64,
+        "heads": {
+            head: {
+                "classes": CLASSES[head],
+                "per_parent": {
+                    parent: {"confusion": matrix} for parent, matrix in zip(parents, matrices, strict=True)
+                },
+            }
+            for head, matrices in heads.items()
+        },
+    }  # fmt: skip
+
+
+def lay_out(folder: Path, ious: dict[str, tuple[list[float], list[float]]], seed: int = 0) -> Path:
+    """Write evaluations from IoUs per parent: head -> (multi-head, single-task)."""
+    multi = {head: [counts(len(CLASSES[head]), iou) for iou in pair[0]] for head, pair in ious.items()}
+    write_json(folder / "multihead" / str(seed) / "metrics.json", metrics_json("multihead", seed, multi))
+    for head, (_, single) in ious.items():
+        matrices = {head: [counts(len(CLASSES[head]), iou) for iou in single]}
+        write_json(folder / head / str(seed) / "metrics.json", metrics_json(head, seed, matrices))
+    return folder
+
+
+def run_gate(folder: Path, conf: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+    compare(conf or config(), evaluation=folder, page=folder / "verdict.md", out=folder / "gate.json")
+    return json.loads((folder / "gate.json").read_text()), (folder / "verdict.md").read_text()
+
+
+BASE = [0.60, 0.65, 0.70, 0.62, 0.68]
+
+
+def shifted(by: float, spread: float = 0.001) -> tuple[list[float], list[float]]:
+    wiggle = [spread, -spread, 0.0, spread, -spread]
+    return [iou + by + w for iou, w in zip(BASE, wiggle, strict=True)], BASE
+
+
+@pytest.mark.parametrize(
+    ("lulc", "buildings", "verdict"),
+    [(0.01, -0.005, "strong"), (-0.02, 0.05, "acceptable"), (-0.05, 0.02, "mixed"), (-0.05, -0.06, "negative")],
+)
+def test_each_verdict_can_be_reached(tmp_path: Path, lulc: float, buildings: float, verdict: str) -> None:
+    gate, page = run_gate(lay_out(tmp_path, {"lulc": shifted(lulc), "buildings": shifted(buildings)}))
+    assert gate["verdict"] == gate["point_verdict"] == verdict
+    assert gate["between"] == [verdict, verdict]
+    assert gate["advice"] == ""
+    assert gate["heads"]["lulc"]["delta_pp"] == pytest.approx(100 * lulc, abs=0.2)
+    low, high = gate["heads"]["lulc"]["interval_pp"]
+    assert low < gate["heads"]["lulc"]["delta_pp"] < high
+    assert page.startswith(f"# Verdict: {verdict}\n")
+    assert ("This is a negative result" in page) == (verdict == "negative")
+    assert "Simulated archive" in page
+
+
+def test_wide_intervals_are_inconclusive_and_say_what_would_help(tmp_path: Path) -> None:
+    gate, page = run_gate(lay_out(tmp_path, {"lulc": shifted(0.005, 0.03), "buildings": shifted(0.02, 0.001)}))
+    assert gate["verdict"] == "inconclusive"
+    assert gate["point_verdict"] == "strong"
+    assert gate["between"][1] == "strong" != gate["between"][0]
+    assert "lulc" in gate["reason"]
+    assert "buildings" not in gate["reason"].split(":", 1)[1]
+    assert "more test parent" in gate["advice"]
+    assert gate["advice"] in page
+
+
+def test_numbers_on_the_page_are_those_of_the_json_and_subtract(tmp_path: Path) -> None:
+    gate, page = run_gate(lay_out(tmp_path, {"lulc": shifted(-0.0123, 0.01), "buildings": shifted(0.0042, 0.007)}))
+    for head, part in gate["heads"].items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {head} |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[2] == f"{part['multihead']:.4f}"
+        assert cells[4] == f"{part['single_task']:.4f}"
+        assert cells[5] == f"{part['delta_pp']:+.2f}"
+        assert cells[6] == "{:+.2f} to {:+.2f}".format(*part["interval_pp"])
+        assert round(100 * (float(cells[2]) - float(cells[4])), 2) == part["delta_pp"] == float(cells[5])
+    assert gate["balance_pp"] == round(sum(part["delta_pp"] for part in gate["heads"].values()), 2)
+
+
+def test_delta_is_of_the_pooled_confusion(tmp_path: Path) -> None:
+    """Parents differ tenfold in size: pooling and averaging parents give different answers."""
+    multi = [counts(2, 0.8, 100000), counts(2, 0.2, 1000), counts(2, 0.3, 1000)]
+    single = [counts(2, 0.7, 100000), counts(2, 0.6, 1000), counts(2, 0.6, 1000)]
+    conf = config(run="multihead", baselines={"buildings": "buildings"})
+    conf["runs"]["multihead"]["heads"] = ["buildings"]
+    write_json(tmp_path / "multihead" / "0" / "metrics.json", metrics_json("multihead", 0, {"buildings": multi}))
+    write_json(tmp_path / "buildings" / "0" / "metrics.json", metrics_json("buildings", 0, {"buildings": single}))
+    gate, _ = run_gate(tmp_path, conf)
+    pooled = [np.sum(one, axis=0) for one in (multi, single)]
+    ious = [one[1, 1] / (one[1].sum() + one[:, 1].sum() - one[1, 1]) for one in pooled]
+    assert gate["heads"]["buildings"]["multihead"] == pytest.approx(ious[0], abs=5e-5)
+    assert gate["heads"]["buildings"]["delta_pp"] == pytest.approx(100 * (ious[0] - ious[1]), abs=0.011)
+    assert gate["heads"]["buildings"]["delta_pp"] > 0
+
+
+def test_pairing_cancels_what_both_models_find_hard(tmp_path: Path) -> None:
+    """Parents range over 30 pp, the two models differ by 0.5 pp in each: the interval must know that."""
+    base = [0.4, 0.5, 0.6, 0.7, 0.45]
+    pair = ([iou + 0.005 for iou in base], base)
+    gate, _ = run_gate(lay_out(tmp_path, {"lulc": pair, "buildings": pair}))
+    low, high = gate["heads"]["lulc"]["interval_pp"]
+    assert high - low < 0.3
+    assert gate["verdict"] == "strong"
+
+
+def test_seeds_are_averaged_and_widen_the_interval(tmp_path: Path) -> None:
+    conf = config()
+    conf["seeds"] = [0, 1, 2]
+    for seed, lulc in zip(conf["seeds"], (-0.02, 0.0, 0.02), strict=True):
+        lay_out(tmp_path, {"lulc": shifted(lulc), "buildings": shifted(0.0)}, seed)
+    gate, page = run_gate(tmp_path, conf)
+    part = gate["heads"]["lulc"]
+    assert [item["seed"] for item in part["per_seed"]] == [0, 1, 2]
+    assert part["delta_pp"] == pytest.approx(np.mean([item["delta_pp"] for item in part["per_seed"]]), abs=0.011)
+    low, high = part["interval_pp"]
+    # 2 pp of spread over three seeds: a standard error of 2 / sqrt(3) with about two degrees of freedom
+    assert (high - low) / 2 == pytest.approx(4.303 * 2 / math.sqrt(3), rel=0.1)
+    assert gate["verdict"] == "inconclusive"
+    assert "more seed" in gate["advice"]
+    assert "## Per seed" in page
+    assert not any("One seed" in caveat for caveat in gate["caveats"])
+
+
+def test_order_of_heads_does_not_change_the_verdict(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"lulc": shifted(-0.02, 0.006), "buildings": shifted(0.03, 0.01)})
+    one, _ = run_gate(tmp_path)
+    swapped = config()
+    swapped["runs"]["multihead"]["heads"] = ["buildings", "lulc"]
+    two, _ = run_gate(tmp_path, swapped)
+    assert one["verdict"] == two["verdict"]
+    assert one["heads"] == two["heads"]
+
+
+def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.0, 0.01), "buildings": shifted(0.0, 0.01)})
+    run_gate(tmp_path)
+    first = [(tmp_path / name).read_bytes() for name in ("gate.json", "verdict.md")]
+    run_gate(tmp_path)
+    assert first == [(tmp_path / name).read_bytes() for name in ("gate.json", "verdict.md")]
+
+
+def test_one_parent_is_inconclusive(tmp_path: Path) -> None:
+    gate, page = run_gate(lay_out(tmp_path, {"lulc": ([0.6], [0.5]), "buildings": ([0.6], [0.5])}))
+    assert gate["verdict"] == "inconclusive"
+    assert gate["point_verdict"] == "strong"
+    assert gate["heads"]["lulc"]["interval_pp"] is None
+    assert "At least 1 more test parent" in gate["advice"]
+    assert "undefined" in page
+
+
+def drop_class(matrix: list[list[int]], number: int) -> list[list[int]]:
+    changed = [list(row) for row in matrix]
+    changed[number] = [0] * len(changed)
+    return changed
+
+
+def edit(path: Path, change: Any) -> None:
+    loaded = json.loads(path.read_text())
+    change(loaded)
+    write_json(path, loaded)
+
+
+@pytest.mark.parametrize(("head", "number", "point"), [("buildings", 1, None), ("lulc", 2, "strong")])
+def test_class_absent_from_the_test_split_is_inconclusive(
+    tmp_path: Path, head: str, number: int, point: str | None
+) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.01), "buildings": shifted(0.01)})
+
+    def change(loaded: dict[str, Any]) -> None:
+        for part in loaded["heads"][head]["per_parent"].values():
+            part["confusion"] = drop_class(part["confusion"], number)
+
+    for run in ("multihead", head):
+        edit(tmp_path / run / "0" / "metrics.json", change)
+    gate, page = run_gate(tmp_path)
+    assert gate["verdict"] == "inconclusive"
+    assert gate["point_verdict"] == point
+    assert CLASSES[head][number] in gate["reason"]
+    assert "splits" in gate["advice"]
+    if point is None:
+        assert gate["heads"][head]["delta_pp"] is None
+        assert f"| {head} | iou | undefined |" in page
+
+
+def test_class_in_too_few_parents_is_inconclusive(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.01), "buildings": shifted(0.01)})
+
+    def change(loaded: dict[str, Any]) -> None:
+        for parent, part in loaded["heads"]["buildings"]["per_parent"].items():
+            if parent != "P00":
+                part["confusion"] = drop_class(part["confusion"], 1)
+
+    for run in ("multihead", "buildings"):
+        edit(tmp_path / run / "0" / "metrics.json", change)
+    gate, _ = run_gate(tmp_path)
+    assert gate["verdict"] == "inconclusive"
+    assert gate["point_verdict"] == "strong"
+    assert "too few test parents" in gate["reason"]
+    assert any("one test parent only" in caveat for caveat in gate["caveats"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.update(parents=["X", *m["parents"][1:]]), "test parents"),
+        (lambda m: m.update(chips=7), "number of test sub-chips"),
+        (lambda m: m.update(chips_sha256="1" * 64), "list of test sub-chips"),
+        (lambda m: m.update(simulated=False), "kind of archive"),
+        (lambda m: m["heads"]["lulc"].update(classes=["developed", "water", "forest"]), "developed, water, forest"),
+        (lambda m: m["heads"]["lulc"]["per_parent"]["P00"].update(confusion=counts(3, 0.5, 999)), "other labels"),
+        (lambda m: m["heads"].pop("lulc"), "no head lulc"),
+    ],
+)
+def test_runs_on_different_data_are_refused(tmp_path: Path, change: Any, words: str) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
+    path = tmp_path / "lulc" / "0" / "metrics.json"
+    edit(path, change)
+    with pytest.raises(CityHeadsError, match=words) as caught:
+        run_gate(tmp_path)
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "gate.json").exists()
+
+
+def test_missing_evaluation_is_named(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
+    conf = config()
+    conf["seeds"] = [0, 4]
+    with pytest.raises(CityHeadsError, match=r"multihead/4/metrics.json: no such evaluation"):
+        run_gate(tmp_path, conf)
+
+
+def test_contradictory_thresholds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CityHeadsError, match=r"gate.strong_pp"):
+        run_gate(tmp_path, config(strong_pp=5.0))
+
+
+def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(tmp_path: Path) -> None:
+    seen = set()
+    for number, (lulc, buildings, spread) in enumerate(
+        itertools.product((-0.05, -0.02, 0.0, 0.04), (-0.05, -0.02, 0.0, 0.04), (0.0005, 0.02))
+    ):
+        folder = tmp_path / str(number)
+        gate, page = run_gate(lay_out(folder, {"lulc": shifted(lulc, spread), "buildings": shifted(buildings, spread)}))
+        seen.add(gate["verdict"])
+        assert gate["verdict"] in {*VERDICTS, "inconclusive"}
+        assert (gate["verdict"] == "inconclusive") == (gate["between"][0] != gate["between"][1])
+        assert bool(gate["advice"]) == (gate["verdict"] == "inconclusive")
+        assert "\n" not in gate["reason"] + gate["advice"]
+        assert gate["reason"] in page
+        if gate["verdict"] == "inconclusive":
+            assert "span" in gate["reason"]
+    assert seen == {*VERDICTS, "inconclusive"}
