@@ -1,0 +1,377 @@
+"""Read all modalities of one parent onto one grid: the scene choice in, three or four rasters out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityheads import __version__, network
+from cityheads.errors import CityHeadsError
+from cityheads.grid import Grid, Parent, find_parent, parent_geobox, read_parents
+from cityheads.io import read_json, sha256_file, write_json, write_raster
+from cityheads.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
+from cityheads.warp import Target, plan, read_onto
+
+__all__ = ["Layer", "mosaic", "read_layer", "read_parent", "read_scenes", "to_db"]
+
+log = logging.getLogger(__name__)
+progress = logging.getLogger("cityheads.progress")
+
+#: Nodata of Sentinel-1 RTC on Planetary Computer, for rasters that do not declare it.
+_S1_NODATA = -32768.0
+
+#: More pixels than this share beyond physics is a unit error, fewer are glints and defects.
+_OUT_OF_RANGE = 0.01
+
+#: A band whose median is below this was not scaled by 10000: 0.0005 reflectance is darker than clear deep water in
+#: the near infrared.
+_LEAST_MEDIAN_DN = 5
+
+#: Blue reflectance over land and water is above zero after atmospheric correction; when subtracting the offset sends
+#: more than this share of the blue band to the floor, the archive had already removed it.
+_FLOORED = 0.5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The pixels of one layer of a scene choice, on the parent's grid.
+
+    Attributes:
+        pixels: Per band, one (H, W) array per item, in the items' order (first has priority in a mosaic).
+        resampling: Per band, how the rasters came onto the grid; ``none`` where they lie on it.
+    """
+
+    pixels: dict[str, list[np.ndarray]]
+    resampling: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One raster to read."""
+
+    layer: str
+    item: str
+    band: str
+    href: str
+    collection: str
+
+    @property
+    def where(self) -> str:
+        """Names collection, item and band in messages."""
+        return f"collection {self.collection}: item {self.item}: band {self.band}"
+
+
+def read_scenes(path: Path, parent: Parent) -> dict[str, Any]:
+    """Read a frozen scene choice and check that it was made for this parent.
+
+    Raises:
+        CityHeadsError: The file is missing, has another format, or is of another place.
+    """
+    scenes = read_json(path)
+    if not isinstance(scenes, dict) or scenes.get("format") != 1:
+        raise CityHeadsError(f"{path}: not a scene choice of format 1; delete it and run again")
+    of = scenes["parent"]
+    same = of["parent_id"] == parent.parent_id and of["epsg"] == parent.epsg
+    if not (same and abs(of["left"] - parent.left) < 1e-6 and abs(of["top"] - parent.top) < 1e-6):
+        raise CityHeadsError(
+            f"{path}: chosen for {of['parent_id']} at {of['left']}, {of['top']} (EPSG:{of['epsg']}), which is not "
+            f"where {parent.parent_id} lies now; delete it and run again"
+        )
+    return scenes
+
+
+def mosaic(layers: Sequence[np.ndarray], missing: float) -> np.ndarray:
+    """Lay arrays under each other: the first one with data gives the pixel.
+
+    Args:
+        layers: Arrays of one shape and dtype, first priority first.
+        missing: Nodata, NaN allowed.
+    """
+    result = layers[0].copy()
+    for pixels in layers[1:]:
+        gaps = np.isnan(result) if np.isnan(missing) else result == missing
+        if not gaps.any():
+            break
+        result[gaps] = pixels[gaps]
+    return result
+
+
+def to_db(power: np.ndarray) -> np.ndarray:
+    """Convert linear power to decibels; what is not above zero becomes NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(power > 0, 10 * np.log10(power), np.nan).astype(np.float32)
+
+
+def read_layer(
+    scenes: Mapping[str, Any],
+    layer: str,
+    parent: Parent,
+    grid: Grid,
+    *,
+    archive: Mapping[str, Any],
+    bands: Sequence[str],
+    resampling: str,
+    fill: float,
+    undeclared: float | None,
+) -> Layer:
+    """Read bands of all items of one layer of a scene choice onto the parent's grid.
+
+    Args:
+        scenes: Frozen scene choice.
+        layer: Key in its ``layers``.
+        parent: Where.
+        grid: How large.
+        archive: The config's ``archive`` section.
+        bands: Our band names (keys of the items' ``assets``).
+        resampling: For rasters that do not lie on the grid.
+        fill: Value where there is no data.
+        undeclared: Nodata of rasters that declare none; None for a product that has none.
+
+    Raises:
+        CityHeadsError: A raster is missing or damaged; the message names item and band.
+    """
+    if layer not in scenes["layers"]:
+        raise CityHeadsError(f"the scene choice of {parent.parent_id} has no layer {layer}; delete it and run again")
+    chosen = scenes["layers"][layer]
+    tasks: list[_Read] = []
+    for band in bands:
+        for item in chosen["items"]:
+            if band not in item["assets"]:
+                raise CityHeadsError(f"collection {chosen['collection']}: item {item['id']}: no band {band}")
+            tasks.append(_Read(layer, item["id"], band, item["assets"][band], chosen["collection"]))
+    target = Target.of_parent(parent, grid)
+    base = network.base_of(scenes["catalog"], archive["asset_base"])
+
+    def read(task: _Read) -> tuple[np.ndarray, str]:
+        with network.open_raster(task.href, base, archive=archive, where=task.where) as source:
+            if np.dtype(source.dtypes[0]).kind not in "uif":
+                raise CityHeadsError(f"pixels of type {source.dtypes[0]} are not numbers")
+            planned = plan(source, target)
+            pixels = read_onto(source, target, resampling=resampling, fill=fill, undeclared=undeclared, planned=planned)
+            return pixels, resampling if planned.window is not None and planned.paste is None else "none"
+
+    with ThreadPoolExecutor(min(archive["workers"], len(tasks))) as pool:
+        results = list(pool.map(read, tasks))
+    pixels: dict[str, list[np.ndarray]] = {band: [] for band in bands}
+    ways: dict[str, set[str]] = {band: set() for band in bands}
+    for task, (array, way) in zip(tasks, results, strict=True):
+        pixels[task.band].append(array)
+        ways[task.band].add(way)
+    return Layer(pixels, {band: " and ".join(sorted(way)) for band, way in ways.items()})
+
+
+def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes: Path, out: Path) -> None:
+    """Read all modalities of one parent onto one grid.
+
+    Args:
+        settings: The config's ``grid``, ``archive`` and ``quality`` sections.
+        parents: Parent sheet.
+        parent: Parent id.
+        scenes: Frozen scene choice of the parent.
+        out: Folder for ``S2L2A.tif``, ``S1RTC.tif``, ``DEM.tif``, ``SCL.tif`` and ``reading.json``, written last.
+
+    Raises:
+        CityHeadsError: A raster is missing or damaged, elevation is missing, or the values betray a unit error.
+    """
+    grid = Grid.from_settings(settings["grid"])
+    square = find_parent(read_parents(parents, grid), parent, parents)
+    choice = read_scenes(scenes, square)
+    archive = settings["archive"]
+    imagery = archive["imagery"]
+    geobox = parent_geobox(square, grid)
+    (out / "reading.json").unlink(missing_ok=True)
+    layers: dict[str, Any] = {}
+    stacks: dict[str, np.ndarray] = {}
+
+    stacks["S2L2A"], scl, layers["S2L2A"] = _read_s2(choice, square, grid, archive)
+    if "S1RTC" in imagery:
+        stacks["S1RTC"], layers["S1RTC"] = _read_s1(choice, square, grid, archive, settings["quality"]["s1_median_db"])
+    if "DEM" in imagery:
+        stacks["DEM"], layers["DEM"] = _read_dem(choice, square, grid, archive)
+
+    tags = {"parent": parent, "simulated": str(bool(choice["simulated"])).lower()}
+    for name, stack in stacks.items():
+        modality = MODALITIES[name]
+        path = out / f"{name}.tif"
+        write_raster(
+            path, stack, geobox, nodata=modality.nodata, bands=modality.bands, tags=tags | {"unit": modality.unit}
+        )
+        layers[name]["sha256"] = sha256_file(path)
+    if scl is not None:
+        write_raster(out / "SCL.tif", scl, geobox, nodata=SCL_NODATA, bands=["SCL"], tags=tags)
+        layers["S2L2A"]["sha256_SCL"] = sha256_file(out / "SCL.tif")
+    write_json(
+        out / "reading.json",
+        {
+            "format": 1,
+            "parent_id": parent,
+            "simulated": bool(choice["simulated"]),
+            "layers": layers,
+            "versions": _versions(),
+        },
+    )
+    fractions = ", ".join(f"{name} {layer['valid_fraction']:.1%} valid" for name, layer in layers.items())
+    log.info("%s: %s", parent, fractions)
+
+
+def _versions() -> dict[str, str]:
+    import rasterio
+
+    return {
+        "cityheads": __version__,
+        "gdal": rasterio.__gdal_version__,
+        "numpy": np.__version__,
+        "rasterio": rasterio.__version__,
+    }
+
+
+def _ids(choice: Mapping[str, Any], layer: str) -> list[str]:
+    return [item["id"] for item in choice["layers"][layer]["items"]]
+
+
+def _read_s2(
+    choice: Mapping[str, Any], parent: Parent, grid: Grid, archive: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    modality = MODALITIES["S2L2A"]
+    rule = archive["imagery"]["S2L2A"]
+    items = choice["layers"]["S2L2A"]["items"]
+    offsets = [int(item["offset_dn"]) for item in items]
+    where = f"{parent.parent_id}: S2L2A: item {', '.join(_ids(choice, 'S2L2A'))}"
+    found = read_layer(
+        choice, "S2L2A", parent, grid, archive=archive, bands=modality.bands, resampling=rule["resampling"],
+        fill=0, undeclared=0,
+    )  # fmt: skip
+    bands = []
+    floored = 0.0
+    for band in modality.bands:
+        layers = []
+        for pixels, offset, item in zip(found.pixels[band], offsets, items, strict=True):
+            if pixels.dtype.kind == "f":
+                raise CityHeadsError(
+                    f"collection {choice['layers']['S2L2A']['collection']}: item {item['id']}: band {band}: values are "
+                    f"{pixels.dtype}, not digital numbers; CityHeads reads reflectance x 10000"
+                )
+            wide = pixels.astype(np.int32)
+            data = wide != 0
+            if band == "B02" and offset and data.any():
+                floored = max(floored, float((wide[data] <= offset).mean()))
+            layers.append(np.where(data, np.clip(wide - offset, 1, 65535), 0).astype(np.uint16))
+        bands.append(mosaic(layers, 0))
+    stack = np.stack(bands)
+    if floored > _FLOORED:
+        raise CityHeadsError(
+            f"{where}: subtracting the offset of {max(offsets)} leaves nothing in {floored:.0%} of the blue band, so "
+            "the archive has already removed it; set the config key 'archive.imagery.S2L2A.offset'"
+        )
+    valid = (stack != 0).all(axis=0)
+    if not valid.any():
+        raise CityHeadsError(f"{where}: not one pixel of the parent has data; delete the scene choice and run again")
+    data = stack[:, valid]
+    in_range = float((data <= modality.valid_max).mean())
+    if in_range < 1 - _OUT_OF_RANGE:
+        raise CityHeadsError(
+            f"{where}: unit error: {1 - in_range:.1%} of the values are above reflectance "
+            f"{modality.valid_max / 10000:g}; CityHeads reads reflectance x 10000"
+        )
+    medians = np.median(data, axis=1)
+    # water is black in the infrared, so one dark band is no proof; all of them are
+    if medians.max() < _LEAST_MEDIAN_DN:
+        raise CityHeadsError(
+            f"{where}: unit error: the brightest band's median is {medians.max():g}; "
+            "CityHeads reads reflectance x 10000"
+        )
+    scl = None
+    clear: float | None = None
+    if rule["scl_asset"] is not None:
+        codes = read_layer(
+            choice, "S2L2A", parent, grid, archive=archive, bands=["SCL"], resampling="nearest",
+            fill=SCL_NODATA, undeclared=SCL_NODATA,
+        ).pixels["SCL"]  # fmt: skip
+        scl = mosaic(codes, SCL_NODATA).astype(np.uint8)
+        clear = float(np.isin(scl[valid], sorted(SCL_CLEAR)).mean())
+    return stack, scl, {
+        "items": _ids(choice, "S2L2A"),
+        "offset_dn": dict(zip(_ids(choice, "S2L2A"), offsets, strict=True)),
+        "resampling": found.resampling,
+        "unit_conversion": "digital numbers minus offset_dn, not below 1; 0 stays nodata",
+        "valid_fraction": round(float(valid.mean()), 6),
+        "clear_fraction": None if clear is None else round(clear, 6),
+        "in_range_fraction": round(in_range, 6),
+        "median": {band: float(value) for band, value in zip(modality.bands, medians, strict=True)},
+    }  # fmt: skip
+
+
+def _read_s1(
+    choice: Mapping[str, Any], parent: Parent, grid: Grid, archive: Mapping[str, Any], limits: Sequence[float]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    modality = MODALITIES["S1RTC"]
+    rule = archive["imagery"]["S1RTC"]
+    found = read_layer(
+        choice, "S1RTC", parent, grid, archive=archive, bands=modality.bands, resampling=rule["resampling"],
+        fill=np.nan, undeclared=_S1_NODATA,
+    )  # fmt: skip
+    linear = rule["units"] == "linear_power"
+    bands = []
+    for band in modality.bands:
+        layers = [to_db(pixels) if linear else pixels.astype(np.float32) for pixels in found.pixels[band]]
+        bands.append(mosaic(layers, np.nan))
+    stack = np.stack(bands)
+    stack[~np.isfinite(stack)] = np.nan
+    where = f"{parent.parent_id}: S1RTC: item {', '.join(_ids(choice, 'S1RTC'))}"
+    medians: dict[str, float] = {}
+    for band, pixels in zip(modality.bands, stack, strict=True):
+        data = pixels[np.isfinite(pixels)]
+        if not data.size:
+            raise CityHeadsError(f"{where}: band {band}: not one pixel of the parent has data; choose another scene")
+        medians[band] = round(float(np.median(data)), 4)
+        if not limits[0] <= medians[band] <= limits[1]:
+            raise CityHeadsError(
+                f"{where}: band {band}: unit error: the median is {medians[band]:.1f} dB, outside "
+                f"[{limits[0]:g}, {limits[1]:g}]; see the config key 'archive.imagery.S1RTC.units'"
+            )
+    return stack, {
+        "items": _ids(choice, "S1RTC"),
+        "resampling": found.resampling,
+        "unit_conversion": "10 log10 of linear power; not above 0 is nodata"
+        if linear
+        else "none, the archive is in dB",
+        "valid_fraction": round(float(np.isfinite(stack).all(axis=0).mean()), 6),
+        "clear_fraction": None,
+        "median_db": medians,
+    }
+
+
+def _read_dem(
+    choice: Mapping[str, Any], parent: Parent, grid: Grid, archive: Mapping[str, Any]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    modality = MODALITIES["DEM"]
+    rule = archive["imagery"]["DEM"]
+    found = read_layer(
+        choice, "DEM", parent, grid, archive=archive, bands=modality.bands, resampling=rule["resampling"],
+        fill=np.nan, undeclared=None,
+    )  # fmt: skip
+    where = f"{parent.parent_id}: DEM: item {', '.join(_ids(choice, 'DEM'))}"
+    elevation = mosaic([pixels.astype(np.float32) for pixels in found.pixels["DEM"]], np.nan)
+    missing = float((~np.isfinite(elevation)).mean())
+    if missing:
+        raise CityHeadsError(
+            f"{where}: {missing:.2%} of the parent has no elevation; a missing DEM is not taken for sea level, so add "
+            "the tiles to the catalogue or move the parent"
+        )
+    low, high = float(elevation.min()), float(elevation.max())
+    if low < modality.valid_min or high > modality.valid_max:
+        raise CityHeadsError(f"{where}: unit error: elevations from {low:.0f} to {high:.0f} m are not of this world")
+    return elevation[None], {
+        "items": _ids(choice, "DEM"),
+        "resampling": found.resampling,
+        "unit_conversion": "none, metres",
+        "valid_fraction": 1.0,
+        "clear_fraction": None,
+        "range_m": [round(low, 3), round(high, 3)],
+    }
