@@ -112,7 +112,7 @@ VERBS: dict[str, Verb] = {
             "prepare_footprints",
             "clean the building footprints once, for all parents",
             "cityheads.footprints:prepare_footprints",
-            ("labels",),
+            ("grid", "labels"),
             (
                 _PARENTS,
                 _LABEL,
@@ -214,6 +214,12 @@ VERBS: dict[str, Verb] = {
                 Argument("count", "wanted number of parents; default: the fewest", int, required=False),
                 Argument("prefix", "prefix of the parent ids", str, required=False, default="P"),
             ),
+        ),
+        Verb(
+            "document_config",
+            "write every key of the config, its default and description, as a page",
+            "cityheads.config:document_config",
+            arguments=(_out("Markdown page to write"),),
         ),
     )
 }

@@ -9,15 +9,16 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cityheads.errors import CityHeadsError
+from cityheads.io import canonical_json, write_bytes
 
-__all__ = ["IGNORE", "load_config", "pick", "resolve", "schema", "schema_path"]
+__all__ = ["IGNORE", "document", "document_config", "load_config", "pick", "resolve", "schema", "schema_path"]
 
 #: Label value of a pixel that neither trains nor counts.
 IGNORE = 255
@@ -194,3 +195,38 @@ def _check_label(where: str, label: dict[str, Any], provider: str) -> None:
             for key in ("source", "boundary"):
                 if not label[key]:
                     raise CityHeadsError(f"config key '{where}.{key}': name a vector file")
+
+
+def document() -> str:
+    """Write the schema as a Markdown page: every key with its default and description."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key that a config file may hold; `*` stands for a name of your own. Unknown keys are refused. This is",
+        "`workflow/schemas/config.schema.yaml` as `cityheads document_config --out docs/configuration.md` writes it.",
+        "",
+    ]
+    for name, rule in schema()["properties"].items():
+        lines += [f"## {name}", "", rule["description"], ""]
+        rows = list(_document(rule, f"{name}.")) or [(name, rule)]
+        lines += ["| key | default | what it is |", "|---|---|---|"]
+        for key, sub in rows:
+            default = f"`{canonical_json(sub['default'])}`" if "default" in sub else "required"
+            allowed = f" One of {', '.join(f'`{value}`' for value in sub['enum'])}." if "enum" in sub else ""
+            lines.append(f"| `{key}` | {default} | {sub['description']}{allowed} |".replace("||", "\\|\\|"))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _document(rule: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for key, sub in rule.get("properties", {}).items():
+        below = list(_document(sub, f"{path}{key}."))
+        yield from below or [(f"{path}{key}", sub)]
+    for child, mark in ((rule.get("additionalProperties"), "*."), (rule.get("items"), "*.")):
+        if isinstance(child, dict):
+            yield from _document(child, f"{path}{mark}")
+
+
+def document_config(*, out: Path) -> None:
+    """Write `document` to a file."""
+    write_bytes(out, document().encode())

@@ -76,7 +76,7 @@ def _open_locked(part: Path) -> int:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
-            if os.stat(part).st_ino == os.fstat(descriptor).st_ino:
+            if part.stat().st_ino == os.fstat(descriptor).st_ino:
                 os.ftruncate(descriptor, 0)
                 return descriptor
         except FileNotFoundError:

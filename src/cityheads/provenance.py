@@ -68,7 +68,12 @@ def code_fingerprint(module: str) -> str:
 
     Returns:
         The first 12 digits of a SHA-256.
+
+    Raises:
+        ValueError: No such module.
     """
+    if _path(module) is None:
+        raise ValueError(f"no module {module} in this package")
     digest = hashlib.sha256()
     for name in sorted(_closure(module)):
         digest.update(f"{name}\n{_normalised(name)}\n".encode())
@@ -101,8 +106,7 @@ def _path(module: str) -> Path | None:
 @functools.cache
 def _tree(module: str) -> ast.Module:
     path = _path(module)
-    if path is None:
-        raise ValueError(f"no module {module} in this package")
+    assert path is not None, module
     return ast.parse(path.read_bytes())
 
 

@@ -1,0 +1,138 @@
+"""The config: defaults, refusals, and the documents that list its keys."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cityheads.config import load_config, pick, resolve, schema
+from cityheads.errors import CityHeadsError
+
+
+@pytest.fixture(scope="module")
+def default(repository: Path) -> dict[str, Any]:
+    return yaml.safe_load((repository / "config/config.yaml").read_text())
+
+
+def change(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(config)
+    place = changed
+    *path, last = key.split(".")
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return changed
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "terramesh.yaml", "nyc.yaml", "nyc-lite.yaml"])
+def test_every_config_of_the_repository_is_right(repository: Path, name: str) -> None:
+    config = load_config(repository / "config" / name)
+    assert resolve(config) == config, "a resolved config resolves to itself"
+
+
+def test_defaults_are_filled_at_every_depth_and_the_argument_is_left_alone(default: dict[str, Any]) -> None:
+    before = copy.deepcopy(default)
+    config = resolve(default)
+    assert default == before
+    assert config["archive"]["imagery"]["S1RTC"]["assets"] == {"VV": "vv", "VH": "vh"}
+    assert config["labels"]["BUILDINGS"]["rule"] == "centre"
+    assert config["labels"]["BUILDINGS"]["classes"][1]["codes"] == []
+    assert config["gate"]["baselines"] == {"lulc": "lulc", "buildings": "buildings"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("trian.epochs", 3, "config key 'trian' is unknown; did you mean 'train'?"),
+        ("train.epocs", 3, "config key 'train.epocs' is unknown; did you mean 'epochs'?"),
+        ("train.epochs", 0, "train.epochs"),
+        ("train.lr", "fast", "train.lr"),
+        ("archive.sign", "s3", "is none of none, planetary-computer"),
+        ("grid.parent_px", 250, "not a multiple of 64"),
+        ("heads.lulc.label", "LAND", "no label 'LAND'"),
+        ("runs.multihead.heads", ["lulc", "flood"], "no head 'flood'"),
+        ("gate.run", "everything", "no run 'everything'"),
+        ("gate.baselines", {"lulc": "multihead"}, "is not single-task"),
+        ("gate.baselines", {"flood": "lulc"}, "has no such head"),
+        ("runs.lulc", {"heads": ["buildings"]}, "not single-task for lulc"),
+        ("splits.fractions", {"train": 0.5, "val": 0.1, "test": 0.1}, "sum to 1"),
+        ("archive.catalog", "x/catalog.json", "simulated provider makes its own"),
+        ("archive.provider", "stac", "needs the URL or path"),
+        ("labels.LULC.ignore_codes", [0, 50], "code 50 is mapped twice"),
+        ("archive.imagery", {"S1RTC": {}}, "is not in archive.imagery"),
+        ("heads.Lulc", {"label": "LULC"}, "Lulc"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_one_line_that_names_the_key(
+    default: dict[str, Any], key: str, value: Any, says: str
+) -> None:
+    with pytest.raises(CityHeadsError) as caught:
+        resolve(change(default, key, value))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_without_codes_and_footprints_without_a_file_are_refused(default: dict[str, Any]) -> None:
+    wrong = copy.deepcopy(default)
+    del wrong["labels"]["LULC"]["classes"][0]["codes"]
+    with pytest.raises(CityHeadsError, match="class 'water' has no codes"):
+        resolve(wrong)
+    real = change(change(default, "archive.provider", "stac"), "archive.catalog", "catalog.json")
+    with pytest.raises(CityHeadsError, match=r"labels\.BUILDINGS\.source"):
+        resolve(real)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CityHeadsError, match=r"none\.yaml: no such config file"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1,")
+    with pytest.raises(CityHeadsError, match=r"broken\.yaml: not valid YAML"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(CityHeadsError, match="mapping"):
+        load_config(tmp_path / "list.yaml")
+
+
+def rules(node: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for key, sub in node.get("properties", {}).items():
+        found += [(f"{path}{key}", sub), *rules(sub, f"{path}{key}.")]
+    for child in (node.get("additionalProperties"), node.get("items")):
+        if isinstance(child, dict):
+            found += rules(child, f"{path}*.")
+    return found
+
+
+def test_every_key_is_described_and_every_mapping_is_closed() -> None:
+    for key, rule in rules(schema()):
+        assert rule.get("description", "").endswith("."), f"{key} has no description (a sentence)"
+        if rule.get("type") == "object" and "properties" in rule:
+            assert rule.get("additionalProperties") is False, f"{key} lets unknown keys pass"
+        if "default" not in rule:
+            required = {"labels", "heads", "runs"} | {"kind", "classes", "name", "color", "label", "heads"}
+            assert key.split(".")[-1] in required | {"S2L2A", "S1RTC", "DEM"}, f"{key} has no default"
+
+
+def test_defaults_obey_their_own_schema() -> None:
+    from jsonschema import Draft202012Validator
+
+    for key, rule in rules(schema()):
+        if "default" in rule:
+            errors = [error.message for error in Draft202012Validator(rule).iter_errors(rule["default"])]
+            assert not errors, f"{key}: {errors}"
+
+
+def test_the_configuration_page_is_the_schema(repository: Path) -> None:
+    from cityheads.config import document
+
+    assert (repository / "docs/configuration.md").read_text() == document(), "run: cityheads document_config"
+
+
+def test_pick_gives_only_what_was_asked_for(default: dict[str, Any]) -> None:
+    picked = pick(resolve(default), ("grid", "archive.imagery"))
+    assert list(picked) == ["grid", "archive.imagery"]
+    assert set(picked["archive.imagery"]) == {"S2L2A", "S1RTC", "DEM"}

@@ -1,0 +1,58 @@
+"""The search for a parent grid that covers a city."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+
+from cityheads.cover import cover_boundary, read_boundary, squares_at
+from cityheads.errors import CityHeadsError
+from cityheads.grid import Grid, parent_polygon, read_parents
+
+SETTINGS = {"grid": {"resolution_m": 10, "parent_px": 128, "chips_per_side": 4}}
+
+
+def boundary(tmp_path: Path, geometry: shapely.Geometry, crs: str | None = "EPSG:32618") -> Path:
+    path = tmp_path / "city.gpkg"
+    gpd.GeoDataFrame(geometry=[geometry], crs=crs).to_file(path)
+    return path
+
+
+def test_the_sheet_covers_the_city_with_the_fewest_squares(tmp_path: Path) -> None:
+    # 2 x 1 squares fit exactly, at one origin; any other origin of the lattice needs 6
+    city = shapely.box(499840, 4498560, 502400, 4499840)
+    cover_boundary(SETTINGS, boundary=boundary(tmp_path, city), out=tmp_path / "p.tsv", epsg=32618, step_px=32)
+    grid = Grid(10, 128, 4)
+    parents = read_parents(tmp_path / "p.tsv", grid)
+    assert [(parent.left, parent.top) for parent in parents] == [(499840, 4499840), (501120, 4499840)]
+    assert shapely.union_all([parent_polygon(parent, grid) for parent in parents]).contains(city)
+
+
+def test_an_impossible_count_is_refused_with_the_possible_ones(tmp_path: Path) -> None:
+    city = shapely.Point(500000, 4500000).buffer(2000)
+    with pytest.raises(CityHeadsError, match=r"gives 3 squares of 1280 m; the counts run from \d+ to \d+"):
+        cover_boundary(
+            SETTINGS, boundary=boundary(tmp_path, city), out=tmp_path / "p.tsv", epsg=32618, step_px=64, count=3
+        )
+    assert not (tmp_path / "p.tsv").exists()
+
+
+def test_squares_that_only_touch_do_not_count() -> None:
+    city = shapely.box(0, 0, 10, 10)
+    np.testing.assert_array_equal(squares_at(city, 0, 10, 10), [[0, 10]])
+
+
+def test_the_utm_zone_is_found_and_bad_files_are_named(tmp_path: Path) -> None:
+    city = shapely.box(-74.0, 40.7, -73.9, 40.8)
+    assert read_boundary(boundary(tmp_path, city, "EPSG:4326"), None)[1] == 32618
+    with pytest.raises(CityHeadsError, match="no such boundary file"):
+        read_boundary(tmp_path / "none.gpkg", None)
+    (tmp_path / "x.geojson").write_text("{")
+    with pytest.raises(CityHeadsError, match="cannot be read as a vector file"):
+        read_boundary(tmp_path / "x.geojson", None)
+    with pytest.raises(CityHeadsError, match="holds no polygons"):
+        read_boundary(boundary(tmp_path, shapely.Point(0, 0)), 32618)

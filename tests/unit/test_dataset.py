@@ -1,0 +1,302 @@
+"""Slicing, splitting and assembling, on small parents made here."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cityheads.chips import clear_fraction, slice_parent, valid_mask
+from cityheads.errors import CityHeadsError
+from cityheads.grid import SPLITS, Grid, Parent, parent_geobox, read_parents, subchips
+from cityheads.io import read_json, sha256_file, write_json, write_raster
+from cityheads.manifest import assemble_dataset
+from cityheads.modalities import MODALITIES
+from cityheads.splits import deal_parents, missing_classes, split_sizes
+
+GRID = Grid(resolution_m=10, parent_px=64, chips_per_side=4)
+FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
+SETTINGS: dict[str, Any] = {
+    "grid": {"resolution_m": 10, "parent_px": 64, "chips_per_side": 4},
+    "archive.imagery": {"S2L2A": {"scl_asset": "SCL"}, "S1RTC": {}, "DEM": {}},
+    "quality": {"min_valid_fraction": 0.95, "min_clear_fraction": 0.8},
+    "labels": {
+        "LULC": {"classes": [{"name": n, "color": "#000000"} for n in ("water", "developed", "forest")]},
+        "BUILDINGS": {"classes": [{"name": n, "color": "#000000"} for n in ("not building", "building")]},
+    },
+    "splits": {"fractions": FRACTIONS, "seed": 1, "require_every_class": True},
+}
+
+
+def make_parent(root: Path, parent: Parent, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Write the rasters of one parent: a cloud over r0c0, a swath edge over column 3, the sea over row 3."""
+    box = parent_geobox(parent, GRID)
+    layers = {
+        "S2L2A": rng.integers(1, 5000, (12, 64, 64), dtype="uint16"),
+        "S1RTC": rng.normal(-11, 3, (2, 64, 64)).astype("float32"),
+        "DEM": rng.normal(20, 5, (1, 64, 64)).astype("float32"),
+        "SCL": np.full((1, 64, 64), 5, "uint8"),
+    }
+    layers["SCL"][0, :16, :8] = 9
+    layers["S1RTC"][:, :, 56:] = np.nan
+    masks = {
+        "LULC": rng.integers(0, 3, (64, 64), dtype="uint8"),
+        "BUILDINGS": rng.integers(0, 2, (64, 64), dtype="uint8"),
+    }
+    masks["BUILDINGS"][48:] = 255
+    for name, array in layers.items():
+        nodata = MODALITIES[name].nodata if name in MODALITIES else 0
+        write_raster(root / "parents" / parent.parent_id / f"{name}.tif", array, box, nodata=nodata)
+    for piece in subchips(parent, GRID):
+        for label, mask in masks.items():
+            cut = mask[piece.row_slice, piece.col_slice]
+            write_raster(root / "chips" / f"MASK_{label}" / f"{piece.chip_id}.tif", cut, piece.geobox, nodata=255)
+    items = {name: {"items": [{"id": f"{name}-1"}, {"id": f"{name}-2"}]} for name in ("S2L2A", "S1RTC", "DEM")}
+    write_json(root / "scenes" / f"{parent.parent_id}.json", {"simulated": True, "layers": items})
+    return layers | {f"MASK_{label}": mask[None] for label, mask in masks.items()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, np.ndarray]]]:
+    root = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    (root / "parents.tsv").write_text(
+        "parent_id\tepsg\tleft\ttop\n" + "".join(f"A{i}\t32618\t{500000 + 700 * i}\t4500000\n" for i in range(6))
+    )
+    truth = {}
+    for parent in read_parents(root / "parents.tsv", GRID):
+        truth[parent.parent_id] = make_parent(root, parent, rng)
+        slice_parent(
+            SETTINGS,
+            parents=root / "parents.tsv",
+            parent=parent.parent_id,
+            parent_dir=root / "parents" / parent.parent_id,
+            chips=root / "chips",
+            out=root / "quality" / f"{parent.parent_id}.json",
+        )
+    assemble(root, SETTINGS, root / "dataset")
+    return root, truth
+
+
+def assemble(root: Path, config: dict[str, Any], out: Path) -> None:
+    assemble_dataset(
+        config,
+        parents=root / "parents.tsv",
+        scenes=root / "scenes",
+        quality=root / "quality",
+        chips=root / "chips",
+        out=out,
+    )
+
+
+def test_sub_chips_are_exact_cuts_on_their_own_grid(made: tuple[Path, dict[str, dict[str, np.ndarray]]]) -> None:
+    root, truth = made
+    for parent in read_parents(root / "parents.tsv", GRID)[:2]:
+        for name in ("S2L2A", "S1RTC", "DEM"):
+            back = np.zeros_like(truth[parent.parent_id][name])
+            for piece in subchips(parent, GRID):
+                with rasterio.open(root / "chips" / name / f"{piece.chip_id}.tif") as source:
+                    assert source.dtypes[0] == MODALITIES[name].dtype
+                    assert source.transform.almost_equals(piece.geobox.transform, precision=1e-6)
+                    back[:, piece.row_slice, piece.col_slice] = source.read()
+            np.testing.assert_array_equal(back, truth[parent.parent_id][name])
+
+
+def test_every_sub_chip_is_accounted_for_and_dropped_ones_have_a_reason(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]],
+) -> None:
+    root, _ = made
+    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    assert len(table) == 6 * 16
+    assert (table.groupby("parent_id").size() == 16).all()
+    assert table.chip_id.is_unique
+    assert table.crs.to_epsg() == 4326
+    assert ((table.reason == "") == table.kept).all()
+    dropped = table[~table.kept].groupby("reason").size().to_dict()
+    assert dropped == {"too cloudy": 6, "S1RTC has too many missing pixels": 24}
+    assert (table[table.col == 3].valid_fraction_S1RTC == 0.5).all()
+    assert (table[(table.row == 0) & (table.col == 0)].clear_fraction == 0.5).all()
+    assert (table[table.row == 3].ignored_fraction_BUILDINGS == 1).all()
+    assert table[table.row == 3].fraction_BUILDINGS_1.isna().all()
+    assert read_json(root / "dataset" / "statistics.json")["dropped"] == dropped
+    row = table.iloc[5]
+    assert row.sha256_MASK_LULC == sha256_file(root / "chips" / "MASK_LULC" / f"{row.chip_id}.tif")
+    assert row.scenes_S1RTC == "S1RTC-1;S1RTC-2"
+
+
+def test_splits_are_whole_parents_without_shared_area(made: tuple[Path, dict[str, dict[str, np.ndarray]]]) -> None:
+    root, _ = made
+    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    assert (table.groupby("parent_id").split.nunique() == 1).all()
+    assert set(table.split) == set(SPLITS)
+    metric = table.to_crs(32618)
+    areas = {split: shapely.union_all(metric[metric.split == split].geometry.values) for split in SPLITS}
+    for one in SPLITS:
+        for two in SPLITS:
+            if one < two:
+                assert areas[one].intersection(areas[two]).area < 1
+
+
+def test_the_store_holds_the_kept_sub_chips_in_order_and_its_hashes_are_true(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]],
+) -> None:
+    root, truth = made
+    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    index = read_json(root / "dataset" / "store" / "index.json")
+    kept = table[table.kept]
+    assert index["chips"] == kept.chip_id.tolist()
+    assert kept.store_index.tolist() == list(range(len(kept)))
+    assert (table[~table.kept].store_index == -1).all()
+    for name, entry in index["arrays"].items():
+        path = root / "dataset" / "store" / f"{name}.npy"
+        assert entry["sha256"] == sha256_file(path)
+        array = np.load(path, mmap_mode="r")
+        assert [list(array.shape), array.dtype.name] == [entry["shape"], entry["dtype"]]
+        for row in kept.itertuples():
+            whole = truth[row.parent_id][name]
+            cut = whole[:, row.row * 16 : row.row * 16 + 16, row.col * 16 : row.col * 16 + 16]
+            np.testing.assert_array_equal(array[row.store_index], cut if name in MODALITIES else cut[0])
+
+
+def test_statistics_are_of_the_training_split_alone(made: tuple[Path, dict[str, dict[str, np.ndarray]]]) -> None:
+    root, _ = made
+    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    train = table[table.kept & (table.split == "train")].store_index.to_numpy()
+    found = read_json(root / "dataset" / "statistics.json")
+    for name, entry in found["modalities"].items():
+        values = np.load(root / "dataset" / "store" / f"{name}.npy")[train].astype(float)
+        values = values.transpose(1, 0, 2, 3).reshape(len(entry["bands"]), -1)
+        np.testing.assert_allclose(entry["mean"], np.nanmean(values, axis=1), rtol=1e-9)
+        np.testing.assert_allclose(entry["std"], np.nanstd(values, axis=1), rtol=1e-9)
+    masks = np.load(root / "dataset" / "store" / "MASK_LULC.npy")[train]
+    assert found["class_pixels"]["train"]["LULC"] == [*np.bincount(masks.ravel(), minlength=3).tolist(), 0]
+
+
+def test_the_same_input_gives_the_same_bytes(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    root, _ = made
+    assemble(root, SETTINGS, tmp_path)
+    for path in sorted(tmp_path.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (root / "dataset" / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_a_split_without_a_class_is_refused_unless_allowed(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    root, _ = made
+    config = copy.deepcopy(SETTINGS)
+    config["labels"]["LULC"]["classes"].append({"name": "lava", "color": "#ff0000"})
+    with pytest.raises(CityHeadsError, match="train has no LULC 'lava'"):
+        assemble(root, config, tmp_path)
+    assert not (tmp_path / "chips.parquet").exists()
+    config["splits"]["require_every_class"] = False
+    assemble(root, config, tmp_path)
+    assert {gap["split"] for gap in read_json(tmp_path / "splits.json")["missing"]} == set(SPLITS)
+
+
+def test_a_dataset_without_one_good_sub_chip_is_refused(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    root, _ = made
+    for path in (root / "quality").glob("*.json"):
+        quality = read_json(path)
+        for chip in quality["chips"]:
+            chip["reasons"] = ["too cloudy"]
+        write_json(tmp_path / "quality" / path.name, quality)
+    with pytest.raises(CityHeadsError, match="all 96 sub-chips were dropped"):
+        assemble_dataset(
+            SETTINGS,
+            parents=root / "parents.tsv",
+            scenes=root / "scenes",
+            quality=tmp_path / "quality",
+            chips=root / "chips",
+            out=tmp_path,
+        )
+
+
+def test_a_parent_on_another_grid_is_refused(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    root, _ = made
+    with pytest.raises(CityHeadsError, match="not on the parent's grid"):
+        slice_parent(
+            SETTINGS,
+            parents=root / "parents.tsv",
+            parent="A1",
+            parent_dir=root / "parents" / "A0",
+            chips=tmp_path,
+            out=tmp_path / "q.json",
+        )
+
+
+def test_clear_and_valid_count_what_their_names_say() -> None:
+    assert clear_fraction(np.array([0, 0, 4, 9])) == 0.5
+    assert clear_fraction(np.zeros(4, int)) == 0.0
+    array = np.array([[[1, 0]], [[1, 1]]], "uint16")
+    assert valid_mask(array, MODALITIES["S2L2A"]).tolist() == [[True, False]]
+
+
+@given(parents=st.integers(3, 60), train=st.integers(40, 80), val=st.integers(5, 19))
+def test_sizes_sum_to_the_parents_and_leave_no_split_empty(parents: int, train: int, val: int) -> None:
+    sizes = split_sizes(parents, {"train": train / 100, "val": val / 100, "test": 1 - (train + val) / 100})
+    assert sum(sizes.values()) == parents
+    assert min(sizes.values()) >= 1
+    if parents >= 20:
+        assert abs(sizes["train"] - train / 100 * parents) <= 1
+
+
+def sheet_of(number: int, splits: list[str] | None = None) -> list[Parent]:
+    return [Parent(f"P{i}", 32618, i * 1e4, 0, splits[i] if splits else None) for i in range(number)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_rare_classes_reach_every_split_wherever_that_is_possible(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 1000, (22, 3))
+    rare = np.zeros((22, 1), int)
+    rare[rng.choice(22, 3, replace=False)] = 50
+    dealt, method = deal_parents(sheet_of(22), {"A": np.hstack([counts, rare])}, {"fractions": FRACTIONS, "seed": seed})
+    assert method == "search"
+    held = {dealt[f"P{i}"] for i in np.flatnonzero(rare[:, 0])}
+    assert held == set(SPLITS)
+
+
+def test_the_search_is_balanced_and_repeatable() -> None:
+    counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
+    config = {"fractions": FRACTIONS, "seed": 5}
+    one, _ = deal_parents(sheet_of(22), {"A": counts}, config)
+    two, _ = deal_parents(sheet_of(22), {"A": counts}, config)
+    assert one == two
+    total = counts.sum(axis=0)
+    for split, share in (("train", 13 / 22), ("val", 3 / 22), ("test", 6 / 22)):
+        held = counts[[one[f"P{i}"] == split for i in range(22)]].sum(axis=0) / total
+        assert np.abs(held / share - 1).max() < 0.25, (split, held)
+
+
+def test_the_sheets_splits_win_and_must_fill_every_split() -> None:
+    config = {"fractions": FRACTIONS, "seed": 0}
+    given_splits = ["test", "train", "val"]
+    assert deal_parents(sheet_of(3, given_splits), {"A": np.ones((3, 2))}, config) == (
+        {"P0": "test", "P1": "train", "P2": "val"},
+        "sheet",
+    )
+    with pytest.raises(CityHeadsError, match="leaves val empty"):
+        deal_parents(sheet_of(3, ["test", "train", "test"]), {"A": np.ones((3, 2))}, config)
+    with pytest.raises(CityHeadsError, match="2 parents cannot fill"):
+        deal_parents(sheet_of(2), {"A": np.ones((2, 2))}, config)
+
+
+def test_missing_classes_are_listed() -> None:
+    pixels = {split: {"A": [1, 0 if split == "val" else 2]} for split in SPLITS}
+    assert missing_classes(pixels, {"A": ["x", "y"]}) == [{"split": "val", "label": "A", "class": "y"}]
