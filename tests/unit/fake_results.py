@@ -1,0 +1,487 @@
+"""A plausible results folder without running anything: smooth random cities, noisy predictions, honest counts.
+
+Every artifact has the shape that the workflow gives it; the scores, matrices and tables agree with the arrays, so that
+tests can check the figures and the report against numbers computed here.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from cityheads.cli import VERBS
+from cityheads.config import load_config, pick, resolve
+from cityheads.gate import compare
+from cityheads.grid import SPLITS, Grid, Parent, parent_polygon, read_parents, subchips
+from cityheads.io import sha256_file, write_bytes, write_json
+from cityheads.modalities import MODALITIES
+
+ROOT = Path(__file__).parents[2]
+IGNORE = 255
+
+
+@dataclass
+class Fake:
+    """Where the folder is, and the config it was made for."""
+
+    results: Path
+    parents: Path
+    config: dict[str, Any]
+
+    def settings(self, verb: str) -> dict[str, Any]:
+        return pick(self.config, VERBS[verb].sections)
+
+    def gate(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.results / "gate.json").read_text())
+        return loaded
+
+
+def make(
+    root: Path,
+    *,
+    simulated: bool = True,
+    verdict: str | None = None,
+    seeds: Sequence[int] = (0,),
+    zones: bool = False,
+    extra: bool = False,
+    seed: int = 3,
+    overrides: dict[str, Any] | None = None,
+) -> Fake:
+    """Write a complete results folder under ``root``.
+
+    Args:
+        root: Folder that takes ``parents.tsv`` and ``results/``.
+        simulated: Whether the data call themselves simulated.
+        verdict: Verdict to put into gate.json; None leaves what the gate says.
+        seeds: Seeds of every run.
+        zones: Three parents of 2 x 2 sub-chips in three UTM zones in place of the 22.
+        extra: A third head (``built``, on the footprints again) and a fourth run of it.
+        seed: Seed of the random city.
+        overrides: Config sections that replace the default's.
+    """
+    raw = copy.deepcopy(load_config(ROOT / "config" / "config.yaml"))
+    raw["grid"] = {"parent_px": 128, "chips_per_side": 4, "resolution_m": 20}
+    raw["seeds"] = list(seeds)
+    raw["gate"]["baselines"] = {}
+    if not simulated:
+        raw["archive"]["provider"] = "stac"
+        raw["archive"]["catalog"] = "https://stac.example.org/v1"
+        raw["labels"]["BUILDINGS"] |= {"source": "footprints.parquet", "boundary": "city.gpkg"}
+    if extra:
+        raw["heads"]["built"] = {"label": "BUILDINGS", "metric": "miou"}
+        raw["runs"]["multihead"]["heads"].append("built")
+        raw["runs"]["built"] = {"heads": ["built"]}
+        raw["runs"]["pair"] = {"heads": ["lulc", "built"]}
+    if zones:
+        raw["grid"] = {"parent_px": 64, "chips_per_side": 2, "resolution_m": 10}
+    config = resolve(raw | (overrides or {}))
+    results = root / "results"
+    sheet = root / "parents.tsv"
+    if zones:
+        rows = ["chile\t32718\t690011.3\t5713402.7\ttrain", "peru\t32722\t401234.5\t9012345.6\tval",
+                "kenya\t32736\t512003.1\t9876543.2\ttest"]  # fmt: skip
+        write_bytes(sheet, ("parent_id\tepsg\tleft\ttop\tsplit\n" + "\n".join(rows) + "\n").encode())
+    else:
+        write_bytes(sheet, (ROOT / "config" / "parents.tsv").read_bytes())
+    grid = Grid.from_settings(config["grid"])
+    parents = read_parents(sheet, grid)
+    fake = Fake(results, sheet, config)
+    rng = np.random.default_rng(seed)
+    splits = _deal(parents)
+    kept = _dataset(results / "dataset", parents, splits, grid, config, simulated, rng)
+    _sources(results, parents, grid, config, simulated)
+    if not zones:
+        _boundary(results / "labels" / "BUILDINGS", parents, grid)
+    for run, rule in config["runs"].items():
+        for number in seeds:
+            _train(results / "runs" / run / str(number), run, number, rule["heads"], config, kept, simulated)
+    for run, rule in config["runs"].items():
+        for number in seeds:
+            _evaluate(results, run, number, rule["heads"], config, kept, simulated, rng)
+    _gate(results, config, verdict)
+    _benchmarks(results / "benchmarks", parents, config, seeds)
+    return fake
+
+
+def _deal(parents: list[Parent]) -> dict[str, str]:
+    if parents[0].split:
+        return {parent.parent_id: str(parent.split) for parent in parents}
+    order = ["train", "train", "test", "train", "val", "train", "train", "test"]
+    return {parent.parent_id: order[index % len(order)] for index, parent in enumerate(parents)}
+
+
+def _field(rng: np.random.Generator, px: int, scale: int) -> np.ndarray:
+    coarse = rng.normal(size=(px // scale + 3, px // scale + 3))
+    at = np.arange(px) / scale
+    low = at.astype(int)
+    part = at - low
+    part = part * part * (3 - 2 * part)
+    rows = coarse[low] * (1 - part)[:, None] + coarse[low + 1] * part[:, None]
+    return rows[:, low] * (1 - part) + rows[:, low + 1] * part
+
+
+def _dataset(
+    out: Path,
+    parents: list[Parent],
+    splits: dict[str, str],
+    grid: Grid,
+    config: dict[str, Any],
+    simulated: bool,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    px = grid.parent_px
+    reflect = np.array([[400, 900, 600], [1500, 1450, 1500], [350, 600, 300], [700, 1100, 800], [2100, 2000, 1700]])
+    vv = np.array([-20.0, -6.0, -9.0, -12.0, -13.0])
+    rows, arrays = [], {name: [] for name in (*MODALITIES, *(f"MASK_{label}" for label in config["labels"]))}
+    for parent in parents:
+        base = _field(rng, px, px // 4)
+        fine = _field(rng, px, px // 16)
+        lulc = np.digitize(base + 0.4 * fine, [-0.9, 0.35, 0.8, 1.6])
+        house = (lulc == 1) & (np.kron(rng.random((px // 2, px // 2)), np.ones((2, 2))) < 0.45)
+        light = np.take(reflect, lulc, axis=0).astype(float) + house[..., None] * 700
+        light += rng.normal(0, 60, light.shape)
+        s2 = np.repeat(np.clip(light, 1, 9000).transpose(2, 0, 1), 4, axis=0)[
+            [8, 8, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        ].astype(np.uint16)
+        s1 = np.stack([vv[lulc] + house * 6, vv[lulc] - 6]) + rng.normal(0, 1.5, (2, px, px))
+        lulc_mask = lulc.astype(np.uint8)
+        mask = house.astype(np.uint8)
+        if rng.random() < 0.4:  # outside the surveyed area
+            mask[:, : px // 3] = IGNORE
+        for piece in subchips(parent, grid):
+            cut = (piece.row_slice, piece.col_slice)
+            draw = rng.random()
+            reason = "" if draw > 0.1 else "too cloudy" if draw > 0.03 else "S1RTC has too many missing pixels"
+            row = {
+                "chip_id": piece.chip_id, "parent_id": parent.parent_id, "row": piece.row, "col": piece.col,
+                "split": splits[parent.parent_id], "kept": not reason, "reason": reason, "epsg": parent.epsg,
+                "left": piece.geobox.transform.c, "top": piece.geobox.transform.f, "chip_px": grid.chip_px,
+                "resolution_m": grid.resolution_m, "clear_fraction": 0.5 if "cloud" in reason else 0.99,
+                "store_index": -1 if reason else len(arrays["S2L2A"]), "simulated": simulated,
+            }  # fmt: skip
+            for name in MODALITIES:
+                row[f"valid_fraction_{name}"] = 0.6 if name in reason else 1.0
+                row[f"scenes_{name}"] = f"{name}-{parent.parent_id}"
+                row[f"sha256_{name}"] = "0" * 64
+            for label, layer in (("LULC", lulc_mask), ("BUILDINGS", mask)):
+                row[f"ignored_fraction_{label}"] = float((layer[cut] == IGNORE).mean())
+                row[f"sha256_MASK_{label}"] = "0" * 64
+            side = Grid(grid.resolution_m, grid.chip_px, 1)
+            row["geometry"] = parent_polygon(Parent(piece.chip_id, parent.epsg, row["left"], row["top"]), side, 4326)
+            rows.append(row)
+            if not reason:
+                arrays["S2L2A"].append(s2[:, cut[0], cut[1]])
+                arrays["S1RTC"].append(s1[:, cut[0], cut[1]].astype(np.float32))
+                arrays["DEM"].append(np.full((1, grid.chip_px, grid.chip_px), 12, np.float32))
+                arrays["MASK_LULC"].append(lulc_mask[cut])
+                arrays["MASK_BUILDINGS"].append(mask[cut])
+    frame = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
+    (out / "store").mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(out / "chips.parquet", index=False)
+    index = {}
+    for name, pieces in arrays.items():
+        stack = np.stack(pieces)
+        np.save(out / "store" / f"{name}.npy", stack)
+        index[name] = {
+            "dtype": stack.dtype.name, "shape": list(stack.shape), "sha256": sha256_file(out / "store" / f"{name}.npy")
+        }  # fmt: skip
+    kept = frame[frame.kept].reset_index(drop=True)
+    write_json(
+        out / "store" / "index.json",
+        {"format": 1, "chips": kept.chip_id.tolist(), "chip_px": grid.chip_px, "arrays": index},
+    )
+    pixels: dict[str, dict[str, list[int]]] = {}
+    for split in SPLITS:
+        at = kept.index[kept.split == split]
+        pixels[split] = {}
+        for label, rule in config["labels"].items():
+            values = np.stack(arrays[f"MASK_{label}"])[at]
+            pixels[split][label] = [int((values == c).sum()) for c in range(len(rule["classes"]))]
+            pixels[split][label].append(int((values == IGNORE).sum()))
+    write_json(
+        out / "splits.json",
+        {
+            "method": "search", "seed": 7, "parents": splits,
+            "class_fractions": {
+                split: {k: [n / max(sum(v[:-1]), 1) for n in v[:-1]] for k, v in of.items()}
+                for split, of in pixels.items()
+            },
+            "missing": [
+                {"split": split, "label": label, "class": rule["classes"][i]["name"]}
+                for split in SPLITS
+                for label, rule in config["labels"].items()
+                for i, n in enumerate(pixels[split][label][:-1])
+                if n == 0
+            ],
+        },
+    )  # fmt: skip
+    write_json(
+        out / "classes.json",
+        {
+            label: [{"id": i, "name": c["name"], "color": c["color"]} for i, c in enumerate(rule["classes"])]
+            for label, rule in config["labels"].items()
+        },
+    )
+    reasons = frame[~frame.kept].reason.value_counts()
+    write_json(
+        out / "statistics.json",
+        {
+            "modalities": {
+                name: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)}
+                for name, m in MODALITIES.items()
+            },
+            "class_pixels": pixels,
+            "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
+            "dropped": {reason: int(reasons[reason]) for reason in sorted(reasons.index)},
+            "simulated": simulated,
+        },
+    )
+    return kept
+
+
+def _sources(results: Path, parents: list[Parent], grid: Grid, config: dict[str, Any], simulated: bool) -> None:
+    for index, parent in enumerate(parents):
+        new = index % 3 != 0
+        date = f"2024-07-{20 - index % 5:02d}T15:49:41Z"
+        s2 = [
+            _item(
+                f"S2{'AB'[index % 2]}_MSIL2A_202407{20 - index % 5:02d}T154941_R054_T18T{tile}_20240720T000000",
+                "sentinel-2-l2a", date,
+                {"eo:cloud_cover": 3.25 + index, "s2:processing_baseline": "05.10" if new else "02.14",
+                 "s2:mgrs_tile": f"18T{tile}"},
+                offset_dn=1000 if new else 0,
+            )
+            for tile in (["WL", "XL"] if index % 4 == 0 else ["WL"])
+        ]  # fmt: skip
+        s1 = [
+            _item(
+                f"S1A_IW_GRDH_1SDV_202407{18 - index % 5:02d}T225124_20240718T225149_054821_06ACF1_rtc",
+                "sentinel-1-rtc", f"2024-07-{18 - index % 5:02d}T22:51:36Z",
+                {"sat:orbit_state": "ascending", "platform": "SENTINEL-1A"},
+            )
+        ]  # fmt: skip
+        dem = [_item("Copernicus_DSM_COG_10_N40_00_W074_00_DEM", "cop-dem-glo-30", None, {})]
+        lulc = [_item("ESA_WorldCover_10m_2021_v200_N39W075", "esa-worldcover", "2021-01-01T00:00:00Z", {})]
+        layers = {
+            name: {
+                "collection": items[0]["collection"], "why": why, "considered": 9,
+                "rejected": [{"id": "S2A_OTHER", "reason": "cloud over the parent 0.64"}] if name == "S2L2A" else [],
+                "valid_fraction": 1.0, "clear_fraction": 0.97 if name == "S2L2A" else None, "items": items,
+            }
+            for name, items, why in (
+                ("S2L2A", s2, "clearest over the parent of 9 candidates"),
+                ("S1RTC", s1, "nearest in time, 1.7 days"),
+                ("DEM", dem, "the only one"),
+                ("LULC", lulc, "newest"),
+            )
+        }  # fmt: skip
+        write_json(
+            results / "scenes" / f"{parent.parent_id}.json",
+            {
+                "format": 1,
+                "parent": {
+                    "parent_id": parent.parent_id, "epsg": parent.epsg, "left": parent.left, "top": parent.top
+                },
+                "simulated": simulated, "catalog": "results/archive/catalog.json", "layers": layers,
+            },
+        )  # fmt: skip
+        write_json(
+            results / "parents" / parent.parent_id / "reading.json",
+            {
+                "layers": {
+                    "S2L2A": {"items": [i["id"] for i in s2], "offset_dn": [i["offset_dn"] for i in s2],
+                              "valid_fraction": 1.0, "clear_fraction": 0.95},
+                    "S1RTC": {"items": [i["id"] for i in s1], "valid_fraction": 0.99, "median_db": [-8.2, -14.9]},
+                }
+            },
+        )  # fmt: skip
+        write_json(results / "quality" / f"{parent.parent_id}.json", {"parent_id": parent.parent_id, "chips": []})
+
+
+def _item(identifier: str, collection: str, when: str | None, properties: dict[str, Any], **more: Any) -> dict:
+    return {
+        "id": identifier, "collection": collection, "datetime": when, "properties": properties, "assets": {}, **more
+    }  # fmt: skip
+
+
+def _boundary(out: Path, parents: list[Parent], grid: Grid) -> None:
+    squares = shapely.union_all([parent_polygon(parent, grid) for parent in parents])
+    city = shapely.concave_hull(squares, ratio=0.25).buffer(-grid.side_m / 3)
+    out.mkdir(parents=True, exist_ok=True)
+    frame = gpd.GeoDataFrame({"name": ["city"]}, geometry=[city], crs=parents[0].epsg)
+    frame.to_parquet(out / "boundary.parquet", index=False)
+    write_json(out / "summary.json", {"read": 120_004, "kept": 119_990, "mended": 12, "dropped": {"no area": 14}})
+
+
+def _train(
+    out: Path, run: str, seed: int, heads: list[str], config: dict[str, Any], kept: pd.DataFrame, simulated: bool
+) -> None:
+    rng = np.random.default_rng([seed, len(run)])
+    epochs = 9
+    rows = []
+    for epoch in range(epochs):
+        row: dict[str, Any] = {"epoch": epoch, "lr": 1e-3 * (1 - epoch / epochs)}
+        for part, lag in (("train", 0.0), ("val", 0.06)):
+            for head in heads:
+                row[f"{part}/{head}/loss"] = round(0.25 + lag + 0.5 * np.exp(-epoch / 3) + rng.normal(0, 0.01), 5)
+            row[f"{part}/loss"] = round(sum(row[f"{part}/{head}/loss"] for head in heads), 5)
+        for head in heads:
+            metric = config["heads"][head]["metric"]
+            row[f"val/{head}/{metric}"] = round(0.62 - 0.4 * np.exp(-epoch / 3) + rng.normal(0, 0.012), 5)
+        rows.append(row)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "history.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    sizes = {head: 740_000 + 1000 * i for i, head in enumerate(heads)}
+    total = 6_100_000 + sum(sizes.values())
+    write_json(
+        out / "training.json",
+        {
+            "best_epoch": 7, "epochs_run": epochs, "monitor": "val/score", "best_score": 0.61, "stopped_early": False,
+            "parameters": {"total": total, "trainable": total, "encoder": 6_100_000, "heads": sizes},
+            "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
+        },
+    )  # fmt: skip
+    write_json(
+        out / "model.json",
+        {"format": 1, "run": run, "seed": seed, "backbone": config["model"]["backbone"], "model": config["model"],
+         "heads": {head: config["heads"][head] for head in heads}, "simulated": simulated},
+    )  # fmt: skip
+    write_json(
+        out / "environment.json",
+        {
+            "python": "3.11.9", "platform": "Linux x86_64",
+            "packages": {"cityheads": "0.1.0", "torch": "2.14.1", "terratorch": "1.2.11", "snakemake": None},
+            "revision": "0123456789abcdef0123456789abcdef01234567", "device": "cpu", "threads": 2,
+            "wall_s": 61.2,
+        },
+    )  # fmt: skip
+
+
+def _evaluate(
+    results: Path,
+    run: str,
+    seed: int,
+    heads: list[str],
+    config: dict[str, Any],
+    kept: pd.DataFrame,
+    simulated: bool,
+    rng: np.random.Generator,
+) -> None:
+    out = results / "evaluation" / run / str(seed)
+    (out / "predictions").mkdir(parents=True, exist_ok=True)
+    test = kept[kept.split == "test"]
+    found: dict[str, Any] = {}
+    rows = []
+    for head in heads:
+        label = config["heads"][head]["label"]
+        names = [item["name"] for item in config["labels"][label]["classes"]]
+        truth = np.load(results / "dataset" / "store" / f"MASK_{label}.npy")[test.index]
+        guess = np.where(truth == IGNORE, 0, truth)
+        level = rng.uniform(0.05, 0.45, len(test))[:, None, None]
+        flip = np.kron(rng.random((len(test), truth.shape[1] // 4, truth.shape[2] // 4)), np.ones((4, 4))) < level
+        guess = np.where(flip, rng.integers(0, len(names), truth.shape), guess).astype(np.uint8)
+        np.save(out / "predictions" / f"{head}.npy", guess)
+        per_parent: dict[str, np.ndarray] = {}
+        for index, (chip, parent) in enumerate(zip(test.chip_id, test.parent_id, strict=True)):
+            matrix = _confusion(truth[index], guess[index], len(names))
+            per_parent[parent] = per_parent.get(parent, 0) + matrix
+            rows += [
+                {"chip_id": chip, "parent_id": parent, "head": head, "true": t, "pred": p, "count": int(matrix[t, p])}
+                for t in range(len(names))
+                for p in range(len(names))
+                if matrix[t, p]
+            ]
+        total = np.sum(list(per_parent.values()), axis=0)
+        metric = config["heads"][head]["metric"]
+        scores = per_class(total)
+        found[head] = {
+            "label": label, "classes": names, "confusion": total.tolist(), **scores,
+            "pixels": int(total.sum()), "ignored": int((truth == IGNORE).sum()),
+            "metric": {"name": metric, "value": value(total, metric)}, "interval": [0.4, 0.7],
+            "per_parent": {
+                p: {"confusion": m.tolist(), "value": value(m, metric)} for p, m in sorted(per_parent.items())
+            },
+        }  # fmt: skip
+    write_json(out / "predictions" / "index.json", {"chips": test.chip_id.tolist()})
+    pd.DataFrame(rows).to_parquet(out / "confusion.parquet", index=False)
+    metrics = {
+        "run": run, "seed": seed, "split": "test", "simulated": simulated,
+        "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test), "heads": found,
+    }  # fmt: skip
+    write_json(out / "metrics.json", metrics)
+
+
+def _confusion(truth: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
+    count = truth != IGNORE
+    return np.bincount(truth[count].astype(int) * classes + guess[count], minlength=classes**2).reshape(classes, -1)
+
+
+def per_class(matrix: np.ndarray) -> dict[str, Any]:
+    """Give the scores of a confusion matrix; None where undefined."""
+    hit = np.diag(matrix)
+    true, guessed = matrix.sum(axis=1), matrix.sum(axis=0)
+
+    def share(over: np.ndarray, under: np.ndarray) -> list[float | None]:
+        return [float(o / u) if u and t else None for o, u, t in zip(over, under, true, strict=True)]
+
+    def mean(values: list[float | None]) -> float | None:
+        defined = [v for v in values if v is not None]
+        return float(np.mean(defined)) if defined else None
+
+    iou, f1 = share(hit, true + guessed - hit), share(2 * hit, true + guessed)
+    return {
+        "iou": iou, "miou": mean(iou), "f1": f1, "mf1": mean(f1), "precision": share(hit, guessed),
+        "recall": share(hit, true), "accuracy": float(hit.sum() / matrix.sum()) if matrix.sum() else None,
+    }  # fmt: skip
+
+
+def value(matrix: np.ndarray, metric: str) -> float | None:
+    """Give a head's metric from its confusion matrix."""
+    scores = per_class(matrix)
+    found: float | None = scores["miou"] if metric == "miou" else scores["iou"][-1]
+    return found
+
+
+def _gate(results: Path, config: dict[str, Any], verdict: str | None) -> None:
+    """Let the gate decide; then, where a test wants another verdict, put that in its place."""
+    compare(
+        pick(config, VERBS["compare"].sections),
+        evaluation=results / "evaluation",
+        page=results / "verdict.md",
+        out=results / "gate.json",
+    )
+    if verdict is not None:
+        found = json.loads((results / "gate.json").read_text())
+        found |= {"verdict": verdict, "reason": f"The rule says {verdict} & gives <these> numbers.", "advice": ""}
+        if verdict == "inconclusive":
+            found["advice"] = "If the deltas stay as they are, 14 more test parents (19 in all) would settle it."
+        write_json(results / "gate.json", found)
+
+
+def _benchmarks(out: Path, parents: list[Parent], config: dict[str, Any], seeds: Sequence[int]) -> None:
+    head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    jobs = {"simulate_archive": ["all"], "prepare_footprints": ["BUILDINGS"], "assemble_dataset": ["all"]}
+    for rule in ("select_scenes", "read_parent", "slice_parent", "rasterize_landcover", "rasterize_buildings"):
+        jobs[rule] = [parent.parent_id for parent in parents]
+    for rule in ("train", "evaluate"):
+        jobs[rule] = [f"{run}/{seed}" for run in config["runs"] for seed in seeds]
+    jobs["compare"] = ["all"]
+    for number, (rule, names) in enumerate(jobs.items()):
+        for index, name in enumerate(names):
+            seconds = {"train": 70.0, "evaluate": 16.0, "simulate_archive": 14.0}.get(rule, 1.1) + index * 0.05
+            memory = "NA" if rule == "compare" else f"{80 + 60 * number}.00"
+            row = [f"{seconds:.4f}", "0:00:01", memory] + ["10.0"] * 7
+            write_bytes(out / rule / f"{name}.tsv", (head + "\t".join(row) + "\n").encode())
