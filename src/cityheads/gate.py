@@ -387,7 +387,8 @@ def _caveats(evidence: _Evidence) -> list[str]:
         caveats.append("The archive is simulated: this says that the method runs, not how well it maps a real city.")
     if len(evidence.seeds) == 1:
         caveats.append(
-            "One seed: the intervals hold the chance in which parents were tested, not the chance in the training."
+            "One seed: the intervals hold the chance in which parents were tested, not the chance in the training, "
+            "which more seeds would show."
         )
     for head, confusions in evidence.multihead.items():
         holding = (confusions[0].sum(-1) > 0).sum(0)
@@ -457,7 +458,7 @@ _MEANING = {
     "mixed": "Whether one model is worth it depends on which head matters most; see the deltas.",
     "negative": "This is a negative result: one shared model is worse than the single-task models at every task, "
     "and those are the ones to use.",
-    "inconclusive": "These data cannot tell whether sharing the encoder costs anything.",
+    "inconclusive": "These data do not settle what sharing the encoder costs.",
 }
 
 

@@ -446,3 +446,38 @@ def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(
         if gate["verdict"] == "inconclusive":
             assert "span" in gate["reason"]
     assert seen == {*VERDICTS, "inconclusive"}
+
+
+# --- the documentation ---------------------------------------------------------------------------------------------
+
+
+def rows_of(page: str, heading: str) -> list[list[str]]:
+    """Give the body rows of the table whose header line starts with ``heading``."""
+    lines = page.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(heading)) + 2
+    body = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body]
+
+
+def test_worked_examples_of_the_documentation_are_true(repository: Path) -> None:
+    page = (repository / "docs" / "verdict.md").read_text()
+    rows = rows_of(page, "| deltas (pp)")
+    assert len(rows) == 8
+    for deltas, balance, verdict, _ in rows:
+        values = [float(one) for one in deltas.split(",")]
+        assert round(sum(values), 2) == float(balance)
+        assert judge(values, float(balance), LIMITS) == verdict, deltas
+    rows = rows_of(page, "| head A (pp)")
+    assert len(rows) == 7
+    for *cells, low, high, verdict in rows:
+        numbers = [[float(one) for one in cell.replace("[", " ").replace("]", " ").replace(",", " ").split()]
+                   for cell in cells]  # fmt: skip
+        assert all(lower <= point <= upper for point, lower, upper in numbers)
+        for column, expected in ((1, low), (2, high)):
+            assert judge([numbers[0][column], numbers[1][column]], numbers[2][column], LIMITS) == expected
+        assert verdict == (low if low == high else "inconclusive")
+
+
+def test_advice_of_the_documentation_is_true() -> None:
+    found = [estimate(0.53, 2.46, 5)]
+    assert "4 more test parents (9 in all)" in advise(found, found[0], LIMITS, 0.95)

@@ -1,0 +1,222 @@
+"""Evaluation: with a stand-in model whose errors are known, and with a real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_fixtures import LABELS, make_settings, write_store
+from pyarrow import parquet
+from sklearn import metrics as oracle
+
+from cityheads import evaluate as module
+from cityheads.errors import CityHeadsError
+from cityheads.evaluate import evaluate, evaluate_model
+from cityheads.io import read_json, write_json
+
+CLASSES = {"lulc": 3, "buildings": 2}
+
+
+class Fake:
+    """Predicts land cover from band 8 and buildings from VV, and notes the size of every batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert all(array.dtype == np.float32 for array in images.values())
+        near_infrared = images["S2L2A"][:, 7]
+        self.batches.append(len(near_infrared))
+        return {
+            "lulc": np.digitize(near_infrared, [1100, 3000]).astype(np.uint8),
+            "buildings": (images["S1RTC"][:, 0] > -10).astype(np.uint8),
+        }
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("dataset"), chips=48)
+
+
+def arrays(dataset: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def load(name: str) -> np.ndarray:
+        return np.load(dataset / "store" / f"{name}.npy", mmap_mode="r")
+
+    images = {name: load(name) for name in ("S2L2A", "S1RTC")}
+    return images, {"lulc": load("MASK_LULC"), "buildings": load("MASK_BUILDINGS")}
+
+
+def test_predictions_and_counts_agree_with_sklearn(dataset: Path) -> None:
+    images, masks = arrays(dataset)
+    positions = [40, 1, 7, 46, 3]
+    fake = Fake()
+    scored = evaluate_model(fake, images, masks, CLASSES, positions, batch_size=2)
+    assert fake.batches == [2, 2, 1]
+    for head, classes in CLASSES.items():
+        for index, position in enumerate(positions):
+            expected = fake({name: array[[position]].astype(np.float32) for name, array in images.items()})[head][0]
+            np.testing.assert_array_equal(scored.predictions[head][index], expected)
+            counted = masks[head][position] != 255
+            matrix = np.zeros((classes, classes), int)
+            if counted.any():
+                matrix = oracle.confusion_matrix(
+                    masks[head][position][counted], expected[counted], labels=range(classes)
+                )
+            np.testing.assert_array_equal(scored.confusions[head][index], matrix)
+    # position 1 has no building labels at all; every chip has one unlabelled land-cover pixel
+    assert scored.ignored == {"lulc": 5, "buildings": 32 * 32}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batches_do_not_change_the_counts(dataset: Path, batch_size: int) -> None:
+    images, masks = arrays(dataset)
+    one = evaluate_model(Fake(), images, masks, CLASSES, range(8), 8)
+    two = evaluate_model(Fake(), images, masks, CLASSES, range(8), batch_size)
+    for head in CLASSES:
+        np.testing.assert_array_equal(one.predictions[head], two.predictions[head])
+        np.testing.assert_array_equal(one.confusions[head], two.confusions[head])
+
+
+def test_model_that_gives_another_shape_is_refused(dataset: Path) -> None:
+    images, masks = arrays(dataset)
+
+    def small(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {head: value[:, ::2] for head, value in Fake()(batch).items()}
+
+    with pytest.raises(ValueError, match="predictions of shape"):
+        evaluate_model(small, images, masks, CLASSES, [0, 1], 2)
+
+
+# --- the verb, with a model that is rebuilt from its folder --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_dir(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write an untrained multi-head run."""
+    from safetensors.torch import save_file
+
+    from cityheads.multihead import build_model
+    from cityheads.train import make_spec
+
+    folder = tmp_path_factory.mktemp("run")
+    spec = make_spec(make_settings(), run="multihead", seed=0, dataset=dataset)
+    model = build_model(spec)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    write_json(folder / "model.json", spec)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluation(dataset: Path, run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("evaluation")
+    evaluate(make_settings(), run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=out)
+    return out
+
+
+def test_metrics_follow_from_the_predictions(dataset: Path, evaluation: Path) -> None:
+    found = read_json(evaluation / "metrics.json")
+    assert (found["run"], found["seed"], found["split"], found["simulated"]) == ("multihead", 0, "test", True)
+    assert found["parents"] == ["P10", "P11"]
+    assert found["chips"] == 8
+    chips = read_json(evaluation / "predictions" / "index.json")["chips"]
+    assert chips == read_json(dataset / "store" / "index.json")["chips"][40:]
+    _, masks = arrays(dataset)
+    for head, classes in CLASSES.items():
+        part = found["heads"][head]
+        predicted = np.load(evaluation / "predictions" / f"{head}.npy")
+        assert predicted.dtype == np.uint8
+        assert predicted.shape == (8, 32, 32)
+        mask = masks[head][40:]
+        true, pred = mask[mask != 255], predicted[mask != 255]
+        np.testing.assert_array_equal(part["confusion"], oracle.confusion_matrix(true, pred, labels=range(classes)))
+        ious = oracle.jaccard_score(true, pred, average=None, labels=range(classes), zero_division=0)
+        np.testing.assert_allclose(part["iou"], ious)
+        np.testing.assert_allclose(part["miou"], ious.mean())
+        np.testing.assert_allclose(
+            part["mf1"], oracle.f1_score(true, pred, average="macro", labels=range(classes), zero_division=0)
+        )
+        np.testing.assert_allclose(part["accuracy"], oracle.accuracy_score(true, pred))
+        assert part["metric"]["value"] == pytest.approx(ious.mean() if head == "lulc" else ious[-1])
+        low, high = part["interval"]
+        assert 0 <= low <= part["metric"]["value"] <= high <= 1
+        assert (part["pixels"], part["ignored"]) == (true.size, mask.size - true.size)
+        assert part["classes"] == [name for name, _ in LABELS[part["label"]]]
+        parents = [one["confusion"] for one in part["per_parent"].values()]
+        np.testing.assert_array_equal(np.sum(parents, axis=0), part["confusion"])
+
+
+def test_counts_per_chip_add_up(evaluation: Path) -> None:
+    found = read_json(evaluation / "metrics.json")
+    table = parquet.read_table(evaluation / "confusion.parquet").to_pylist()
+    assert list(table[0]) == ["chip_id", "parent_id", "head", "true", "pred", "count"]
+    assert all(row["count"] > 0 and row["chip_id"].startswith(row["parent_id"]) for row in table)
+    for head, part in found["heads"].items():
+        for parent, one in part["per_parent"].items():
+            matrix = np.zeros(np.shape(one["confusion"]), int)
+            for row in table:
+                if row["head"] == head and row["parent_id"] == parent:
+                    matrix[row["true"], row["pred"]] += row["count"]
+            np.testing.assert_array_equal(matrix, one["confusion"])
+
+
+def test_same_model_gives_the_same_bytes(dataset: Path, run_dir: Path, evaluation: Path, tmp_path: Path) -> None:
+    evaluate(make_settings(), run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=tmp_path)
+    names = sorted(str(path.relative_to(evaluation)) for path in evaluation.rglob("*") if path.is_file())
+    assert names == [
+        "confusion.parquet", "metrics.json", "predictions/buildings.npy", "predictions/index.json",
+        "predictions/lulc.npy",
+    ]  # fmt: skip
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (evaluation / name).read_bytes(), name
+
+
+def copy_with(folder: Path, target: Path, change: Any) -> Path:
+    target.mkdir()
+    (target / "model.safetensors").symlink_to(folder / "model.safetensors")
+    spec = json.loads((folder / "model.json").read_text())
+    change(spec)
+    write_json(target / "model.json", spec)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda spec: spec.update(seed=3), "seed 3"),
+        (lambda spec: spec.update(run="lulc"), "is run lulc"),
+        (lambda spec: spec["heads"]["lulc"]["classes"].reverse(), "trained on the classes forest, developed, water"),
+    ],
+)
+def test_model_of_another_run_or_other_classes_is_refused(
+    dataset: Path, run_dir: Path, tmp_path: Path, change: Any, words: str
+) -> None:
+    other = copy_with(run_dir, tmp_path / "run", change)
+    with pytest.raises(CityHeadsError, match=words):
+        evaluate(make_settings(), run="multihead", seed=0, dataset=dataset, run_dir=other, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_test_split_without_chips_is_refused(tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "dataset", chips=12)
+    table = parquet.read_table(folder / "chips.parquet")
+    keep = [split != "test" for split in table["split"].to_pylist()]
+    parquet.write_table(table.filter(keep), folder / "chips.parquet")
+    with pytest.raises(CityHeadsError, match="test split has no kept sub-chip"):
+        module.evaluate(
+            make_settings(), run="multihead", seed=0, dataset=folder, run_dir=tmp_path / "run", out=tmp_path / "out"
+        )
+
+
+def test_manifest_that_does_not_fit_the_store_is_refused(tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "dataset", chips=12)
+    index = read_json(folder / "store" / "index.json")
+    index["chips"].reverse()
+    write_json(folder / "store" / "index.json", index)
+    with pytest.raises(CityHeadsError, match="does not fit store"):
+        module.evaluate(
+            make_settings(), run="multihead", seed=0, dataset=folder, run_dir=tmp_path / "run", out=tmp_path / "out"
+        )
