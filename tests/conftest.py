@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,22 @@ def realdata() -> Path:
 def repository() -> Path:
     """Give the root of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def snakemake() -> Run:
+    """Run Snakemake on this checkout's Snakefile with another working directory."""
+
+    def run(directory: Path, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", directory]
+            + ["--workflow-profile", ROOT / "profiles/default", *arguments],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        )
+        if check and done.returncode:
+            raise AssertionError(f"snakemake {arguments} failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}")
+        return done
+
+    return run

@@ -1,0 +1,164 @@
+"""The DAG as Snakemake sees it, without running a job."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cityheads.cli import VERBS
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+STAGES = {
+    "simulate_archive": 1,
+    "prepare_footprints": 1,
+    "select_scenes": 22,
+    "read_parent": 22,
+    "slice_parent": 22,
+    "rasterize_landcover": 22,
+    "rasterize_buildings": 22,
+    "assemble_dataset": 1,
+    "train": 3,
+    "evaluate": 3,
+    "compare": 1,
+    "draw_figures": 1,
+    "report": 1,
+}
+
+
+def jobs(text: str) -> dict[str, int]:
+    table = text.split("Job stats:")[1].split("total")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Give a working directory with the repository's config folder."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    return tmp_path
+
+
+def overlay(place: Path, **changes: object) -> Path:
+    path = place / "overlay.yaml"
+    path.write_text(yaml.safe_dump(changes))
+    return path
+
+
+def test_the_default_dag_is_one_job_a_parent_and_stage(snakemake: Run, place: Path) -> None:
+    found = jobs(snakemake(place, "-n", "--quiet", "reason").stdout)
+    found.pop("all")
+    assert found == STAGES
+    assert not (place / "results").exists(), "a dry run writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("target", "last"), [("train_multihead", "train"), ("report", "report"), ("dataset", "assemble_dataset")]
+)
+def test_named_targets_stop_where_their_name_says(snakemake: Run, place: Path, target: str, last: str) -> None:
+    found = jobs(snakemake(place, "-n", target).stdout)
+    found.pop(target) if target not in STAGES else None
+    expected = dict(list(STAGES.items())[: list(STAGES).index(last) + 1])
+    if target == "train_multihead":
+        expected["train"] = 1
+    assert found == expected
+
+
+def test_a_run_and_a_seed_more_are_a_matter_of_the_config(snakemake: Run, place: Path) -> None:
+    config = yaml.safe_load((place / "config/config.yaml").read_text())
+    config["heads"]["footprint"] = {"label": "BUILDINGS"}
+    config["runs"]["wide"] = {"heads": ["lulc", "buildings", "footprint"]}
+    config["seeds"] = [0, 1]
+    (place / "more.yaml").write_text(yaml.safe_dump(config))
+    found = jobs(snakemake(place, "-n", "--configfile", place / "more.yaml").stdout)
+    assert (found["train"], found["evaluate"]) == (8, 8)
+
+
+def test_an_overlay_is_laid_over_the_default(snakemake: Run, place: Path) -> None:
+    changes = overlay(place, results="elsewhere", train={"epochs": 2})
+    done = snakemake(place, "-n", "--configfile", changes)
+    assert "elsewhere/report.html" in done.stdout
+    assert jobs(done.stdout)["train"] == 3
+
+
+def test_a_full_config_stands_alone(snakemake: Run, place: Path) -> None:
+    config = yaml.safe_load((place / "config/config.yaml").read_text())
+    del config["grid"]
+    (place / "full.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(place, "-n", "--configfile", place / "full.yaml", "--printshellcmds")
+    assert "chips_per_side" not in done.stdout
+    snakemake(place, "-n", "--configfile", place / "full.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sheet", "says"),
+    [
+        ({"trian": {"epochs": 3}}, None, "config key 'trian' is unknown; did you mean 'train'?"),
+        ({"train": {"epochs": "many"}}, None, "config key 'train.epochs'"),
+        ({"parents": "nowhere.tsv"}, None, "nowhere.tsv: no such parent sheet"),
+        ({}, "parent_id\tepsg\tleft\nA\t32618\t0\n", "missing column top"),
+        ({}, "parent_id\tepsg\tleft\ttop\nA\t32618\t0\t0\nA\t32618\t9000\t0\n", "'A' stands twice"),
+        ({}, "parent_id\tepsg\tleft\ttop\nA\t32618\t0\t0\nB\t32618\t9\t0\n", "A and B overlap"),
+        ({}, "parent_id\tepsg\tleft\ttop\nA\t1\t0\t0\n", "EPSG:1 (A) is unknown"),
+    ],
+)
+def test_bad_input_stops_before_any_job_with_one_clear_line(
+    snakemake: Run, place: Path, changes: dict[str, object], sheet: str | None, says: str
+) -> None:
+    if sheet is not None:
+        (place / "config/parents.tsv").write_text(sheet)
+    done = snakemake(place, "--cores", "1", "--configfile", overlay(place, **changes), check=False)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert sum(says in line for line in done.stderr.splitlines()) == 1
+    assert not (place / "results").exists()
+
+
+def test_a_catalogue_that_is_not_there_is_named(snakemake: Run, place: Path) -> None:
+    config = yaml.safe_load((place / "config/config.yaml").read_text())
+    config["archive"] = {"provider": "stac", "catalog": "nowhere/catalog.json"}
+    config["labels"]["BUILDINGS"] |= {"source": "config/parents.tsv", "boundary": "config/parents.tsv"}
+    (place / "c.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(place, "results/scenes/P01.json", "--configfile", place / "c.yaml", check=False)
+    assert done.returncode != 0
+    assert "nowhere/catalog.json" in done.stderr
+    assert not (place / "results/scenes/P01.json").exists()
+
+
+def test_lint_is_clean(snakemake: Run) -> None:
+    done = snakemake(ROOT, "--lint", check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_rule_has_what_a_rule_must_have() -> None:
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    blocks = re.split(r"^ *rule (\w+):$", text, flags=re.MULTILINE)[1:]
+    rules = dict(zip(blocks[::2], blocks[1::2], strict=True))
+    assert set(rules) == set(STAGES)
+    for name, body in rules.items():
+        for directive in ("log", "benchmark", "conda", "threads", "resources", "params", "message", "shell"):
+            assert re.search(rf"^ +{directive}:", body, re.MULTILINE), f"rule {name} has no {directive}"
+        assert "mem_mb=" in body, f"rule {name} states no memory"
+        assert f'settings("{name}"' in body
+        assert f'code("{name}")' in body
+        assert f"cityheads {name} " in body
+        if {"archive.imagery", "archive"} & set(VERBS[name].sections) and name in ("select_scenes", "read_parent"):
+            assert "network=1" in body, f"rule {name} is not throttled"
+
+
+def test_a_second_run_on_the_same_results_is_refused(snakemake: Run, place: Path) -> None:
+    import fcntl
+
+    (place / "results").mkdir()
+    with (place / "results/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = snakemake(place, "--cores", "1", "results/archive/catalog.json", check=False)
+    assert done.returncode != 0
+    assert "another run of the workflow is writing there" in done.stderr
+    assert not (place / "results/archive").exists()
