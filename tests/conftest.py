@@ -36,8 +36,11 @@ def snakemake() -> Run:
 
     def run(directory: Path, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [Path(sys.executable).parent / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", directory]
-            + ["--workflow-profile", ROOT / "profiles/default", *arguments],
+            [
+                *(Path(sys.executable).parent / "snakemake", "--snakefile", ROOT / "Snakefile"),
+                *("--directory", directory, "--workflow-profile", ROOT / "profiles/default"),
+                *arguments,
+            ],
             capture_output=True,
             text=True,
             env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},

@@ -1,0 +1,94 @@
+"""Time the default run as a user meets it: wall time and memory of the whole process tree.
+
+    python benchmarks/bench_workflow.py [--cores N] [--stages help,dry-run,dataset,report,again]
+
+Prints one Markdown table. The run goes to a temporary folder that is removed at the end. Machines differ and are noisy: read
+the columns against each other, and against the same command on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+def measure(command: list[str | Path], place: Path) -> tuple[float, float]:
+    """Run a command; give its wall time in seconds and the peak of the summed resident memory of its tree, in GB.
+
+    Resident pages that processes share (libraries, forked memory) count once per process, so the sum is an upper bound.
+    """
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with tempfile.TemporaryFile() as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, cwd=place, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        watched, peak = psutil.Process(process.pid), 0.0
+        while process.poll() is None:
+            total = 0
+            try:
+                for member in [watched, *watched.children(recursive=True)]:
+                    try:
+                        total += member.memory_info().rss
+                    except psutil.NoSuchProcess:
+                        continue
+            except psutil.NoSuchProcess:
+                break
+            peak = max(peak, total / 1e9)
+            time.sleep(0.1)
+        code = process.wait()
+        wall = time.perf_counter() - start
+        if code:
+            output.seek(0)
+            raise SystemExit(f"{command} ended with {code}:\n{output.read().decode()[-4000:]}")
+    return wall, peak
+
+
+def main() -> None:
+    """Run the stages in order and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--stages", default="help,dry-run,dataset,report,again")
+    arguments = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="cityheads-bench-"))
+    try:
+        shutil.copytree(ROOT / "config", place / "config")
+        snakemake: list[str | Path] = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile"]
+        snakemake += ["--workflow-profile", ROOT / "profiles/default", "--cores", str(arguments.cores)]
+        stages: dict[str, tuple[str, list[str | Path], int, str]] = {
+            "help": ("cityheads --help", [BIN / "cityheads", "--help"], 5, "0.5 s"),
+            "dry-run": ("snakemake -n, nothing done yet", [*snakemake, "-n"], 3, "5 s"),
+            "dataset": ("everything before training", [*snakemake, "dataset"], 1, "90 s"),
+            "report": ("training to report, after that", snakemake, 1, "600 s with the row above; 4 GB"),
+            "again": ("snakemake -n, everything done", [*snakemake, "-n"], 3, "5 s"),
+        }
+        print(
+            f"{platform.machine()}, {arguments.cores} cores, Python {platform.python_version()}\n"
+        )
+        print(
+            "| what | runs | wall, s (median) | peak memory of the tree, GB | aim |\n|---|---|---|---|---|", flush=True
+        )
+        for name in arguments.stages.split(","):
+            label, command, repeats, aim = stages[name]
+            figures = [measure(command, place) for _ in range(repeats)]
+            wall = statistics.median(figure[0] for figure in figures)
+            print(
+                f"| {label} | {repeats} | {wall:.2f} | {max(figure[1] for figure in figures):.2f} | {aim} |", flush=True
+            )
+    finally:
+        shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
