@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from cityheads.errors import CityHeadsError
 from cityheads.io import read_json
 from cityheads.modalities import MODALITIES
 
-__all__ = ["MultiHeadModel", "Normalise", "build_model", "load_model", "seeded"]
+__all__ = ["MultiHeadModel", "Normalise", "build_model", "load_model", "mix", "seeded"]
 
 log = logging.getLogger(__name__)
 
@@ -261,8 +262,13 @@ def _build_head(channels: list[int], decoder_channels: list[int], classes: int, 
 def seeded(seed: int, name: str) -> Iterator[None]:
     """Draw torch's random numbers from a stream that depends on the seed and a name; the outer stream is put back."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed << 32) + zlib.crc32(name.encode()))
+        torch.manual_seed(mix(seed, zlib.crc32(name.encode())))
         yield
+
+
+def mix(*numbers: int) -> int:
+    """Hash several numbers into one seed of 32 bits; torch's CPU generator does not look at more."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def load_model(run_dir: Path) -> tuple[MultiHeadModel, dict[str, Any]]:

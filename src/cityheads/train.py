@@ -22,7 +22,7 @@ from cityheads.datamodule import ChipDataModule
 from cityheads.errors import CityHeadsError
 from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, write_bytes, write_json
 from cityheads.modalities import MODALITIES
-from cityheads.multihead import MultiHeadModel, build_model
+from cityheads.multihead import MultiHeadModel, build_model, mix
 from cityheads.provenance import environment
 from cityheads.task import MultiHeadTask
 
@@ -184,12 +184,15 @@ class _Recorder(Callback):
             setattr(self, name, value)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed the dropout of this epoch, so that a resumed training draws what an unbroken one would."""
-        torch.manual_seed((self.seed << 32) + trainer.current_epoch)
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note the learning rate of this step; the history tells that of an epoch's last one."""
+        """Seed the dropout of this step, and note its learning rate; the history tells that of an epoch's last one.
+
+        With a seed per step a resumed training draws what an unbroken one would, whatever else draws in between.
+        """
+        torch.manual_seed(mix(self.seed, trainer.global_step))
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

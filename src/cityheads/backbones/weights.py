@@ -110,7 +110,7 @@ def load_weights(encoder: nn.Module, weights: Mapping[str, Tensor], source: str)
 
 def _without_prefix(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Drop the prefix under which most of the wanted names are found, if any."""
-    anchor = next(name for name in reversed(wanted) if not _COMPUTED.search(name))
+    anchor = next(name for name in reversed(list(wanted)) if not _COMPUTED.search(name))
     prefixes = [name.removesuffix(anchor) for name in weights if name.endswith(f".{anchor}")]
     if anchor in weights or not prefixes:
         return weights

@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cityheads.errors import CityHeadsError
+from cityheads.modalities import MODALITIES
+from cityheads.multihead import MultiHeadModel, Normalise, build_model, load_model, tokens_to_map
+from cityheads.task import MultiHeadTask
+
+PX = 32
+
+
+def make_spec(heads: tuple[str, ...] = ("lulc", "buildings"), **model: Any) -> dict[str, Any]:
+    classes = {"lulc": 5, "buildings": 2, "roads": 3}
+    settings = {
+        "backbone": "terramind_v1_tiny",
+        "pretrained": False,
+        "weights": None,
+        "modalities": ["S2L2A", "S1RTC", "DEM"],
+        "merge": "mean",
+        "decoder_channels": [16, 16, 8, 8],
+        "dropout": 0.1,
+        "freeze_encoder": False,
+    } | model
+    return {
+        "format": 1,
+        "run": "multihead",
+        "seed": 0,
+        "backbone": settings["backbone"],
+        "model": settings,
+        "modalities": {
+            name: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)}
+            for name, m in MODALITIES.items()
+            if name in settings["modalities"]
+        },
+        "chip_px": PX,
+        "heads": {
+            name: {
+                "label": name.upper(),
+                "classes": [{"id": i, "name": str(i), "color": "#000000"} for i in range(classes[name])],
+                "loss": "dice",
+                "weight": 1.0,
+                "metric": "miou",
+            }
+            for name in heads
+        },
+        "simulated": True,
+    }
+
+
+def make_images(batch: int = 2, height: int = PX, width: int = PX, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (height, width)
+    return {
+        "S2L2A": torch.randint(1, 6000, (batch, 12, *shape), generator=generator).float(),
+        "S1RTC": torch.randn(batch, 2, *shape, generator=generator) * 4 - 12,
+        "DEM": torch.rand(batch, 1, *shape, generator=generator) * 50,
+    }
+
+
+def make_masks(batch: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return {
+        "lulc": torch.randint(0, 5, (batch, PX, PX), generator=generator),
+        "buildings": torch.randint(0, 2, (batch, PX, PX), generator=generator),
+    }
+
+
+def make_task(model: MultiHeadModel, heads: dict[str, Any]) -> MultiHeadTask:
+    task = MultiHeadTask(model, heads, lr=1e-2, weight_decay=0.0, warmup_fraction=0.0)
+    task.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    return task
+
+
+@pytest.fixture(scope="module")
+def shared() -> MultiHeadModel:
+    """A model that no test may change."""
+    return build_model(make_spec()).eval()
+
+
+@pytest.fixture
+def model(shared: MultiHeadModel) -> MultiHeadModel:
+    return copy.deepcopy(shared)
+
+
+def test_logits_have_the_size_of_the_input(shared: MultiHeadModel) -> None:
+    with torch.no_grad():
+        out = shared(make_images())
+    assert {name: tuple(logits.shape) for name, logits in out.items()} == {
+        "lulc": (2, 5, PX, PX),
+        "buildings": (2, 2, PX, PX),
+    }
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (32, 64), (40, 56)])
+def test_sizes_that_are_not_squares_or_whole_patches(shared: MultiHeadModel, height: int, width: int) -> None:
+    with torch.no_grad():
+        out = shared(make_images(1, height, width))
+    assert out["lulc"].shape == (1, 5, height, width)
+    assert torch.isfinite(out["lulc"]).all()
+
+
+def test_tokens_keep_their_place_on_a_grid_that_is_no_square() -> None:
+    tokens = torch.arange(8 * 18).float().view(1, -1, 1)
+    grid = tokens_to_map(tokens, (8, 18))
+    assert grid.shape == (1, 1, 8, 18)
+    assert grid[0, 0, 3, 4] == 3 * 18 + 4
+    with_class = torch.cat([torch.full((1, 1, 1), -1.0), tokens], dim=1)
+    assert torch.equal(tokens_to_map(with_class, (8, 18)), grid)
+    with pytest.raises(ValueError, match="144 tokens do not fill a grid of 12 x 13"):
+        tokens_to_map(tokens, (12, 13))
+
+
+def test_every_parameter_is_optimised_and_moves(model: MultiHeadModel) -> None:
+    spec = make_spec()
+    task = make_task(model.train(), spec["heads"])
+    task.trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
+    optimizer = task.configure_optimizers()["optimizer"]
+    optimised = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert optimised == {id(parameter) for parameter in model.parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for seed in range(2):
+        optimizer.zero_grad()
+        batch = {"image": make_images(seed=seed), "mask": make_masks(), "chip_id": ["a", "b"]}
+        loss = task.training_step(batch, 0)
+        assert loss is not None
+        loss.backward()
+        optimizer.step()
+    still = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    # a convolution's bias ahead of a batch norm has no effect, so its gradient is rounding noise or 0
+    assert [name for name in still if not name.endswith("fpn1.0.bias")] == []
+
+
+@pytest.mark.parametrize(("ignored", "other"), [("lulc", "buildings"), ("buildings", "lulc")])
+def test_a_head_without_labels_gets_no_gradient_and_the_others_do(
+    model: MultiHeadModel, ignored: str, other: str
+) -> None:
+    task = make_task(model.train(), make_spec()["heads"])
+    masks = make_masks()
+    masks[ignored].fill_(255)
+    loss = task.training_step({"image": make_images(), "mask": masks, "chip_id": ["a", "b"]}, 0)
+    assert loss is not None
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in model.heads[ignored].parameters())
+    assert all(parameter.grad is not None for parameter in model.heads[other].parameters())
+    assert all(parameter.grad is not None for parameter in model.encoder.encoder.parameters())
+
+
+def test_a_batch_without_any_label_makes_no_step(model: MultiHeadModel) -> None:
+    task = make_task(model.train(), make_spec()["heads"])
+    masks = {name: torch.full_like(mask, 255) for name, mask in make_masks().items()}
+    assert task.training_step({"image": make_images(), "mask": masks, "chip_id": ["a", "b"]}, 0) is None
+
+
+def test_normalisation_equals_numpy(shared: MultiHeadModel) -> None:
+    images = make_images()
+    for name, module in shared.normalise.items():
+        modality = MODALITIES[name]
+        stored = images[name].numpy().astype(np.float64)
+        expected = (stored - np.array(modality.mean)[:, None, None]) / np.array(modality.std)[:, None, None]
+        assert np.allclose(module(images[name]).numpy(), expected, atol=1e-5)
+
+
+def test_missing_pixels_become_the_mean() -> None:
+    s2 = Normalise([100.0, 200.0], [10.0, 10.0], nodata=0)
+    image = torch.tensor([[[0.0, 110.0]], [[210.0, 0.0]]])[None]
+    assert torch.equal(s2(image), torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])[None])
+    db = Normalise([-10.0], [5.0], nodata=float("nan"))
+    assert torch.equal(db(torch.tensor([[[[float("nan"), 0.0]]]])), torch.tensor([[[[0.0, 2.0]]]]))
+
+
+def test_missing_pixels_do_not_reach_the_logits_as_nan(shared: MultiHeadModel) -> None:
+    images = make_images()
+    images["S1RTC"][:, :, :5] = torch.nan
+    images["S2L2A"][:, :, 5:9] = 0
+    with torch.no_grad():
+        assert all(torch.isfinite(logits).all() for logits in shared(images).values())
+
+
+def test_the_callers_dict_is_left_alone(shared: MultiHeadModel) -> None:
+    images = make_images() | {"cloud_mask": torch.zeros(2, 1, PX, PX)}
+    before = {name: tensor.clone() for name, tensor in images.items()}
+    with torch.no_grad():
+        shared(images)
+    assert list(images) == list(before)
+    assert all(torch.equal(images[name], before[name]) for name in before)
+
+
+def test_a_missing_modality_is_named(shared: MultiHeadModel) -> None:
+    images = make_images()
+    del images["DEM"]
+    with pytest.raises(CityHeadsError, match="needs modality DEM"):
+        shared(images)
+
+
+def test_the_order_of_heads_does_not_matter(shared: MultiHeadModel) -> None:
+    other = build_model(make_spec(heads=("buildings", "lulc"))).eval()
+    alone = build_model(make_spec(heads=("lulc",))).eval()
+    images = make_images()
+    with torch.no_grad():
+        expected, out, single = shared(images), other(images), alone(images)
+    assert list(out) == ["buildings", "lulc"]
+    assert all(torch.equal(out[name], expected[name]) for name in expected)
+    assert torch.equal(single["lulc"], expected["lulc"])
+
+
+def test_the_weights_depend_on_the_seed_and_nothing_else(shared: MultiHeadModel) -> None:
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    again = build_model(make_spec()).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, again[name]) for name, value in shared.state_dict().items())
+    other = build_model(make_spec() | {"seed": 1}).state_dict()
+    assert not torch.equal(other["encoder.encoder.0.attn.qkv.weight"], again["encoder.encoder.0.attn.qkv.weight"])
+    assert not torch.equal(other["heads.lulc.head.head.2.weight"], again["heads.lulc.head.head.2.weight"])
+
+
+def test_a_frozen_encoder_is_in_evaluation_mode_and_stays(model: MultiHeadModel) -> None:
+    model.freeze_encoder()
+    model.train()
+    assert not any(module.training for module in model.encoder.modules())
+    assert model.heads.training
+    task = make_task(model, make_spec()["heads"])
+    loss = task.training_step({"image": make_images(), "mask": make_masks(), "chip_id": ["a", "b"]}, 0)
+    assert loss is not None
+    loss.backward()
+    assert all(parameter.grad is None for parameter in model.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in model.heads.parameters())
+
+
+def test_freezing_the_decoders_freezes_the_necks_too(model: MultiHeadModel) -> None:
+    model.freeze_decoder()
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trainable
+    assert all(name.startswith("encoder.") for name in trainable)
+
+
+@pytest.mark.parametrize("merge", ["mean", "max", "concat"])
+def test_ways_of_merging_run(merge: str) -> None:
+    built = build_model(make_spec(merge=merge)).eval()
+    with torch.no_grad():
+        assert torch.isfinite(built(make_images())["lulc"]).all()
+    if merge == "concat":
+        assert built.encoder.missing_mod_token.abs().max() < 0.2
+
+
+def write_run(folder: Path, model: MultiHeadModel, spec: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "model.json").write_text(json.dumps(spec))
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_saved_model_gives_the_same_logits(shared: MultiHeadModel, tmp_path: Path) -> None:
+    # statistics that are not the pretraining ones, so that the buffers are seen to travel
+    spec = make_spec()
+    spec["modalities"]["DEM"]["mean"] = [12.5]
+    model = build_model(spec).eval()
+    loaded, read = load_model(write_run(tmp_path / "run", model, spec))
+    assert read == spec
+    assert not loaded.training
+    images = make_images()
+    with torch.no_grad():
+        expected, out = model(images), loaded(images)
+    assert all(torch.equal(expected[name], out[name]) for name in expected)
+    assert not torch.equal(expected["lulc"], shared(images)["lulc"])
+
+
+def test_a_saved_model_must_fit_exactly(shared: MultiHeadModel, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", shared, make_spec(heads=("lulc", "buildings", "roads")))
+    with pytest.raises(CityHeadsError, match=r"does not fit model\.json"):
+        load_model(run)
+    (run / "model.json").write_text(json.dumps(make_spec(heads=("lulc",))))
+    with pytest.raises(CityHeadsError, match=r"does not fit model\.json"):
+        load_model(run)
+    (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(CityHeadsError, match="cannot be read as weights"):
+        load_model(run)
+    (run / "model.json").write_text(json.dumps(make_spec() | {"format": 9}))
+    with pytest.raises(CityHeadsError, match="format 9"):
+        load_model(run)
+
+
+def test_local_weights_are_loaded_completely(shared: MultiHeadModel, tmp_path: Path) -> None:
+    state = {name: value + 0.01 for name, value in shared.encoder.state_dict().items()}
+    extra = {"decoder.something": torch.zeros(3)}
+    torch.save(state | extra, tmp_path / "plain.pt")
+    prefixed = {f"backbone.{name}": value for name, value in state.items()}
+    torch.save({"state_dict": prefixed}, tmp_path / "lightning.ckpt")
+    save_file(state, tmp_path / "plain.safetensors")
+    for name in ("plain.pt", "lightning.ckpt", "plain.safetensors"):
+        model = build_model(make_spec(weights=str(tmp_path / name)))
+        loaded = model.encoder.state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in state.items()), name
+
+
+def test_incomplete_or_wrong_weights_are_refused(shared: MultiHeadModel, tmp_path: Path) -> None:
+    state = dict(shared.encoder.state_dict())
+
+    def refused(message: str, content: Any = None) -> None:
+        path = tmp_path / "weights.pt"
+        if content is not None:
+            torch.save(content, path)
+        with pytest.raises(CityHeadsError, match=message):
+            build_model(make_spec(weights=str(path)))
+
+    refused("no such weights file")
+    less = {name: value for name, value in state.items() if "encoder.3.attn" not in name}
+    refused(r"4 of the encoder's \d+ weights are missing: encoder\.3\.attn", less)
+    refused("takes", state | {"encoder_norm.weight": torch.zeros(7)})
+    refused("weights are missing", {"something.else": torch.zeros(2)})
+    refused("holds no weights", {"note": "nothing"})
+    (tmp_path / "weights.pt").write_bytes(b"not a checkpoint")
+    refused("cannot be read as weights")
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"weight": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(CityHeadsError, match="cannot be read as weights"):
+        build_model(make_spec(weights=str(tmp_path / "evil.pt")))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_published_weights_that_cannot_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CityHeadsError, match=r"TerraMind-1\.0-tiny.*cannot be had"):
+        build_model(make_spec(pretrained=True))
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    with pytest.raises(CityHeadsError, match="no backbone 'terramind_v9_giant'"):
+        build_model(make_spec(backbone="terramind_v9_giant"))

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from model_fixtures import make_settings, write_store
+
+import cityheads.train
+from cityheads.errors import CityHeadsError
+from cityheads.multihead import load_model
+from cityheads.task import Confusion, iou_per_class, schedule
+from cityheads.train import train
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("train") / "dataset")
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run_dir / "history.csv").open()))
+
+
+@pytest.fixture(scope="module")
+def run_dir(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "multihead" / "0"
+    train(make_settings(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=out)
+    return out
+
+
+def test_a_training_leaves_what_the_next_rules_read(run_dir: Path) -> None:
+    names = {path.name for path in run_dir.iterdir()}
+    assert names == {
+        "model.safetensors", "model.json", "history.csv", "training.json", "environment.json", "tensorboard"
+    }  # fmt: skip
+    assert any((run_dir / "tensorboard").glob("events.out.tfevents.*"))
+    training = json.loads((run_dir / "training.json").read_text())
+    assert training["chips"] == {"train": 16, "val": 4, "test": 4}
+    assert training["epochs_run"] == 3
+    assert training["steps"] == 6
+    parameters = training["parameters"]
+    assert parameters["total"] == parameters["trainable"]
+    assert parameters["total"] == parameters["encoder"] + sum(parameters["heads"].values())
+    history = rows(run_dir)
+    assert [row["epoch"] for row in history] == ["0", "1", "2"]
+    assert list(history[0]) == [
+        "epoch", "lr", "train/loss", "train/lulc/loss", "train/buildings/loss", "val/loss",
+        "val/lulc/loss", "val/lulc/miou", "val/buildings/loss", "val/buildings/iou", "val/score",
+    ]  # fmt: skip
+    for row in history:
+        both = float(row["train/lulc/loss"]) + float(row["train/buildings/loss"])
+        assert float(row["train/loss"]) == pytest.approx(both, rel=1e-5)
+        score = (float(row["val/lulc/miou"]) + float(row["val/buildings/iou"])) / 2
+        assert float(row["val/score"]) == pytest.approx(score, rel=1e-5)
+    scores = [float(row["val/score"]) for row in history]
+    assert training["best_epoch"] == int(np.argmax(scores))
+    assert training["best_score"] == pytest.approx(max(scores), rel=1e-5)
+
+
+def test_the_saved_model_scores_what_the_history_says(run_dir: Path, dataset_dir: Path) -> None:
+    from sklearn.metrics import jaccard_score
+
+    model, spec = load_model(run_dir)
+    assert spec["simulated"] is True
+    store = dataset_dir / "store"
+    images = {
+        name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32)) for name in model.modalities
+    }
+    truth = np.load(store / "MASK_LULC.npy")[16:20]
+    with torch.no_grad():
+        predicted = model(images)["lulc"].argmax(1).numpy()
+    valid = truth != 255
+    expected = jaccard_score(truth[valid], predicted[valid], average="macro", zero_division=0)
+    best = json.loads((run_dir / "training.json").read_text())["best_epoch"]
+    assert float(rows(run_dir)[best]["val/lulc/miou"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_two_trainings_with_one_seed_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    train(make_settings(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    for name in ("model.safetensors", "history.csv", "model.json", "training.json"):
+        assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes(), name
+    other = tmp_path / "other"
+    train(make_settings(train={"epochs": 3}), run="multihead", seed=1, dataset=dataset_dir, out=other)
+    assert (other / "model.safetensors").read_bytes() != (run_dir / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def kill_then(trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == killed_after:
+            raise KilledError
+
+    settings = make_settings(train={"epochs": 3})
+    monkeypatch.setattr(cityheads.train, "_SAVE_EVERY_S", 0.0)
+    tell = cityheads.train._Recorder.on_train_epoch_start
+
+    def started(self: Any, trainer: Any, pl_module: Any) -> None:
+        tell(self, trainer, pl_module)
+        kill_then(trainer, pl_module)
+
+    monkeypatch.setattr(cityheads.train._Recorder, "on_train_epoch_start", started)
+    with pytest.raises(KilledError):
+        train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    assert not (tmp_path / "training.json").exists()
+    assert (tmp_path / ".work" / "last.ckpt").exists()
+    epochs = []
+
+    def resumed(self: Any, trainer: Any, pl_module: Any) -> None:
+        epochs.append(trainer.current_epoch)
+        tell(self, trainer, pl_module)
+
+    monkeypatch.setattr(cityheads.train._Recorder, "on_train_epoch_start", resumed)
+    train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    assert epochs == list(range(killed_after, 3))
+    for name in ("model.safetensors", "history.csv", "training.json"):
+        assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes(), name
+    assert not (tmp_path / ".work").exists()
+
+
+def test_a_state_of_another_training_is_not_taken_up(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / "identity").write_text("something else")
+    (tmp_path / ".work" / "last.ckpt").write_bytes(b"not for us")
+    train(make_settings(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == (run_dir / "model.safetensors").read_bytes()
+
+
+def test_early_stopping_keeps_the_best_epoch(
+    dataset_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.3, 0.5, 0.4, 0.45, 0.9])
+
+    def score(self: Any) -> None:
+        self.log_dict({"val/lulc/miou": torch.tensor(0.1), "val/score": torch.tensor(next(scores))})
+
+    monkeypatch.setattr(cityheads.train.MultiHeadTask, "on_validation_epoch_end", score)
+    settings = make_settings(train={"epochs": 20, "patience": 2})
+    with caplog.at_level(logging.INFO, "cityheads.progress"):
+        train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
+    training = json.loads((tmp_path / "training.json").read_text())
+    assert training["stopped_early"] is True
+    assert (training["best_epoch"], training["epochs_run"]) == (1, 4)
+    lines = [record.message for record in caplog.records if record.name == "cityheads.progress"]
+    assert lines[0].startswith("lulc/0 epoch 1/20 loss 0.")
+    assert "lulc miou 0.100" in lines[0]
+    assert "no better score since epoch 2" in lines[-1]
+
+
+def test_training_learns(dataset_dir: Path, tmp_path: Path) -> None:
+    settings = make_settings(train={"epochs": 30, "batch_size": 4, "lr": 0.003, "patience": 30})
+    train(settings, run="buildings", seed=0, dataset=dataset_dir, out=tmp_path)
+    history = rows(tmp_path)
+    assert float(history[-1]["train/loss"]) < 0.85 * float(history[0]["train/loss"])
+
+
+def test_a_head_whose_metric_is_undefined_does_not_enter_the_score(tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "dataset")
+    path = folder / "store" / "MASK_BUILDINGS.npy"
+    masks = np.load(path)
+    masks[16:20] = 255
+    np.save(path, masks)
+    train(make_settings(train={"epochs": 1}), run="multihead", seed=0, dataset=folder, out=tmp_path / "run")
+    (row,) = rows(tmp_path / "run")
+    assert row["val/buildings/iou"] == ""
+    assert row["val/score"] == row["val/lulc/miou"]
+    assert float(row["val/buildings/loss"]) == 0
+
+
+def test_wrong_input_is_named(dataset_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(CityHeadsError, match="no run 'roads'"):
+        train(make_settings(), run="roads", seed=0, dataset=dataset_dir, out=tmp_path / "run")
+    classes = dataset_dir / "classes.json"
+    other = write_store(tmp_path / "dataset", chips=6)
+    table = json.loads(classes.read_text())
+    table["LULC"].reverse()
+    (other / "classes.json").write_text(json.dumps(table))
+    with pytest.raises(CityHeadsError, match="has other classes"):
+        train(make_settings(), run="multihead", seed=0, dataset=other, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cityheads.task.HeadLoss, "forward", lambda self, x, y: x.sum() * math.nan)
+    with pytest.raises(CityHeadsError, match=r"lulc/0: the loss of epoch 1 is not finite; lower train\.lr"):
+        train(make_settings(), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_iou_equals_the_evaluations_definition() -> None:
+    from cityheads.metrics import class_iou
+
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 50, (4, 4))
+    counts[2] = 0  # predicted but never true
+    counts[:, 3] = 0
+    assert np.allclose(iou_per_class(torch.tensor(counts)).numpy(), class_iou(counts), equal_nan=True)
+
+
+def test_the_confusion_matrix_equals_sklearn() -> None:
+    from sklearn.metrics import confusion_matrix
+
+    generator = torch.Generator().manual_seed(0)
+    confusion = Confusion(3)
+    targets, predictions = [], []
+    for _ in range(3):
+        logits = torch.randn(2, 3, 5, 4, generator=generator)
+        target = torch.randint(0, 3, (2, 5, 4), generator=generator)
+        target[0, 0] = 255
+        confusion.update(logits, target)
+        valid = target != 255
+        targets.append(target[valid])
+        predictions.append(logits.argmax(1)[valid])
+    expected = confusion_matrix(torch.cat(targets), torch.cat(predictions))
+    assert np.array_equal(confusion.counts.numpy(), expected)
+    confusion.reset()
+    assert confusion.counts.sum() == 0
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [schedule(step, steps=100, warmup_fraction=0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert max(rates) == 1.0
+    assert rates.index(1.0) == 10
+    assert all(a < b for a, b in pairwise(rates[:11]))
+    assert all(a > b for a, b in pairwise(rates[10:]))
+    assert schedule(100, steps=100, warmup_fraction=0.1) == pytest.approx(0, abs=1e-12)
+    assert schedule(0, steps=1, warmup_fraction=0.0) == 1.0
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
+        "from model_fixtures import make_settings; from cityheads.train import train;"
+        "train(make_settings(train={'epochs': 3}), run='multihead', seed=0, dataset=Path(sys.argv[2]),"
+        " out=Path(sys.argv[3]))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(dataset_dir), str(tmp_path)], check=True
+    )
+    for name in ("model.safetensors", "history.csv"):
+        assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes(), name
