@@ -329,6 +329,11 @@ def _read_s1(
         data = pixels[np.isfinite(pixels)]
         if not data.size:
             raise CityHeadsError(f"{where}: band {band}: not one pixel of the parent has data; choose another scene")
+        if not linear and data.min() > 0:
+            raise CityHeadsError(
+                f"{where}: band {band}: unit error: no value is below 0 dB, so this is linear power; see the config "
+                "key 'archive.imagery.S1RTC.units'"
+            )
         medians[band] = round(float(np.median(data)), 4)
         if not limits[0] <= medians[band] <= limits[1]:
             raise CityHeadsError(

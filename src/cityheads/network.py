@@ -139,9 +139,7 @@ def _inside(base: str, start: str, href: str, where: str) -> str:
     target = os.path.normpath(Path.cwd() / start / href)
     folder = os.path.normpath(Path.cwd() / base)
     if target != folder and not target.startswith(folder.rstrip("/") + "/"):
-        raise CityHeadsError(
-            f"{where}: the path leaves the catalogue's folder; see the config key 'archive.asset_base'"
-        )
+        raise CityHeadsError(f"{where}: the path leaves the folder {base}; see the config key 'archive.asset_base'")
     return target
 
 
@@ -214,6 +212,20 @@ def sign(url: str, how: str) -> str:
     return signed
 
 
+def _check_whole(source: Any, size: int) -> None:
+    """Refuse a file that ends before its last block: what a broken-off copy leaves, even where the header is fine."""
+    rows, columns = source.block_shapes[0]
+    last = 0
+    for row in range(-(-source.height // rows)):
+        for column in range(-(-source.width // columns)):
+            offset = source.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1)
+            if offset is not None:  # a block that was never written has none, and reads as nodata
+                length = source.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1)
+                last = max(last, int(offset) + int(length or 0))
+    if last > size:
+        raise OSError(f"it has {size} bytes and its blocks reach to {last}")
+
+
 @contextmanager
 def open_raster(href: str, base: str, *, archive: Mapping[str, Any], where: str) -> Iterator[Any]:
     """Open a raster of a frozen scene choice; what goes wrong while it is open is told with item and asset.
@@ -231,14 +243,19 @@ def open_raster(href: str, base: str, *, archive: Mapping[str, Any], where: str)
     from rasterio.errors import RasterioError
 
     location = locate(href, base, where)
+    size = None
     if is_remote(location):
         location = sign(location, archive["sign"])
     elif not Path(location).exists():
         raise CityHeadsError(f"{where}: {href}: no such file")
+    else:
+        size = Path(location).stat().st_size
     with rasterio.Env(**_GDAL):
         try:
             # other drivers could make the file's content name further files
             with rasterio.open(location, driver="GTiff") as source:
+                if size is not None:
+                    _check_whole(source, size)
                 yield source
         except (RasterioError, OSError) as error:
             cause = scrub(str(error.__cause__ or error)).replace(location, Path(href).name)

@@ -9,6 +9,7 @@ with zeros.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
@@ -24,6 +26,9 @@ from cityheads.errors import CityHeadsError
 from cityheads.grid import Grid, Parent
 
 __all__ = ["Plan", "Target", "plan", "read_onto"]
+
+# rasterio hides this one about its own in-memory rasters, but not in all threads; rasters without a place are refused
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 #: Two grids whose pixels differ by less than this are one: a centimetre at 10 m. Catalogues round their origins (the
 #: same place's rasters differ by 1e-9 m), while real offsets between grids are whole fractions of a pixel.

@@ -1,0 +1,450 @@
+"""The scene choice: what is looked at, what wins, what is written down, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from made_archive import (
+    BANDS,
+    LEFT,
+    TOP,
+    MadeArchive,
+    Raster,
+    complete,
+    s1_rasters,
+    s2_rasters,
+    select_settings,
+    sheet,
+)
+
+from cityheads.config import load_config, pick, resolve
+from cityheads.errors import CityHeadsError
+from cityheads.network import locate, scrub, stored_href
+from cityheads.stac import Item, offset_dn, parse_interval, select_scenes
+
+PC = "https://planetarycomputer.microsoft.com/api/stac/v1"
+
+
+def choose(archive: MadeArchive, folder: Path, **settings: Any) -> dict[str, Any]:
+    catalog = archive.write()
+    out = folder / "scenes" / "P1.json"
+    select_scenes(select_settings(**settings), parents=sheet(folder), parent="P1", catalog=str(catalog), out=out)
+    scenes: dict[str, Any] = json.loads(out.read_text())
+    return scenes
+
+
+def ids(scenes: dict[str, Any], layer: str) -> list[str]:
+    return [item["id"] for item in scenes["layers"][layer]["items"]]
+
+
+def reasons(scenes: dict[str, Any], layer: str) -> dict[str, str]:
+    return {entry["id"]: entry["reason"] for entry in scenes["layers"][layer]["rejected"]}
+
+
+def add_s2(archive: MadeArchive, name: str, when: str, *, scl: Any = 4, left: float = LEFT, **properties: Any) -> None:
+    known = {"eo:cloud_cover": 5.0, "s2:processing_baseline": "05.10", "platform": "Sentinel-2A", **properties}
+    archive.add(
+        "sentinel-2-l2a", name, s2_rasters(np.random.default_rng(1), left=left, scl=scl), datetime=when, **known
+    )
+
+
+def cloudy(fraction: float) -> np.ndarray:
+    """Make a classification whose northern part over the parent (32 rows of 20 m) is cloud, and nothing else."""
+    codes = np.full((60, 60), 4, np.uint8)
+    codes[: round(32 * fraction)] = 9
+    return codes
+
+
+def test_the_choice_holds_all_layers_with_hrefs_relative_to_the_catalogue(tmp_path: Path) -> None:
+    scenes = choose(complete(tmp_path), tmp_path)
+    assert scenes["format"] == 1
+    assert scenes["parent"] == {"parent_id": "P1", "epsg": 32618, "left": LEFT, "top": TOP}
+    assert scenes["simulated"] is False
+    assert list(scenes["layers"]) == ["S2L2A", "S1RTC", "DEM", "LULC"]
+    s2 = scenes["layers"]["S2L2A"]["items"][0]
+    assert s2["offset_dn"] == 1000
+    assert s2["assets"]["B02"] == "assets/S2_A/B02.tif"
+    assert set(s2["assets"]) == {*BANDS, "SCL"}
+    assert scenes["layers"]["LULC"]["items"][0]["assets"] == {"map": "assets/WC_A/map.tif"}
+    assert scenes["layers"]["LULC"]["items"][0]["datetime"] is None
+    assert scenes["layers"]["S2L2A"]["valid_fraction"] == 1
+    assert scenes["layers"]["S2L2A"]["clear_fraction"] == 1
+    for layer in scenes["layers"].values():
+        assert all((tmp_path / href).exists() for item in layer["items"] for href in item["assets"].values())
+
+
+def test_a_simulated_catalogue_says_so_in_the_choice(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    archive.root["cityheads:simulated"] = True
+    assert choose(archive, tmp_path)["simulated"] is True
+
+
+def test_the_same_archive_gives_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    for day in range(11, 18):
+        add_s2(archive, f"S2_{day}", f"2024-07-{day}T15:50:00Z", scl=cloudy(0.5))
+    choose(archive, tmp_path, workers=1)
+    first = (tmp_path / "scenes" / "P1.json").read_bytes()
+    choose(archive, tmp_path, workers=5)
+    assert (tmp_path / "scenes" / "P1.json").read_bytes() == first
+
+
+def test_clear_over_the_parent_beats_clear_over_the_tile(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    archive.items["sentinel-2-l2a"].clear()
+    # the tile is nearly cloudless, but its cloud lies on the parent; and the other way round
+    add_s2(archive, "CLOUD_HERE", "2024-07-15T15:50:00Z", scl=cloudy(0.75), **{"eo:cloud_cover": 1.0})
+    clear_here = np.full((60, 60), 9, np.uint8)
+    clear_here[:32, :32] = 4
+    add_s2(archive, "CLEAR_HERE", "2024-06-01T15:50:00Z", scl=clear_here, **{"eo:cloud_cover": 39.0})
+    scenes = choose(archive, tmp_path, S1RTC={"max_days": 99})
+    assert ids(scenes, "S2L2A") == ["CLEAR_HERE"]
+    assert scenes["layers"]["S2L2A"]["clear_fraction"] == 1
+    assert reasons(scenes, "S2L2A") == {"CLOUD_HERE": "25 % of the parent valid and clear, against 100 %"}
+
+
+def test_among_equally_clear_scenes_the_nearest_to_the_target_date_wins(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    add_s2(archive, "S2_JUNE", "2024-06-02T15:50:00Z")
+    add_s2(archive, "S2_AUGUST", "2024-08-28T15:50:00Z")
+    assert ids(choose(archive, tmp_path), "S2L2A") == ["S2_A"]
+    near_june = choose(archive, tmp_path, S2L2A={"target_date": "2024-06-01"}, S1RTC={"max_days": 99})
+    assert ids(near_june, "S2L2A") == ["S2_JUNE"]
+    assert reasons(near_june, "S2L2A")["S2_AUGUST"].startswith("farther from 2024-06-01")
+    # the middle of the period is the default
+    late = choose(archive, tmp_path, S2L2A={"datetime": "2024-08-01/2024-09-30"}, S1RTC={"max_days": 99})
+    assert ids(late, "S2L2A") == ["S2_AUGUST"]
+
+
+def test_items_outside_the_period_or_too_cloudy_are_rejected_with_the_reason(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    add_s2(archive, "S2_WINTER", "2024-01-15T15:50:00Z")
+    add_s2(archive, "S2_CLOUDS", "2024-07-16T15:50:00Z", **{"eo:cloud_cover": 71.5})
+    add_s2(archive, "S2_ELSEWHERE", "2024-07-16T15:50:00Z", left=LEFT + 50_000)
+    scenes = choose(archive, tmp_path)
+    assert scenes["layers"]["S2L2A"]["considered"] == 3
+    found = reasons(scenes, "S2L2A")
+    assert found["S2_WINTER"] == "acquired 2024-01-15, outside 2024-05-01/2024-09-30"
+    assert found["S2_CLOUDS"] == "tile cloud cover 71.5 % is above 40 %"
+    assert "S2_ELSEWHERE" not in found
+
+
+def test_tiles_of_one_pass_are_mosaicked_and_unneeded_ones_are_not(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    archive.items["sentinel-2-l2a"].clear()
+    same = {"s2:datatake_id": "GS2A_20240710T154941_047272_N05.10"}
+    # 64 px parent: the eastern tile starts at column 16, the western one ends at column 24
+    add_s2(archive, "EAST", "2024-07-10T15:50:00Z", left=LEFT + 160, **same, **{"s2:mgrs_tile": "18TXL"})
+    add_s2(archive, "WEST", "2024-07-10T15:50:14Z", left=LEFT - 960, **same, **{"s2:mgrs_tile": "18TWL"})
+    add_s2(archive, "FAR_WEST", "2024-07-10T15:50:14Z", left=LEFT - 1100, **same, **{"s2:mgrs_tile": "18TVL"})
+    scenes = choose(archive, tmp_path)
+    assert ids(scenes, "S2L2A") == ["EAST", "WEST"]
+    assert scenes["layers"]["S2L2A"]["valid_fraction"] == 1
+    assert "already covers" in reasons(scenes, "S2L2A")["FAR_WEST"]
+
+
+def test_a_whole_pass_beats_a_nearer_half_one(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    add_s2(archive, "HALF", "2024-07-16T15:50:00Z", left=LEFT + 320)
+    scenes = choose(archive, tmp_path)
+    assert ids(scenes, "S2L2A") == ["S2_A"]
+    assert reasons(scenes, "S2L2A")["HALF"] == "50 % of the parent valid and clear, against 100 %"
+
+
+def test_the_newest_processing_of_a_tile_is_taken(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    archive.items["sentinel-2-l2a"].clear()
+    for name, baseline in (("OLD", "04.00"), ("NEW", "05.10")):
+        add_s2(archive, name, "2024-07-10T15:50:00Z", **{
+            "s2:datatake_id": f"GS2A_20240710T154941_047272_N{baseline}", "s2:processing_baseline": baseline,
+            "s2:mgrs_tile": "18TWL"})  # fmt: skip
+    scenes = choose(archive, tmp_path)
+    assert ids(scenes, "S2L2A") == ["NEW"]
+    assert reasons(scenes, "S2L2A") == {"OLD": "superseded by NEW"}
+
+
+def test_without_a_scene_classification_the_valid_fraction_of_a_band_decides(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    add_s2(archive, "HALF", "2024-07-16T15:50:00Z", left=LEFT + 320)
+    scenes = choose(archive, tmp_path, S2L2A={"scl_asset": None})
+    assert ids(scenes, "S2L2A") == ["S2_A"]
+    assert scenes["layers"]["S2L2A"]["clear_fraction"] is None
+    assert "SCL" not in scenes["layers"]["S2L2A"]["items"][0]["assets"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "properties", "expected"),
+    [
+        ("baseline", {"s2:processing_baseline": "03.01"}, 0),
+        ("baseline", {"s2:processing_baseline": "04.00"}, 1000),
+        ("baseline", {"s2:processing_baseline": "05.10"}, 1000),
+        # as text, 10.00 comes before 04.00
+        ("baseline", {"s2:processing_baseline": "10.00"}, 1000),
+        # reprocessed: an old acquisition with a new baseline
+        ("baseline", {"s2:processing_baseline": "05.00", "datetime": "2019-05-01T00:00:00Z"}, 1000),
+        ("none", {"s2:processing_baseline": "05.10"}, 0),
+        ("none", {}, 0),
+        ("item", {"earthsearch:boa_offset_applied": True, "s2:processing_baseline": "05.10"}, 0),
+        ("item", {"earthsearch:boa_offset_applied": False, "s2:processing_baseline": "05.10"}, 1000),
+        ("item", {"earthsearch:boa_offset_applied": False, "s2:processing_baseline": "02.14"}, 0),
+    ],
+)
+def test_the_offset_follows_the_items_baseline_not_its_date(
+    rule: str, properties: dict[str, Any], expected: int
+) -> None:
+    assert offset_dn(Item({"id": "X", "properties": properties, "assets": {}}, "", ""), rule) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "properties"),
+    [("baseline", {}), ("baseline", {"s2:processing_baseline": "new"}), ("item", {"s2:processing_baseline": "05.10"})],
+)
+def test_an_unknown_offset_is_an_error_that_names_the_item(rule: str, properties: dict[str, Any]) -> None:
+    with pytest.raises(CityHeadsError, match=r"item X: .*archive\.imagery\.S2L2A\.offset"):
+        offset_dn(Item({"id": "X", "properties": properties, "assets": {}}, "", ""), rule)
+
+
+def add_s1(archive: MadeArchive, name: str, when: str, orbit: str, number: int, *, px: int = 120) -> None:
+    archive.add("sentinel-1-rtc", name, s1_rasters(np.random.default_rng(2), px=px), datetime=when,
+                **{"sat:orbit_state": orbit, "platform": "SENTINEL-1A", "sat:absolute_orbit": number})  # fmt: skip
+
+
+def test_radar_is_taken_near_the_optical_scene_in_the_preferred_direction_and_over_the_whole_parent(
+    tmp_path: Path,
+) -> None:
+    archive = complete(tmp_path)  # ascending, 1.7 days before the optical scene
+    add_s1(archive, "DESC_NEAR", "2024-07-10T10:50:00Z", "descending", 2)
+    add_s1(archive, "ASC_NEARER_HALF", "2024-07-10T22:50:00Z", "ascending", 3, px=40)
+    add_s1(archive, "ASC_LATE", "2024-07-25T22:50:00Z", "ascending", 4)
+    assert ids(choose(archive, tmp_path), "S1RTC") == ["DESC_NEAR"]
+    scenes = choose(archive, tmp_path, S1RTC={"orbit": "ascending"})
+    assert ids(scenes, "S1RTC") == ["S1_A"]
+    found = reasons(scenes, "S1RTC")
+    assert found["ASC_LATE"] == "15.3 days from the Sentinel-2 scene, more than 12"
+    assert found["ASC_NEARER_HALF"] == "covers 39.1%"  # 40 x 40 of 64 x 64 px
+    assert ids(choose(archive, tmp_path, S1RTC={"orbit": "ascending", "max_days": 0.5}), "S1RTC") == ["DESC_NEAR"]
+
+
+def test_a_single_polarisation_scene_is_passed_over(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    add_s1(archive, "S1_SV", "2024-07-10T10:50:00Z", "ascending", 2)
+    archive.items["sentinel-1-rtc"][-1]["properties"]["sar:polarizations"] = ["VV"]
+    scenes = choose(archive, tmp_path)
+    assert ids(scenes, "S1RTC") == ["S1_A"]
+    assert reasons(scenes, "S1RTC")["S1_SV"] == "acquired without VH"
+
+
+def test_land_cover_is_the_newest_or_the_one_of_the_period(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    old = Raster(np.full((600, 600), 10, np.uint8), -73.96, 40.75, 1 / 12000, 4326, 0)
+    archive.add("esa-worldcover", "WC_2020", {"map": old}, datetime=None,
+                start_datetime="2020-01-01T00:00:00Z", end_datetime="2020-12-31T23:59:59Z")  # fmt: skip
+    assert ids(choose(archive, tmp_path), "LULC") == ["WC_A"]
+    settings = select_settings()
+    settings["labels"]["LULC"]["datetime"] = "2020-01-01/2020-12-31"
+    out = tmp_path / "2020.json"
+    select_scenes(settings, parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
+    assert ids(json.loads(out.read_text()), "LULC") == ["WC_2020"]
+
+
+def test_every_elevation_tile_under_the_parent_is_taken(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    whole = archive.items["cop-dem-glo-30"].pop()
+    assert whole["id"] == "DEM_A"
+    for name, west in (("DEM_W", -73.99), ("DEM_E", -73.93), ("DEM_FAR", -73.5)):
+        tile = Raster(np.ones((216, 216), np.float32), west, 40.75, 1 / 3600, 4326)
+        archive.add("cop-dem-glo-30", name, {"data": tile}, datetime="2021-04-22T00:00:00Z")
+    assert sorted(ids(choose(archive, tmp_path), "DEM")) == ["DEM_E", "DEM_W"]
+
+
+def drop_asset(collection: str, key: str) -> Callable[[MadeArchive], None]:
+    return lambda archive: archive.items[collection][0]["assets"].pop(key)
+
+
+def set_property(key: str, value: Any) -> Callable[[MadeArchive], None]:
+    return lambda archive: archive.items["sentinel-2-l2a"][0]["properties"].__setitem__(key, value)
+
+
+def set_href(href: str) -> Callable[[MadeArchive], None]:
+    return lambda archive: archive.items["sentinel-2-l2a"][0]["assets"]["B05"].__setitem__("href", href)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda archive: archive.items.pop("sentinel-1-rtc"), r"no collection 'sentinel-1-rtc'; there are cop-dem"),
+        (lambda archive: archive.items["sentinel-2-l2a"].clear(), r"P1: S2L2A: .*'sentinel-2-l2a': no item covers"),
+        (lambda archive: archive.items["cop-dem-glo-30"].clear(), r"P1: DEM: .*'cop-dem-glo-30': no item covers"),
+        (lambda archive: archive.items["esa-worldcover"].clear(), r"P1: LULC: .*'esa-worldcover': no item covers"),
+        (drop_asset("sentinel-2-l2a", "B05"), r"collection sentinel-2-l2a: item S2_A: band B05: .*no asset 'B05'"),
+        (drop_asset("sentinel-2-l2a", "SCL"), r"collection sentinel-2-l2a: item S2_A: band SCL: .*no asset 'SCL'"),
+        (drop_asset("sentinel-1-rtc", "vh"), r"collection sentinel-1-rtc: item S1_A: band VH: .*no asset 'vh'"),
+        (drop_asset("cop-dem-glo-30", "data"), r"collection cop-dem-glo-30: item DEM_A: band DEM: .*no asset 'data'"),
+        (drop_asset("esa-worldcover", "map"), r"collection esa-worldcover: item WC_A: band map: .*no asset 'map'"),
+        (set_property("s2:processing_baseline", None), r"item S2_A: no usable 's2:processing_baseline'"),
+        (set_property("eo:cloud_cover", 90), r"none of 1 item.*S2_A: tile cloud cover 90"),
+        (set_property("datetime", "yesterday"), r"item S2_A: property 'datetime': 'yesterday' is not a time"),
+        (set_href("file:///etc/passwd"), r"item S2_A: band B05: href scheme 'file' is not allowed"),
+        (set_href("ftp://example.org/B05.tif"), r"scheme 'ftp' is not allowed"),
+        (set_href("/etc/passwd"), r"item S2_A: band B05: the path leaves the folder"),
+        (set_href("../../../outside.tif"), r"item S2_A: band B05: the path leaves the folder"),
+        (set_href("/vsicurl/http://example.org/B05.tif"), r"item S2_A: band B05: href is not a plain path or URL"),
+        (set_href("https://user:secretword@example.org/B05.tif"), r"band B05: .*carries credentials"),
+        (set_href("https://example.org/B05.tif?sig=secretword"), r"band B05: .*carries credentials"),
+    ],
+)
+def test_a_bad_catalogue_is_one_line_that_names_what_is_wrong(
+    tmp_path: Path, spoil: Callable[[MadeArchive], None], says: str
+) -> None:
+    archive = complete(tmp_path / "archive")
+    spoil(archive)
+    with pytest.raises(CityHeadsError, match=says) as caught:
+        choose(archive, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "secretword" not in str(caught.value)
+    assert not (tmp_path / "scenes" / "P1.json").exists()
+
+
+def test_a_catalogue_that_is_not_there_or_no_catalogue_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "P1.json"
+    with pytest.raises(CityHeadsError, match=r"nowhere/catalog\.json: no such catalogue file"):
+        select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog="nowhere/catalog.json", out=out)
+    for content, says in (("{", "not valid JSON"), ("[]", "not a STAC document"), ("{}", "not a STAC catalogue")):
+        path = tmp_path / "catalog.json"
+        path.write_text(content)
+        with pytest.raises(CityHeadsError, match=says):
+            select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog=str(path), out=out)
+    assert not out.exists()
+
+
+def test_nested_catalogues_absolute_links_and_loops_are_walked(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    expected = choose(archive, tmp_path)
+    # the collection's items move into a catalogue of their year, which links back to the root and to an absolute path
+    path = tmp_path / "sentinel-2-l2a" / "collection.json"
+    document = json.loads(path.read_text())
+    year = tmp_path / "sentinel-2-l2a" / "2024" / "catalog.json"
+    year.parent.mkdir()
+    item = tmp_path / "sentinel-2-l2a" / "items" / "0.json"
+    links = [{"rel": "item", "href": str(item)}, {"rel": "child", "href": "../../catalog.json"}]
+    year.write_text(json.dumps({"type": "Catalog", "id": "2024", "stac_version": "1.1.0", "links": links}))
+    document["links"] = [{"rel": "child", "href": "2024/catalog.json"}, {"rel": "child", "href": "./collection.json"}]
+    path.write_text(json.dumps(document))
+    out = tmp_path / "again.json"
+    select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
+    assert json.loads(out.read_text()) == expected
+
+
+def test_a_catalogue_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    archive = complete(tmp_path / "archive")
+    archive.write()
+    document = json.loads(archive.catalog.read_text())
+    document["links"].append({"rel": "child", "href": "../../elsewhere/collection.json"})
+    archive.catalog.write_text(json.dumps(document))
+    with pytest.raises(CityHeadsError, match="leaves the folder"):
+        select_scenes(
+            select_settings(),
+            parents=sheet(tmp_path),
+            parent="P1",
+            catalog=str(archive.catalog),
+            out=tmp_path / "o.json",
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [
+        ("2024-05-01/2024-09-30", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 9, 30, 23, 59, 59, 999999, UTC)),
+        ("2024-05-01", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 5, 1, 23, 59, 59, 999999, UTC)),
+        ("../2024-05-01T12:00:00Z", None, datetime(2024, 5, 1, 12, tzinfo=UTC)),
+        ("2024-05-01/", datetime(2024, 5, 1, tzinfo=UTC), None),
+    ],
+)
+def test_intervals_include_whole_days(text: str, start: datetime | None, end: datetime | None) -> None:
+    assert parse_interval(text, "k") == (start, end)
+
+
+@pytest.mark.parametrize("text", ["soon", "2024-09-30/2024-05-01", "2024-13-01"])
+def test_a_wrong_interval_names_its_key(text: str) -> None:
+    with pytest.raises(CityHeadsError, match=r"config key 'archive\.imagery\.S2L2A\.datetime'"):
+        parse_interval(text, "archive.imagery.S2L2A.datetime")
+
+
+def test_an_open_period_needs_a_target_date(tmp_path: Path) -> None:
+    with pytest.raises(CityHeadsError, match=r"S2L2A\.target_date"):
+        choose(complete(tmp_path), tmp_path, S2L2A={"datetime": "2024-05-01/.."})
+    scenes = choose(complete(tmp_path), tmp_path, S2L2A={"datetime": "2024-05-01/..", "target_date": "2024-07-01"})
+    assert ids(scenes, "S2L2A") == ["S2_A"]
+
+
+def test_secrets_are_scrubbed_from_messages() -> None:
+    text = "GET https://me:pw@host.example/a/b.tif?sv=1&sig=abc%3D failed; s3://bucket/key?X-Amz-Signature=dd"
+    assert scrub(text) == "GET https://host.example/a/b.tif failed; s3://bucket/key"
+
+
+def test_signatures_are_dropped_where_reading_signs_anew() -> None:
+    href = "https://host.example/a/b.tif?sv=1&sig=abc&version=3"
+    stored = stored_href(f"{PC}/x", href, root=PC, asset_base=None, signed=True, where="item X")
+    assert stored == "https://host.example/a/b.tif?version=3"
+
+
+def test_a_tampered_choice_cannot_leave_the_folder_either(tmp_path: Path) -> None:
+    for href in ("../../etc/passwd", "/etc/passwd", "file:///etc/passwd"):
+        with pytest.raises(CityHeadsError, match="item X"):
+            locate(href, str(tmp_path), "item X")
+    assert locate("a/b.tif", str(tmp_path), "item X") == str(tmp_path / "a" / "b.tif")
+
+
+def test_real_planetary_computer_items_pass_with_hrefs_offset_and_footprint(realdata: Path) -> None:
+    for name, expected in (("sentinel-2-l2a-pc.json", {1000}), ("sentinel-1-rtc-pc.json", None)):
+        for raw in json.loads((realdata / "stac_pc" / name).read_text()):
+            item = Item(raw, f"{PC}/collections/x/items/{raw['id']}", PC)
+            west, south, east, north = raw["bbox"]
+            assert item.footprint.bounds == pytest.approx((west, south, east, north), abs=0.2)
+            if expected:
+                assert {offset_dn(item, "baseline")} <= expected
+            for key, asset in raw["assets"].items():
+                kept = stored_href(item.document, asset["href"], root=PC, asset_base=None, signed=True, where=key)
+                assert kept.partition("?")[0] == asset["href"].partition("?")[0]
+    land = json.loads((realdata / "stac_pc" / "io-lulc-annual-v02-pc.json").read_text())[0]
+    assert Item(land, PC, PC).when == datetime(2023, 1, 1, tzinfo=UTC)
+
+
+def test_real_samples_are_chosen_each_at_its_place(realdata: Path, repository: Path, tmp_path: Path) -> None:
+    raw = yaml.safe_load((repository / "config" / "terramesh.yaml").read_text())
+    catalog = realdata / "terramesh_catalog" / "catalog.json"
+    raw["archive"] |= {"catalog": str(catalog), "asset_base": str(realdata)}
+    settings = pick(resolve(raw), ("grid", "archive", "labels"))
+    offsets = {}
+    for place in ("433D_629L_3_1", "282D_485L_3_3", "38D_378R_2_3"):
+        out = tmp_path / f"{place}.json"
+        parents = repository / "config" / "terramesh_parents.tsv"
+        select_scenes(settings, parents=parents, parent=place, catalog=str(catalog), out=out)
+        scenes = json.loads(out.read_text())
+        assert list(scenes["layers"]) == ["S2L2A", "S1RTC", "DEM", "LULC", "BUILDINGS"]
+        for layer in scenes["layers"].values():
+            assert [item["id"].rpartition("_")[0] for item in layer["items"]] == [place]
+            assert layer["considered"] == 1
+        assert scenes["layers"]["S2L2A"]["items"][0]["assets"]["B02"] == f"terramesh_catalog/assets/{place}/B02.tif"
+        offsets[place] = scenes["layers"]["S2L2A"]["items"][0]["offset_dn"]
+    assert offsets == {"433D_629L_3_1": 1000, "282D_485L_3_3": 0, "38D_378R_2_3": 0}
+
+
+@pytest.mark.parametrize("name", ["nyc", "nyc-lite", "terramesh"])
+def test_the_real_configs_are_valid_and_their_sheets_fit(repository: Path, name: str) -> None:
+    from cityheads.grid import Grid, read_parents
+
+    config = load_config(repository / "config" / f"{name}.yaml")
+    parents = read_parents(repository / config["parents"], Grid.from_settings(config["grid"]))
+    assert len(parents) == {"nyc": 22, "nyc-lite": 6, "terramesh": 3}[name]
+    if name == "nyc-lite":
+        whole = read_parents(repository / "config" / "parents.tsv", Grid.from_settings(config["grid"]))
+        places = {(one.parent_id, one.left, one.top) for one in whole}
+        assert {(one.parent_id, one.left, one.top) for one in parents} <= places
