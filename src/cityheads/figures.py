@@ -358,13 +358,7 @@ class _Gallery:
         self._map_key(sheet, _WIDTH - 2.4, 0.2, count, chips, boundary is not None)
         for index, epsg in enumerate(zones):
             parents = [parent for parent in self.parents if parent.epsg == epsg]
-            outline = None
-            if boundary is not None:
-                import shapely
-
-                outline = boundary.to_crs(epsg).geometry.union_all()
-                near = shapely.box(*self._extent(parents, None))
-                outline = outline.intersection(near) if outline.intersects(near) else None
+            outline = None if boundary is None else self._near(boundary, parents, epsg)
             extent = self._extent(parents, outline)
             x, y = gap + (index % columns) * cell, overview + 1.05 + (index // columns) * (side + 0.95)
             axes = sheet.axes(x, y, side, side)
@@ -377,6 +371,17 @@ class _Gallery:
             self._squares(axes, parents, per_km)
             self._scale_inside(axes, extent)
         return sheet
+
+    def _near(self, boundary: Any, parents: Sequence[Parent], epsg: int) -> shapely.Geometry | None:
+        """Give the part of the boundary that lies around some parents, in their CRS.
+
+        It is cut in longitude and latitude first: a place on another continent has no coordinates in this zone.
+        """
+        bounds = np.array([parent_polygon(parent, self.grid, 4326).bounds for parent in parents])
+        (west, south), (east, north) = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
+        pad = 0.1 * max(east - west, north - south)
+        near = boundary.to_crs(4326).clip((west - pad, south - pad, east + pad, north + pad))
+        return None if near.empty else near.to_crs(epsg).geometry.union_all()
 
     def _overview(self, axes: Axes) -> None:
         points = []

@@ -100,8 +100,7 @@ def make(
     splits = _deal(parents)
     kept = _dataset(results / "dataset", parents, splits, grid, config, simulated, rng)
     _sources(results, parents, grid, config, simulated)
-    if not zones:
-        _boundary(results / "labels" / "BUILDINGS", parents, grid)
+    _boundary(results / "labels" / "BUILDINGS", parents, grid)
     for run, rule in config["runs"].items():
         for number in seeds:
             _train(results / "runs" / run / str(number), run, number, rule["heads"], config, kept, simulated)
@@ -315,12 +314,27 @@ def _item(identifier: str, collection: str, when: str | None, properties: dict[s
 
 
 def _boundary(out: Path, parents: list[Parent], grid: Grid) -> None:
-    squares = shapely.union_all([parent_polygon(parent, grid) for parent in parents])
-    city = shapely.concave_hull(squares, ratio=0.25).buffer(-grid.side_m / 3)
+    codes = {parent.epsg for parent in parents}
+    if len(codes) == 1:
+        squares = shapely.union_all([parent_polygon(parent, grid) for parent in parents])
+        city = shapely.concave_hull(squares, ratio=0.25).buffer(-grid.side_m / 3)
+    else:
+        city = shapely.union_all([parent_polygon(parent, grid, 4326).buffer(-0.001) for parent in parents])
+    epsg = codes.pop() if len(codes) == 1 else 4326
     out.mkdir(parents=True, exist_ok=True)
-    frame = gpd.GeoDataFrame({"name": ["city"]}, geometry=[city], crs=parents[0].epsg)
+    frame = gpd.GeoDataFrame({"name": ["city"]}, geometry=[city], crs=epsg)
     frame.to_parquet(out / "boundary.parquet", index=False)
-    write_json(out / "summary.json", {"read": 120_004, "kept": 119_990, "mended": 12, "dropped": {"no area": 14}})
+    write_json(
+        out / "summary.json",
+        {
+            "format": 1,
+            "label": "BUILDINGS",
+            "rows": 120_004,
+            "kept": 119_990,
+            "area_km2": 41.25,
+            "boundary": {"parts": 1},
+        },
+    )
 
 
 def _train(
