@@ -64,7 +64,7 @@ def write_mask(
     target: Any = Target.of_parent(parent, grid)  # write_raster takes what has a shape, a transform and a CRS
     px = grid.chip_px
     for row, col in product(range(grid.chips_per_side), repeat=2):
-        place: Any = Target((px, px), target.transform @ Affine.translation(col * px, row * px), target.crs)
+        place: Any = Target((px, px), target.transform * Affine.translation(col * px, row * px), target.crs)
         cut = array[row * px : (row + 1) * px, col * px : (col + 1) * px]
         path = mask_path(chips, label, chip_id(parent.parent_id, row, col))
         write_raster(path, cut, place, nodata=IGNORE, bands=[label], tags=text, colors=colors)

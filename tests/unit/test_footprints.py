@@ -1,0 +1,652 @@
+"""Footprints: any file and either schema cleaned once, then rasterized to the pixel from a parent's own rows."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from cityheads.config import IGNORE, resolve
+from cityheads.coverage import burn, covered_fraction
+from cityheads.errors import CityHeadsError
+from cityheads.footprints import building_mask, polygons_of, prepare_footprints, rasterize_buildings
+from cityheads.grid import Grid, Parent, subchips
+from cityheads.vectors import read_near, read_vectors
+from cityheads.warp import Target
+
+#: The Murray Hill block's grid: 10 m, UTM 18N, 132 x 126 px from the upper left corner of its footprints.
+LEFT, TOP, WIDTH, HEIGHT = 585750.0, 4511950.0, 132, 126
+
+
+def settings_of(parent_px: int = 128, chips_per_side: int = 4, **label: Any) -> dict[str, Any]:
+    classes = [{"name": "not building", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}]
+    config = resolve(
+        {
+            "grid": {"parent_px": parent_px, "chips_per_side": chips_per_side},
+            "archive": {"provider": "simulated"},
+            "labels": {"BUILDINGS": {"kind": "footprints", "classes": classes, **label}},
+            "heads": {"buildings": {"label": "BUILDINGS"}},
+            "runs": {"multihead": {"heads": ["buildings"]}, "buildings": {"heads": ["buildings"]}},
+        }
+    )
+    return {key: config[key] for key in ("grid", "labels")}
+
+
+def write_sheet(path: Path, *parents: Parent) -> Path:
+    rows = [f"{row.parent_id}\t{row.epsg}\t{row.left!r}\t{row.top!r}" for row in parents]
+    path.write_text("\n".join(["parent_id\tepsg\tleft\ttop", *rows]) + "\n")
+    return path
+
+
+def write_geojson(
+    path: Path, shapes: list[Any], properties: list[dict[str, Any]] | None = None, epsg: int = 4326
+) -> Path:
+    frame = gpd.GeoDataFrame(properties or [{"feature_code": "2100"}] * len(shapes), geometry=shapes, crs=epsg)
+    frame.to_crs(4326).to_file(path, driver="GeoJSON")
+    return path
+
+
+class City:
+    """A prepared city in a scratch folder."""
+
+    def __init__(self, folder: Path, parents: list[Parent], **config: Any) -> None:
+        self.folder = folder
+        self.settings = settings_of(**config)
+        self.sheet = write_sheet(folder / "parents.tsv", *parents)
+        self.parents = parents
+        self.footprints = folder / "footprints.parquet"
+        self.boundary = folder / "boundary.parquet"
+
+    def prepare(self, source: Path, boundary: Path) -> dict[str, Any]:
+        prepare_footprints(
+            self.settings, parents=self.sheet, label="BUILDINGS", source=source, boundary=boundary,
+            out=self.footprints, boundary_out=self.boundary, summary=self.folder / "summary.json",
+        )  # fmt: skip
+        facts: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return facts
+
+    def mask(self, number: int = 0) -> np.ndarray:
+        parent = self.parents[number].parent_id
+        out = self.folder / "parents" / parent / "MASK_BUILDINGS.tif"
+        rasterize_buildings(
+            self.settings, parents=self.sheet, parent=parent, label="BUILDINGS", footprints=self.footprints,
+            boundary=self.boundary, chips=self.folder / "chips", out=out,
+        )  # fmt: skip
+        with rasterio.open(out) as source:
+            return source.read(1)
+
+
+@pytest.fixture(scope="session")
+def murray_hill(realdata: Path) -> Path:
+    return realdata / "nyc_buildings_murrayhill" / "building_footprints.geojson"
+
+
+@pytest.fixture(scope="session")
+def boroughs(realdata: Path) -> Path:
+    return realdata / "nyc_boroughs" / "nybb_16a.zip"
+
+
+@pytest.fixture(scope="session")
+def real_polygons(murray_hill: Path) -> np.ndarray:
+    """All 1,285 polygons of the block in UTM 18N, through geopandas."""
+    return gpd.read_file(murray_hill).to_crs(32618).geometry.to_numpy()
+
+
+def target_of(width: int, height: int, left: float = 0.0, top: float = 0.0, step: float = 10.0) -> Target:
+    return Target((height, width), Affine(step, 0, left, 0, -step, top), rasterio.crs.CRS.from_epsg(32618))
+
+
+def pixel_boxes(target: Target) -> np.ndarray:
+    """Every pixel as a box, row by row."""
+    rows, columns = np.indices(target.shape)
+    step, left, top = target.transform.a, target.transform.c, target.transform.f
+    x, y = left + columns.ravel() * step, top - rows.ravel() * step
+    return shapely.box(x, y - step, x + step, y)
+
+
+# ------------------------------------------------------------------------------------------------ the real block
+
+
+def test_the_three_rules_on_the_real_block(real_polygons: np.ndarray) -> None:
+    """38.7 % by pixel centre and 60.6 % all touched, where the area is 0.644 km2: 39.3 % of 1.31 x 1.25 km."""
+    block = target_of(WIDTH, HEIGHT, LEFT, TOP)
+    assert round(100 * burn(real_polygons, block, "centre").mean(), 1) == 38.7
+    assert round(100 * burn(real_polygons, block, "all_touched").mean(), 1) == 60.6
+    fraction = covered_fraction(real_polygons, block)
+    union = shapely.union_all(real_polygons).area
+    assert fraction.sum() * 100 == pytest.approx(union, rel=1e-6)
+    assert round(100 * union / 1.31e3 / 1.25e3, 1) == 39.3
+    # half a pixel covered is nearly what the centre says, but not pixel by pixel
+    assert burn(real_polygons, block, "area", 0.5).mean() == pytest.approx(0.387, abs=0.01)
+
+
+@pytest.mark.parametrize("all_touched", [False, True])
+def test_real_pixels_are_gdals(real_polygons: np.ndarray, all_touched: bool) -> None:
+    from rasterio.features import rasterize
+
+    block = target_of(WIDTH, HEIGHT, LEFT, TOP)
+    gdals = rasterize(real_polygons, block.shape, transform=block.transform, all_touched=all_touched)
+    np.testing.assert_array_equal(burn(real_polygons, block, "all_touched" if all_touched else "centre"), gdals == 1)
+
+
+def test_real_fractions_are_shapelys(real_polygons: np.ndarray) -> None:
+    block = target_of(WIDTH, HEIGHT, LEFT, TOP)
+    fraction = covered_fraction(real_polygons, block)
+    parts, boxes = shapely.get_parts(shapely.union_all(real_polygons)), pixel_boxes(block)
+    box, part = shapely.STRtree(parts).query(boxes)
+    true = np.zeros(len(boxes))
+    np.add.at(true, box, shapely.area(shapely.intersection(boxes[box], parts[part])) / 100)
+    np.testing.assert_allclose(fraction.ravel(), true, atol=2e-6)
+
+
+def test_the_real_block_through_both_verbs(tmp_path: Path, murray_hill: Path, boroughs: Path) -> None:
+    city = City(tmp_path, [Parent("M1", 32618, LEFT, TOP)], feature_codes=[])
+    facts = city.prepare(murray_hill, boroughs)
+    assert facts["rows"] == facts["kept"] == 1285
+    assert facts["epsg"] == 32618
+    assert facts["area_km2"] == pytest.approx(0.644278, abs=1e-6)
+    assert facts["feature_codes"] == {"1000": 1, "1004": 1, "2100": 1275, "2110": 1, "5100": 1, "5110": 6}
+    assert facts["columns"] == {
+        "bin": "bin", "construction_year": "construction_year", "height_roof_ft": "height_roof",
+        "feature_code": "feature_code", "last_edited": "last_edited_date",
+    }  # fmt: skip
+    assert facts["boundary"]["area_km2"] == pytest.approx(783, abs=0.5)
+    mask = city.mask()
+    frame = gpd.read_file(murray_hill).to_crs(32618)
+    outline = gpd.read_file(f"zip://{boroughs}").to_crs(32618).union_all()
+    from rasterio.features import rasterize
+
+    shape, transform = (128, 128), Affine(10, 0, LEFT, 0, -10, TOP)
+    expected = np.where(rasterize([outline], shape, transform=transform) == 1, 0, IGNORE)
+    expected[rasterize(frame.geometry, shape, transform=transform) == 1] = 1
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_attributes_of_the_present_schema(tmp_path: Path, murray_hill: Path, boroughs: Path) -> None:
+    city = City(tmp_path, [Parent("M1", 32618, LEFT, TOP)])
+    facts = city.prepare(murray_hill, boroughs)
+    assert facts["kept"] == 1275
+    assert facts["dropped"]["other_feature_code"] == 10
+    frame = gpd.read_parquet(city.footprints)
+    assert frame.crs.to_epsg() == 32618
+    assert list(frame.columns[:6]) == [
+        "bin", "construction_year", "height_roof_ft", "feature_code", "last_edited", "area_m2",
+    ]  # fmt: skip
+    raw = gpd.read_file(murray_hill).set_index("bin").loc["1021905"]
+    ours = frame[frame["bin"] == 1021905].iloc[0]
+    assert ours["construction_year"] == int(raw["construction_year"]) == 1930
+    assert ours["height_roof_ft"] == float(raw["height_roof"]) == 63.64
+    assert ours["last_edited"] == datetime.date(2017, 8, 22)
+    assert ours["area_m2"] == pytest.approx(ours.geometry.area)
+    assert facts["unknown_construction_year"] == frame["construction_year"].isna().sum() > 0
+    assert (frame["construction_year"].dropna() > 0).all()
+
+
+def test_attributes_of_the_older_schema(tmp_path: Path, realdata: Path, boroughs: Path) -> None:
+    """499 rows of CSV with WKT over all five boroughs; areas against the file's own square feet."""
+    source = realdata / "nyc_buildings_sample499" / "sample_buildings.csv"
+    city = City(tmp_path, [Parent("Q1", 32618, 563000.0, 4540000.0)], parent_px=6400, feature_codes=[])
+    facts = city.prepare(source, boroughs)
+    assert facts["rows"] == 499
+    assert facts["kept"] + sum(facts["dropped"].values()) == 499
+    assert facts["source"]["crs_assumed"] is True
+    assert facts["columns"]["construction_year"] == "CNSTRCT_YR"
+    frame = gpd.read_parquet(city.footprints).set_index("bin")
+    assert frame.loc[3394646, "construction_year"] == 2009
+    assert frame.loc[3394646, "height_roof_ft"] == pytest.approx(21.60850812)
+    assert frame.loc[3394646, "feature_code"] == 2100
+    assert frame.loc[3394646, "last_edited"] == datetime.date(2017, 8, 22)
+    # 854.66243317866 square feet
+    assert frame.loc[3394646, "area_m2"] == pytest.approx(854.66243317866 * 0.3048**2, rel=2e-3)
+    codes = gpd.pd.read_csv(source)["FEAT_CODE"].value_counts()
+    assert facts["feature_codes"] == {str(code): int(codes[code]) for code in sorted(codes.index)}
+
+
+# ---------------------------------------------------------------------------------------------- the other formats
+
+SQUARE = shapely.box(587100, 4511500, 587190, 4511580)
+HOLED = shapely.box(587300, 4511300, 587400, 4511400).difference(shapely.box(587330, 4511330, 587370, 4511370))
+AROUND = shapely.box(580000, 4500000, 595000, 4520000)
+PLACE = Parent("P1", 32618, 587000.0, 4512000.0)
+
+
+def rows() -> gpd.GeoDataFrame:
+    return gpd.GeoDataFrame(
+        {"BIN": [1, 2], "CNSTRCT_YR": [1999, 0], "HEIGHTROOF": [30.5, 0.0], "FEAT_CODE": [2100, 2100]},
+        geometry=[SQUARE, HOLED],
+        crs=32618,
+    )
+
+
+def write_as(kind: str, folder: Path) -> Path:
+    frame = rows()
+    path = folder / f"buildings.{kind}"
+    if kind == "shp":
+        frame.to_crs(2263).to_file(path)
+    elif kind == "gpkg":
+        frame.to_crs(3857).to_file(path)
+    elif kind == "geojson":
+        frame.to_crs(4326).to_file(path, driver="GeoJSON")
+    elif kind == "parquet":
+        frame.to_crs(4269).to_parquet(path)
+    elif kind == "csv":
+        table = gpd.pd.DataFrame(frame.drop(columns="geometry"))
+        table["the_geom"] = frame.to_crs(4326).geometry.to_wkt(rounding_precision=12)
+        table.to_csv(path, index=False)
+    elif kind == "plain.parquet":
+        table = gpd.pd.DataFrame(frame.drop(columns="geometry"))
+        table["geometry"] = frame.to_crs(4326).geometry.to_wkb()
+        table.to_parquet(path)
+    elif kind == "zip":
+        import zipfile
+
+        frame.to_file(folder / "b.shp")
+        with zipfile.ZipFile(path, "w") as archive:
+            for part in folder.glob("b.*"):
+                archive.write(part, part.name)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["shp", "gpkg", "geojson", "parquet", "csv", "plain.parquet", "zip"])
+def test_every_format_gives_the_same_mask(tmp_path: Path, kind: str) -> None:
+    """In feet (EPSG:2263), Mercator, degrees or NAD83: the same two buildings on the same pixels."""
+    city = City(tmp_path, [PLACE])
+    facts = city.prepare(write_as(kind, tmp_path), write_geojson(tmp_path / "around.geojson", [AROUND], epsg=32618))
+    assert facts["kept"] == 2
+    assert facts["source"]["crs_assumed"] is (kind in ("csv", "plain.parquet"))
+    assert facts["unknown_construction_year"] == facts["unknown_height"] == 1
+    expected = np.zeros((128, 128), np.uint8)
+    expected[42:50, 10:19] = 1  # 587100..587190, 4511580..4511500
+    expected[60:70, 30:40] = 1
+    expected[63:67, 33:37] = 0
+    # edges lie on pixel edges, so a nanometre of reprojection cannot move a centre
+    np.testing.assert_array_equal(city.mask(), expected)
+
+
+def test_shapefile_names_cut_after_ten_characters(tmp_path: Path) -> None:
+    frame = rows().rename(columns={"CNSTRCT_YR": "constructi", "HEIGHTROOF": "height_roo", "FEAT_CODE": "feature_co"})
+    frame.to_file(tmp_path / "b.shp")
+    facts = City(tmp_path, [PLACE]).prepare(
+        tmp_path / "b.shp", write_geojson(tmp_path / "a.json", [AROUND], epsg=32618)
+    )
+    assert facts["kept"] == 2
+    assert facts["columns"]["construction_year"] == "constructi"
+
+
+# ------------------------------------------------------------------------------------------------------- cleaning
+
+
+def test_what_is_mended_and_dropped_is_counted(tmp_path: Path) -> None:
+    bow = shapely.Polygon([(587500, 4511500), (587600, 4511600), (587600, 4511500), (587500, 4511600)])
+    turned = shapely.Polygon(list(SQUARE.exterior.coords)[2:] + list(SQUARE.exterior.coords)[1:3])
+    spike = shapely.Polygon([(587700, 4511700), (587750, 4511700), (587700, 4511700)])
+    shapes = [
+        SQUARE,
+        turned,
+        SQUARE,
+        HOLED,
+        bow,
+        spike,
+        None,
+        shapely.Polygon(),
+        shapely.Point(587100, 4511500),
+        SQUARE,
+    ]
+    properties = [
+        {"bin": "1", "feature_code": "2100", "construction_year": "1999"},
+        {"bin": "1", "feature_code": "2100", "construction_year": "1999"},  # the same square from another corner
+        {"bin": "2", "feature_code": "2100", "construction_year": "no"},  # the same square, another building
+        {"bin": "3", "feature_code": "5110", "construction_year": "0"},  # a garage
+        {"bin": "4", "feature_code": "2100", "construction_year": ""},  # a bow tie
+        {"bin": "5", "feature_code": "2100", "construction_year": "1950.0"},  # no area
+        *[{"bin": "6", "feature_code": "2100", "construction_year": "1"}] * 3,
+        {"bin": "7", "feature_code": None, "construction_year": "1"},
+    ]
+    city = City(tmp_path, [PLACE])
+    source = tmp_path / "b.gpkg"
+    gpd.GeoDataFrame(properties, geometry=shapes, crs=32618).to_file(source)
+    facts = city.prepare(source, write_geojson(tmp_path / "a.geojson", [AROUND], epsg=32618))
+    assert facts["rows"] == 10
+    assert facts["dropped"] == {
+        "unreadable": 0, "empty": 2, "not_polygon": 1, "other_feature_code": 2, "no_area": 1, "duplicate": 1,
+    }  # fmt: skip
+    assert facts["repaired"] == 1
+    assert facts["kept"] == 3
+    assert facts["kept"] + sum(facts["dropped"].values()) == facts["rows"]
+    assert facts["feature_codes"] == {"2100": 8, "5110": 1, "unknown": 1}
+    assert facts["unreadable_values"] == {"construction_year": 1}
+    frame = gpd.read_parquet(city.footprints)
+    assert sorted(frame["bin"]) == [1, 2, 4]
+    assert frame.geometry.is_valid.all()
+    bow_area = frame.set_index("bin").loc[4, "area_m2"]
+    assert bow_area == pytest.approx(5000, rel=1e-6), "both halves of the bow tie, 100 x 100 / 2"
+    # the touching line of a mended ring is no polygon and is left out
+    assert set(frame.geometry.geom_type) <= {"Polygon", "MultiPolygon"}
+
+
+def test_garages_by_option(tmp_path: Path, murray_hill: Path, boroughs: Path) -> None:
+    city = City(tmp_path, [Parent("M1", 32618, LEFT, TOP)], feature_codes=[2100, 5110])
+    assert city.prepare(murray_hill, boroughs)["kept"] == 1281
+
+
+def test_unreadable_wkt_is_counted(tmp_path: Path) -> None:
+    path = write_as("csv", tmp_path)
+    with path.open("a") as stream:
+        stream.write('3,2000,10,2100,"MULTIPOLYGON (((1 2, 3"\n4,2000,10,2100,\n')
+    facts = City(tmp_path, [PLACE]).prepare(path, write_geojson(tmp_path / "a.json", [AROUND], epsg=32618))
+    assert facts["rows"] == 4
+    assert facts["kept"] == 2
+    assert (facts["dropped"]["unreadable"], facts["dropped"]["empty"]) == (1, 1)
+
+
+def test_prepared_files_are_sorted_indexed_geoparquet(tmp_path: Path, murray_hill: Path, boroughs: Path) -> None:
+    """Another reader understands them, and two preparations give the same bytes."""
+    city = City(tmp_path, [Parent("M1", 32618, LEFT, TOP)])
+    city.prepare(murray_hill, boroughs)
+    first = [path.read_bytes() for path in (city.footprints, city.boundary, tmp_path / "summary.json")]
+    box = (586000, 4511000, 586300, 4511300)
+    near = gpd.read_parquet(city.footprints, bbox=box)
+    everything = gpd.read_parquet(city.footprints)
+    assert 0 < len(near) < len(everything) / 4
+    wkb, attributes, epsg = read_near(city.footprints, lambda epsg: box, ("bin",))
+    assert epsg == 32618
+    assert sorted(attributes["bin"]) == sorted(near["bin"])
+    assert shapely.equals(shapely.from_wkb(wkb), near.geometry.to_numpy()).all()
+    # neighbours in the file are neighbours in space: far nearer than in the city's own order
+    centres = shapely.get_coordinates(shapely.centroid(everything.geometry.to_numpy()))
+    assert np.median(np.hypot(*np.diff(centres, axis=0).T)) < 60
+    city.prepare(murray_hill, boroughs)
+    assert first == [path.read_bytes() for path in (city.footprints, city.boundary, tmp_path / "summary.json")]
+    assert str(tmp_path) not in (tmp_path / "summary.json").read_text()
+
+
+def test_row_groups_elsewhere_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent reads its own row groups only, and finds exactly the rows that a full scan finds."""
+    generator = np.random.default_rng(5)
+    x, y = generator.uniform(580000, 600000, 30000), generator.uniform(4500000, 4520000, 30000)
+    boxes = shapely.box(x, y, x + 12, y + 9)
+    gpd.GeoDataFrame({"feature_code": 2100}, index=range(30000), geometry=boxes, crs=32618).to_parquet(
+        tmp_path / "b.parquet"
+    )
+    city = City(tmp_path, [PLACE])
+    city.prepare(tmp_path / "b.parquet", write_geojson(tmp_path / "a.json", [AROUND], epsg=32618))
+    read: list[int] = []
+    plain = pq.ParquetFile.read_row_groups
+
+    def spy(self: Any, groups: list[int], **options: Any) -> Any:
+        read.extend(groups)
+        return plain(self, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
+    found = polygons_of(city.footprints, PLACE, Grid(10, 128, 4))
+    assert 0 < len(read) < pq.ParquetFile(city.footprints).num_row_groups
+    square = shapely.box(587000, 4512000 - 1280, 587000 + 1280, 4512000)
+    assert len(found) == shapely.intersects(boxes, square).sum()
+
+
+# ---------------------------------------------------------------------------------------------- rules and boundary
+
+
+def test_outside_the_boundary_a_pixel_is_unknown(tmp_path: Path) -> None:
+    """Inside, water too, nothing is 0; outside it is 255, but a building there is still a building."""
+    western = shapely.box(580000, 4500000, 587640, 4520000)
+    beyond = shapely.box(588000, 4511500, 588050, 4511550)
+    city = City(tmp_path, [PLACE])
+    city.prepare(
+        write_geojson(tmp_path / "b.geojson", [SQUARE, beyond], epsg=32618),
+        write_geojson(tmp_path / "a.geojson", [western], epsg=32618),
+    )
+    expected = np.full((128, 128), IGNORE, np.uint8)
+    expected[:, :64] = 0
+    expected[42:50, 10:19] = 1
+    expected[45:50, 100:105] = 1
+    np.testing.assert_array_equal(city.mask(), expected)
+
+
+def test_a_parent_without_buildings_is_a_true_negative(tmp_path: Path) -> None:
+    empty, outside = Parent("P2", 32618, 590000.0, 4512000.0), Parent("P3", 32618, 620000.0, 4512000.0)
+    city = City(tmp_path, [PLACE, empty, outside])
+    around = write_geojson(tmp_path / "a.geojson", [AROUND], epsg=32618)
+    facts = city.prepare(write_geojson(tmp_path / "b.geojson", [SQUARE], epsg=32618), around)
+    assert facts["rows_in_parents"] == {"P1": 1, "P2": 0, "P3": 0}
+    assert (city.mask(1) == 0).all()
+    assert (city.mask(2) == IGNORE).all()
+
+
+@pytest.mark.parametrize("rule", ["centre", "all_touched", "area"])
+def test_sub_chips_mosaic_to_the_parent_without_a_seam(tmp_path: Path, rule: str) -> None:
+    """Also for buildings across the edges of sub-chips and of the parent."""
+    generator = np.random.default_rng(8)
+    centres = generator.uniform([586950, 4510700], [588330, 4512050], (150, 2))
+    shapes = [shapely.Point(x, y).buffer(generator.uniform(4, 60), quad_segs=3) for x, y in centres]
+    city = City(tmp_path, [PLACE], rule=rule)
+    gpd.GeoDataFrame({"feature_code": [2100] * 150}, geometry=shapes, crs=32618).to_parquet(tmp_path / "b.parquet")
+    city.prepare(tmp_path / "b.parquet", write_geojson(tmp_path / "a.geojson", [AROUND], epsg=32618))
+    mask = city.mask()
+    whole = building_mask(np.array(shapes), np.ones((128, 128), bool), target_of(128, 128, 587000, 4512000), rule)
+    np.testing.assert_array_equal(mask, whole)
+    for piece in subchips(PLACE, Grid(10, 128, 4)):
+        with rasterio.open(tmp_path / "chips" / "MASK_BUILDINGS" / f"{piece.chip_id}.tif") as source:
+            cut = source.read(1)
+            assert source.tags()["rule"] == rule
+        np.testing.assert_array_equal(cut, mask[piece.row_slice, piece.col_slice])
+        # and a sub-chip burnt by itself is the same: no rule depends on where the picture ends
+        alone = burn(np.array(shapes), target_of(32, 32, piece.geobox.affine.c, piece.geobox.affine.f), rule)
+        np.testing.assert_array_equal(alone, cut == 1)
+
+
+def test_parents_in_several_zones(tmp_path: Path) -> None:
+    """Footprints are kept in degrees then, and each parent reprojects its own."""
+    west, east = Parent("W1", 32617, 290000.0, 4512000.0), Parent("E1", 32618, 587000.0, 4512000.0)
+    there = gpd.GeoSeries([shapely.box(290100, 4511500, 290190, 4511580)], crs=32617).to_crs(4326)
+    here = gpd.GeoSeries([SQUARE], crs=32618).to_crs(4326)
+    source = write_geojson(tmp_path / "b.geojson", [there[0], here[0]])
+    city = City(tmp_path, [west, east])
+    facts = city.prepare(source, write_geojson(tmp_path / "a.geojson", [shapely.box(-85, 38, -70, 43)]))
+    assert facts["epsg"] == 4326
+    assert facts["area_km2"] == pytest.approx(2 * 90 * 80 / 1e6, rel=3e-3)
+    expected = np.zeros((128, 128), np.uint8)
+    expected[42:50, 10:19] = 1
+    np.testing.assert_array_equal(city.mask(0), expected)
+    np.testing.assert_array_equal(city.mask(1), expected)
+
+
+# -------------------------------------------------------------------------------- an independent oracle: shapely
+
+points = st.tuples(st.floats(-20, 180), st.floats(-180, 20))
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Any:
+    """Polygons with holes, multi-parts, slivers and pieces across the picture's edge."""
+    kind = draw(st.sampled_from(["hull", "star", "holed", "multi", "rectangle"]))
+    if kind == "rectangle":
+        x, y = draw(points)
+        return shapely.box(x, y, x + draw(st.floats(0.5, 80)), y + draw(st.floats(0.5, 80)))
+    if kind == "star":
+        x, y = draw(points)
+        radii = draw(st.lists(st.floats(1, 60), min_size=5, max_size=12))
+        angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
+        shape = shapely.Polygon(np.column_stack([x + radii * np.cos(angles), y + radii * np.sin(angles)]))
+    elif kind == "multi":
+        discs = [shapely.Point(draw(points)).buffer(draw(st.floats(2, 25)), quad_segs=2) for _ in range(3)]
+        shape = shapely.union_all(discs)
+    else:
+        shape = shapely.MultiPoint(draw(st.lists(points, min_size=3, max_size=8))).convex_hull
+        if kind == "holed" and shape.geom_type == "Polygon":
+            shape = shape.difference(shape.centroid.buffer(draw(st.floats(0.5, 20)), quad_segs=3))
+    assume(shape.geom_type in ("Polygon", "MultiPolygon") and shape.is_valid and shape.area > 1e-3)
+    return shape
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(st.lists(shapes(), min_size=1, max_size=5))
+def test_covered_area_is_shapelys_for_any_polygons(drawn: list[Any]) -> None:
+    target = target_of(16, 16)
+    fraction = covered_fraction(np.array(drawn, object), target)
+    union = shapely.union_all(drawn)
+    true = shapely.area(shapely.intersection(pixel_boxes(target), union)).reshape(16, 16) / 100
+    np.testing.assert_allclose(fraction, true, atol=5e-6)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(st.lists(shapes(), min_size=1, max_size=5))
+def test_centre_and_touch_are_what_they_say(drawn: list[Any]) -> None:
+    """A centre clearly inside is burnt, one clearly outside is not; all-touched holds the centres and touches."""
+    target = target_of(16, 16)
+    array = np.array(drawn, object)
+    union = shapely.union_all(drawn)
+    boxes = pixel_boxes(target)
+    distance = shapely.distance(shapely.centroid(boxes), union.boundary).reshape(16, 16)
+    inside = shapely.contains(union, shapely.centroid(boxes)).reshape(16, 16)
+    clear = distance > 1e-6
+    centre = burn(array, target, "centre")
+    np.testing.assert_array_equal(centre[clear], inside[clear])
+    touched = burn(array, target, "all_touched")
+    meets = shapely.area(shapely.intersection(boxes, union)).reshape(16, 16)
+    assert not (touched & ~shapely.dwithin(boxes, union, 1e-6).reshape(16, 16)).any()
+    # GDAL walks the outline in single steps and may leave out a pixel that is only nicked at a corner
+    assert touched[meets > 1].all()
+    assert touched[centre].all()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(st.lists(shapes(), min_size=1, max_size=4), st.sampled_from([0.01, 0.25, 0.5, 1.0]))
+def test_the_area_rule_is_its_threshold(drawn: list[Any], threshold: float) -> None:
+    target = target_of(16, 16)
+    true = shapely.area(shapely.intersection(pixel_boxes(target), shapely.union_all(drawn))).reshape(16, 16) / 100
+    burnt = burn(np.array(drawn, object), target, "area", threshold)
+    clear = abs(true - threshold) > 1e-5
+    np.testing.assert_array_equal(burnt[clear], (true >= threshold)[clear])
+
+
+def test_overlapping_polygons_count_once_and_touching_ones_add_up() -> None:
+    target = target_of(2, 1)
+    one, two, three = shapely.box(0, -10, 4, 0), shapely.box(2, -10, 6, 0), shapely.box(6, -10, 7, 0)
+    np.testing.assert_allclose(covered_fraction(np.array([one, two, three]), target), [[0.7, 0.0]], atol=1e-6)
+    assert burn(np.array([one, two]), target, "area", 0.6).tolist() == [[True, False]], "at the threshold is enough"
+
+
+@pytest.mark.parametrize("rule", ["centre", "all_touched", "area"])
+def test_wkb_and_shapely_and_nothing(rule: str) -> None:
+    target = target_of(8, 8)
+    array = np.array([shapely.box(5, -33, 42, -7)])
+    wkb = np.empty(1, object)
+    wkb[:] = shapely.to_wkb(array)
+    np.testing.assert_array_equal(burn(array, target, rule), burn(wkb, target, rule))
+    assert not burn(np.empty(0, object), target, rule).any()
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+def refuse(tmp_path: Path, source: Path, boundary: Path | None = None, **config: Any) -> str:
+    """Prepare, and give the one line of the refusal; nothing must be left behind."""
+    around = boundary or write_geojson(tmp_path / "around.geojson", [AROUND], epsg=32618)
+    city = City(tmp_path, [PLACE], **config)
+    with pytest.raises(CityHeadsError) as error:
+        city.prepare(source, around)
+    message = str(error.value)
+    assert "\n" not in message
+    assert not city.footprints.exists()
+    assert not city.boundary.exists()
+    assert not (tmp_path / "summary.json").exists()
+    return message
+
+
+def test_missing_empty_and_unreadable_files(tmp_path: Path) -> None:
+    assert "absent.geojson: no such vector file" in refuse(tmp_path, tmp_path / "absent.geojson")
+    (tmp_path / "empty.geojson").write_bytes(b"")
+    assert "the file is empty" in refuse(tmp_path, tmp_path / "empty.geojson")
+    (tmp_path / "noise.gpkg").write_bytes(b"\x00\x01noise" * 100)
+    assert "cannot be read" in refuse(tmp_path, tmp_path / "noise.gpkg")
+    (tmp_path / "noise.parquet").write_bytes(b"PAR1 noise")
+    assert "cannot be read as Parquet" in refuse(tmp_path, tmp_path / "noise.parquet")
+
+
+@pytest.mark.parametrize("kind", ["geojson", "gpkg", "parquet"])
+def test_a_truncated_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = write_as(kind, tmp_path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    assert "cannot be read" in refuse(tmp_path, path)
+
+
+def test_zero_rows(tmp_path: Path) -> None:
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    assert "holds no" in refuse(tmp_path, tmp_path / "b.geojson")
+    (tmp_path / "b.csv").write_text("the_geom,BIN,FEAT_CODE\n")
+    assert "holds no rows" in refuse(tmp_path, tmp_path / "b.csv")
+    rows().iloc[:0].to_parquet(tmp_path / "b.parquet")
+    assert "holds no rows" in refuse(tmp_path, tmp_path / "b.parquet")
+
+
+def test_no_polygons(tmp_path: Path) -> None:
+    path = write_geojson(tmp_path / "b.geojson", [shapely.Point(587100, 4511500)], epsg=32618)
+    assert "holds no polygons" in refuse(tmp_path, path)
+    good = write_as("geojson", tmp_path)
+    line = write_geojson(
+        tmp_path / "line.geojson", [shapely.LineString([(587000, 4511000), (588000, 4512000)])], epsg=32618
+    )
+    assert "line.geojson: holds no polygons" in refuse(tmp_path, good, line)
+
+
+def test_csv_without_a_geometry_column(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("BIN,FEAT_CODE,shape_area\n1,2100,12\n")
+    message = refuse(tmp_path, tmp_path / "b.csv")
+    assert "no geometry column" in message
+    assert "BIN, FEAT_CODE, shape_area" in message
+
+
+def test_no_crs_where_none_can_be_assumed(tmp_path: Path) -> None:
+    rows().to_file(tmp_path / "b.shp")
+    (tmp_path / "b.prj").unlink()
+    assert "b.shp: has no CRS" in refuse(tmp_path, tmp_path / "b.shp")
+
+
+def test_unknown_feature_codes(tmp_path: Path) -> None:
+    path = write_as("geojson", tmp_path)
+    message = refuse(tmp_path, path, feature_codes=[9999])
+    assert "labels.BUILDINGS.feature_codes [9999]; it holds 2100 (2)" in message
+    bare = write_geojson(tmp_path / "bare.geojson", [SQUARE], [{"name": "a"}], epsg=32618)
+    assert "no feature code column" in refuse(tmp_path, bare)
+    assert City(tmp_path, [PLACE], feature_codes=[]).prepare(bare, tmp_path / "around.geojson")["kept"] == 1
+
+
+def test_footprints_or_boundary_of_another_city(tmp_path: Path) -> None:
+    elsewhere = write_geojson(tmp_path / "b.geojson", [shapely.box(10, 50, 10.001, 50.001)])
+    assert "none of its 1 footprints lies in a parent" in refuse(tmp_path, elsewhere)
+    assert "meets no parent" in refuse(tmp_path, write_as("geojson", tmp_path), elsewhere)
+
+
+def test_prepared_files_that_are_not_ours(tmp_path: Path) -> None:
+    city = City(tmp_path, [PLACE])
+    around = write_geojson(tmp_path / "a.geojson", [AROUND], epsg=32618)
+    city.prepare(write_as("geojson", tmp_path), around)
+    whole = city.footprints.read_bytes()
+    city.footprints.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CityHeadsError, match=r"footprints.parquet: cannot be read as Parquet"):
+        city.mask()
+    gpd.pd.DataFrame({"a": [1]}).to_parquet(city.footprints)
+    with pytest.raises(CityHeadsError, match=r"not a file that prepare_footprints wrote"):
+        city.mask()
+    city.footprints.unlink()
+    with pytest.raises(CityHeadsError, match=r"footprints.parquet: no such file; prepare_footprints writes it"):
+        city.mask()
+
+
+def test_several_layers_are_not_guessed_at(tmp_path: Path) -> None:
+    rows().to_file(tmp_path / "b.gpkg", layer="one")
+    rows().to_file(tmp_path / "b.gpkg", layer="two")
+    with pytest.raises(CityHeadsError, match="holds the layers one, two"):
+        read_vectors(tmp_path / "b.gpkg")
