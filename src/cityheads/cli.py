@@ -58,8 +58,13 @@ _SCENES = Argument("scenes", "frozen scene choice of the parent (JSON)")
 _CHIPS = Argument("chips", "folder of the sub-chips; layers become folders in it")
 _LABEL = Argument("label", "name of the label layer", str)
 _DATASET = Argument("dataset", "folder of the assembled dataset")
+_BUNDLE = Argument("bundle", "folder of the published model")
 _RUN = Argument("run", "name of the run", str)
 _SEED = Argument("seed", "seed", int)
+_RECIPE = (
+    "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
+    "train", "gate", "report",
+)  # fmt: skip
 
 
 def _out(what: str) -> Argument:
@@ -200,6 +205,39 @@ VERBS: dict[str, Verb] = {
             "cityheads.report:report",
             ("project", "grid", "archive", "labels", "heads", "runs", "seeds", "model", "train", "splits", "gate"),
             (Argument("results", "results folder"), _out("report.html")),
+        ),
+        Verb(
+            "publish",
+            "bundle the model under test with its recipe, scores and card",
+            "cityheads.publish:publish",
+            _RECIPE,
+            (_PARENTS, Argument("results", "results folder"), _out("folder of the bundle")),
+        ),
+        Verb(
+            "fetch",
+            "print as JSON what the published model says about a point",
+            "cityheads.predict:print_fetch",
+            (),
+            (
+                Argument("lat", "latitude in degrees", float),
+                Argument("lon", "longitude in degrees", float),
+                _BUNDLE,
+                _DATASET,
+                Argument("radius_m", "radius of the circle that counts, in metres", float, False, 100.0),
+            ),
+        ),
+        Verb(
+            "predict_parent",
+            "map a whole parent with the published model",
+            "cityheads.predict:predict_parent",
+            (),
+            (
+                _PARENT,
+                _BUNDLE,
+                _DATASET,
+                _out("folder for one GeoTIFF per head"),
+                Argument("overlap_px", "least overlap of tiles; default: a quarter of a tile", int, False),
+            ),
         ),
         Verb(
             "cover_boundary",

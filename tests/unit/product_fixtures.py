@@ -1,0 +1,73 @@
+"""A results folder with a real, small, untrained model and the parents' rasters, for the tests of the product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fake_results
+import numpy as np
+
+from cityheads.cli import VERBS
+from cityheads.config import pick
+from cityheads.grid import Grid, parent_geobox, read_parents
+from cityheads.io import read_json, write_json, write_raster
+from cityheads.modalities import MODALITIES
+
+
+def make(root: Path, *, seeds: Sequence[int] = (0,), simulated: bool = True, **more: Any) -> fake_results.Fake:
+    """Write a complete results folder in three UTM zones, off the 10 m lattice, 64 px parents of 2 x 2 sub-chips."""
+    fake = fake_results.make(
+        root,
+        zones=True,
+        seeds=seeds,
+        simulated=simulated,
+        overrides={"model": {"decoder_channels": [16, 16, 8, 8]}, "train": {"accelerator": "cpu", "threads": 1}},
+        **more,
+    )
+    for seed in seeds:
+        write_model(fake, seed)
+    write_rasters(fake)
+    return fake
+
+
+def write_model(fake: fake_results.Fake, seed: int) -> None:
+    """Put an untrained model of the multi-head run into its folder."""
+    from safetensors.torch import save_file
+
+    from cityheads.multihead import build_model
+    from cityheads.train import make_spec
+
+    settings = pick(fake.config, VERBS["train"].sections)
+    spec = make_spec(settings, run="multihead", seed=seed, dataset=fake.results / "dataset")
+    folder = fake.results / "runs" / "multihead" / str(seed)
+    weights = {name: value.contiguous() for name, value in build_model(spec).state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    write_json(folder / "model.json", spec)
+
+
+def write_rasters(fake: fake_results.Fake) -> None:
+    """Write the parents' rasters: smooth random fields with data everywhere."""
+    grid = Grid.from_settings(fake.config["grid"])
+    rng = np.random.default_rng(8)
+    for parent in read_parents(fake.parents, grid):
+        box = parent_geobox(parent, grid)
+        for name, modality in MODALITIES.items():
+            shape = (len(modality.bands), grid.parent_px // 8, grid.parent_px // 8)
+            field = rng.normal(size=shape).repeat(8, 1).repeat(8, 2)
+            mean, std = (np.array(one)[:, None, None] for one in (modality.mean, modality.std))
+            values = np.clip(mean + std * field, 1, 9000) if name == "S2L2A" else mean + std * field
+            path = fake.results / "parents" / parent.parent_id / f"{name}.tif"
+            write_raster(path, values.astype(modality.dtype), box, nodata=modality.nodata, bands=modality.bands)
+
+
+def sheet(fake: fake_results.Fake) -> list[Any]:
+    """Read the parents."""
+    return read_parents(fake.parents, Grid.from_settings(fake.config["grid"]))
+
+
+def split_of(fake: fake_results.Fake) -> dict[str, str]:
+    """Give the split of each parent."""
+    found: dict[str, str] = read_json(fake.results / "dataset" / "splits.json")["parents"]
+    return found

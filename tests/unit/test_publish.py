@@ -1,0 +1,242 @@
+"""The bundle: complete, checkable, portable, and honest about the verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import product_fixtures
+import pytest
+import yaml
+from fake_results import Fake
+
+from cityheads.cli import VERBS
+from cityheads.config import load_config, pick
+from cityheads.errors import CityHeadsError
+from cityheads.io import read_json, write_json
+from cityheads.publish import FILES, choose_seed, portable, publish, verify_bundle
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Fake:
+    return product_fixtures.make(tmp_path_factory.mktemp("product"), seeds=(0, 1))
+
+
+def write(fake: Fake, out: Path, config: dict[str, Any] | None = None) -> Path:
+    settings = pick(config or fake.config, VERBS["publish"].sections)
+    publish(settings, parents=fake.parents, results=fake.results, out=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    edit(fake.results / "runs" / "multihead" / "1" / "training.json", best_score=0.7)
+    return write(fake, tmp_path_factory.mktemp("out") / "bundle")
+
+
+def edit(path: Path, **changes: Any) -> None:
+    write_json(path, read_json(path) | changes)
+
+
+@pytest.fixture
+def copy(fake: Fake, tmp_path: Path) -> Fake:
+    shutil.copytree(fake.results, tmp_path / "results")
+    shutil.copy(fake.parents, tmp_path / "parents.tsv")
+    return Fake(tmp_path / "results", tmp_path / "parents.tsv", fake.config)
+
+
+def test_sums_list_every_file_and_hold(bundle: Path) -> None:
+    assert sorted(path.name for path in bundle.iterdir()) == sorted([*FILES, "SHA256SUMS"])
+    lines = (bundle / "SHA256SUMS").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == sorted(FILES)
+    for line in lines:
+        digest, name = line.split("  ")
+        assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == digest
+    verify_bundle(bundle)
+
+
+def test_nothing_in_it_can_execute_code(bundle: Path) -> None:
+    for path in bundle.iterdir():
+        if path.suffix != ".safetensors":
+            path.read_text()
+    content = (bundle / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} <= {"F32", "I64", "F64"}
+
+
+def test_model_is_that_of_the_seed_with_the_best_validation_score(fake: Fake, bundle: Path) -> None:
+    from cityheads.multihead import load_model
+
+    published, spec = load_model(bundle)
+    assert spec["seed"] == 1
+    trained, _ = load_model(fake.results / "runs" / "multihead" / "1")
+    for name, value in trained.state_dict().items():
+        assert published.state_dict()[name].equal(value), name
+    assert read_json(bundle / "metrics.json")["seed"] == 1
+    assert "Seed 1, whose validation score (0.7000) is the best of 2 seeds" in (bundle / "card.md").read_text()
+
+
+def test_recipe_is_the_resolved_config(fake: Fake, bundle: Path) -> None:
+    recipe = load_config(bundle / "recipe.yaml")
+    assert recipe == fake.config | {"parents": "parents.tsv"}
+    assert (bundle / "parents.tsv").read_bytes() == fake.parents.read_bytes()
+    # nothing was left to the defaults of some later version
+    raw = yaml.safe_load((bundle / "recipe.yaml").read_text())
+    assert raw == {key: value for key, value in recipe.items() if key != "results"}
+
+
+def test_classes_are_those_of_the_model_in_its_order(bundle: Path) -> None:
+    tables, spec = read_json(bundle / "classes.json"), read_json(bundle / "model.json")
+    assert {rule["label"] for rule in spec["heads"].values()} == set(tables)
+    for rule in spec["heads"].values():
+        assert tables[rule["label"]] == rule["classes"]
+
+
+def test_same_results_give_the_same_bytes(fake: Fake, bundle: Path, tmp_path: Path) -> None:
+    again = write(fake, tmp_path / "bundle")
+    for name in [*FILES, "SHA256SUMS"]:
+        assert (again / name).read_bytes() == (bundle / name).read_bytes(), name
+
+
+def test_publishing_again_replaces(bundle: Path, copy: Fake, tmp_path: Path) -> None:
+    out = write(copy, tmp_path / "bundle")
+    edit(copy.results / "runs" / "multihead" / "0" / "training.json", best_score=0.9)
+    write(copy, out)
+    assert read_json(out / "model.json")["seed"] == 0
+    verify_bundle(out)
+
+
+def test_card_says_what_gate_and_evaluation_say(bundle: Path) -> None:
+    card = (bundle / "card.md").read_text()
+    gate, metrics = read_json(bundle / "gate.json"), read_json(bundle / "metrics.json")
+    for head, part in gate["heads"].items():
+        row = next(line for line in card.splitlines() if line.startswith(f"| {head} | {part['metric']} |"))
+        assert f"{part['multihead']:.4f}" in row
+        assert f"{part['single_task']:.4f}" in row
+        assert f"{part['delta_pp']:+.2f}" in row
+    for head, part in metrics["heads"].items():
+        for index, name in enumerate(part["classes"]):
+            row = next(line for line in card.splitlines() if line.startswith(f"| {head} | {name} |"))
+            assert row.split(" | ")[2] == (
+                f"{part['iou'][index]:.4f}" if part["iou"][index] is not None else "undefined"
+            )
+    assert "Simulated data" in card
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "apache-2.0"
+    scores = {one["name"]: one["value"] for result in front["model-index"][0]["results"] for one in result["metrics"]}
+    value = metrics["heads"]["lulc"]["metric"]["value"]
+    assert scores["test/lulc/miou"] == round(value, 4)
+
+
+@pytest.mark.parametrize("verdict", ["strong", "acceptable", "mixed", "negative", "inconclusive"])
+def test_card_tells_every_verdict(copy: Fake, tmp_path: Path, verdict: str) -> None:
+    edit(copy.results / "gate.json", verdict=verdict, reason="Because of <numbers>.", advice="Add parents.")
+    card = (write(copy, tmp_path / "bundle") / "card.md").read_text()
+    assert f"## Verdict: {verdict}" in card
+    assert "Because of <numbers>." in card
+    assert "Add parents." in card
+    assert ("negative result" in card) == (verdict == "negative")
+
+
+def test_real_data_are_attributed_and_not_called_simulated(tmp_path: Path) -> None:
+    fake = product_fixtures.make(tmp_path / "real", simulated=False)
+    fake.config["project"]["name"] = "nyc"
+    fake.config["labels"]["BUILDINGS"]["source"] = "/home/someone/footprints.parquet"
+    fake.config["archive"]["catalog"] = "https://user:secret@stac.example.org/v1?sig=abc"
+    bundle = write(fake, tmp_path / "bundle")
+    card = (bundle / "card.md").read_text()
+    assert "simulated" not in card.lower()
+    assert "Contains modified Copernicus Sentinel-2 data 2024." in card
+    assert "CC BY 4.0" in card
+    assert "BUILDINGS: footprints.parquet" in card
+    for path in bundle.iterdir():
+        text = path.read_bytes()
+        for secret in (b"/home/someone", b"secret", b"sig=abc", str(tmp_path).encode()):
+            assert secret not in text, path.name
+    assert load_config(bundle / "recipe.yaml")["archive"]["catalog"] == "https://stac.example.org/v1"
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (None, None),
+        ("data/footprints.parquet", "data/footprints.parquet"),
+        ("/data/footprints.parquet", "footprints.parquet"),
+        ("https://a.example/x.json?token=1#f", "https://a.example/x.json"),
+        ("s3://me:pw@bucket/key", "s3://bucket/key"),
+    ],
+)
+def test_places_are_made_portable(place: str | None, expected: str | None) -> None:
+    assert portable(place) == expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "seed", "words"),
+    [
+        ({4: 0.5}, 4, "the only one"),
+        ({4: 0.5, 2: 0.6, 9: 0.6}, 2, "best of 3 seeds"),
+        ({4: None, 2: 0.1}, 2, "best of 2 seeds"),
+        ({4: None, 2: math.nan}, 4, "no seed has a defined"),
+    ],
+)
+def test_seed_is_chosen_by_validation(scores: dict[int, float | None], seed: int, words: str) -> None:
+    chosen, why = choose_seed({one: {"best_score": score} for one, score in scores.items()})
+    assert chosen == seed
+    assert words in why
+
+
+def test_folder_with_other_files_is_left_alone(fake: Fake, tmp_path: Path) -> None:
+    (tmp_path / "weights.pkl").write_bytes(b"x")
+    with pytest.raises(CityHeadsError, match=r"weights.pkl, which is no part of a bundle"):
+        write(fake, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pkl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gate.json", "gate.json: no such file"),
+        ("runs/multihead/1/training.json", "training.json: no such file"),
+        ("runs/multihead/1/model.safetensors", "model.safetensors: no such file"),
+        ("evaluation/multihead/1/metrics.json", "metrics.json: no such file"),
+        ("scenes/kenya.json", "kenya.json: no such file"),
+    ],
+)
+def test_missing_artifact_is_named_and_no_bundle_is_left(bundle: Path, copy: Fake, name: str, words: str) -> None:
+    (copy.results / name).unlink()
+    out = copy.results / "bundle"
+    with pytest.raises(CityHeadsError, match=words):
+        write(copy, out)
+    with pytest.raises(CityHeadsError, match="is no bundle"):
+        verify_bundle(out)
+
+
+def test_classes_in_another_order_than_trained_are_refused(copy: Fake, tmp_path: Path) -> None:
+    path = copy.results / "dataset" / "classes.json"
+    tables = read_json(path)
+    tables["LULC"].reverse()
+    write_json(path, tables)
+    with pytest.raises(CityHeadsError, match="trained on the classes water, developed"):
+        write(copy, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda folder: (folder / "SHA256SUMS").unlink(), "is no bundle"),
+        (lambda folder: (folder / "card.md").unlink(), "no such file, though"),
+        (lambda folder: (folder / "model.json").write_text("{}"), "its bytes are not those"),
+        (lambda folder: (folder / "SHA256SUMS").write_text("0  ../x\n"), "does not list"),
+    ],
+)
+def test_damaged_bundle_is_refused(bundle: Path, tmp_path: Path, harm: Any, words: str) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    harm(folder)
+    with pytest.raises(CityHeadsError, match=words):
+        verify_bundle(folder)
