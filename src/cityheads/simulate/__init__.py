@@ -185,5 +185,5 @@ def _make(plan: Plan, settings: dict[str, Any], place: Place) -> _Made:
     col = np.clip((middles[:, 0] - place.frame.left) // 10, 0, world.elevation.shape[1] - 1).astype(int)
     # the surface model holds a part of the building itself
     ground = np.maximum(world.elevation[row, col] - 0.4 * world.buildings.height_m, 0.5)
-    kept, elevation_m = vectors.surveyed(plan, place.frame.epsg, world.buildings, ground)
-    return _Made(files, items, place.frame.epsg, kept, elevation_m)
+    kept = vectors.surveyed(plan, place, world.buildings)
+    return _Made(files, items, place.frame.epsg, world.buildings.take(kept), ground[kept])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -56,7 +57,7 @@ class Style:
 STYLES: dict[str, Style] = {
     "core": Style((262, 80), (24, 18), (26, 74), (0.72, 0.97), (0.0, 0.8), 0.5, 0.95, (26, 0.6), 0.0, (1.7, 1.3),
                   (0.42, 0.30, 0.16, 0.08, 0.04)),
-    "rows": Style((205, 82), (18, 15), (27, 64), (0.45, 0.70), (0.0, 1.0), 2.5, 0.94, (11, 0.25), 0.0, (1.0, 0.35),
+    "rows": Style((205, 82), (18, 15), (29, 66), (0.45, 0.70), (0.0, 1.0), 2.5, 0.94, (11, 0.25), 0.0, (1.0, 0.35),
                   (0.52, 0.20, 0.14, 0.04, 0.10)),
     "towers": Style((240, 150), (22, 18), (44, 76), (0.28, 0.46), (6, 14), 9.0, 0.8, (42, 0.35), 0.0, (0.9, -0.2),
                     (0.36, 0.40, 0.18, 0.03, 0.03)),
@@ -90,6 +91,13 @@ class Neighbourhood:
     y: float
     angle: float
     style: str
+
+    def to_map(
+        self, u: NDArray[np.floating], v: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Turn coordinates along the street grid into eastings and northings."""
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        return np.asarray(self.x + u * cos - v * sin), np.asarray(self.y + u * sin + v * cos)
 
 
 def neighbourhoods(plan: Plan, frame: Frame) -> list[Neighbourhood]:
@@ -167,10 +175,11 @@ def put_up(plan: Plan, place: Place, found: Sequence[Neighbourhood], buildable: 
         found: Its neighbourhoods.
         buildable: (H, W) on the frame's 5 m cells; 1 + number of the neighbourhood where a block is, else 0.
     """
+    there = set((np.unique(buildable[buildable > 0]).astype(int) - 1).tolist())
     parts = [
-        _in_neighbourhood(plan, place, number, one, buildable)
+        _in_neighbourhood(plan, place.frame, number, one, buildable)
         for number, one in enumerate(found)
-        if STYLES[one.style].exists > 0
+        if STYLES[one.style].exists > 0 and number in there
     ]
     parts = [part for part in parts if len(part.uid)]
     if not parts:
@@ -187,18 +196,51 @@ def put_up(plan: Plan, place: Place, found: Sequence[Neighbourhood], buildable: 
     return every.take(~shapely.intersects(edge, every.geometry))
 
 
-def _in_neighbourhood(
-    plan: Plan, place: Place, number: int, one: Neighbourhood, buildable: NDArray[np.uint8]
-) -> Buildings:
-    style, frame = STYLES[one.style], place.frame
+@dataclass(frozen=True)
+class _Lots:
+    """Built-on lots of one neighbourhood, as arrays of length N; lengths along (u) and across (v) the street grid."""
+
+    one: Neighbourhood
+    key: int
+    name: tuple[NDArray[np.int64], ...]
+    low_u: NDArray[np.float64]
+    wide: NDArray[np.float64]
+    front_v: NDArray[np.float64]
+    sign: NDArray[np.float64]
+    deep: NDArray[np.float64]
+    behind: NDArray[np.float64]
+
+    def draw(self, attribute: int) -> NDArray[np.float64]:
+        """Draw a uniform number per lot."""
+        return hash_uniform(self.key, *self.name, attribute)
+
+    def take(self, index: NDArray[np.bool_]) -> _Lots:
+        """Pick some of the lots."""
+        return _Lots(
+            self.one, self.key, tuple(part[index] for part in self.name), self.low_u[index], self.wide[index],
+            self.front_v[index], self.sign[index], self.deep[index], self.behind[index],
+        )  # fmt: skip
+
+    def corners(self, shares: Sequence[tuple[Any, Any]]) -> NDArray[np.float64]:
+        """Give closed rings on the map, (N, K + 1, 2), of corners in shares of the building's width and depth."""
+        u = np.stack([self.low_u + share * self.wide for share, _ in (*shares, shares[0])], axis=1)
+        v = np.stack([self.front_v + self.sign * share * self.deep for _, share in (*shares, shares[0])], axis=1)
+        return np.stack(self.one.to_map(u, v), axis=-1)
+
+
+_SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+_GARAGE_M = 6.2
+
+
+def _lots(plan: Plan, frame: Frame, number: int, one: Neighbourhood, buildable: NDArray[np.uint8]) -> _Lots:
+    """Divide the blocks of a neighbourhood into lots, and keep those on which a building fits."""
+    style = STYLES[one.style]
     key = name_key(plan.seed, "lot", str(frame.epsg), str(one.cell))
-    cos, sin = math.cos(one.angle), math.sin(one.angle)
-    # blocks whose centre lies in the frame and not farther from the seed than a cell can reach
+    # blocks whose centre lies in the frame and not farther from the seed point than a cell can reach
     reach = 1.5 * _SPACING_M * plan.scale
-    i = np.arange(-math.ceil(reach / style.pitch[0]), math.ceil(reach / style.pitch[0]) + 1)
-    j = np.arange(-math.ceil(reach / style.pitch[1]), math.ceil(reach / style.pitch[1]) + 1)
-    i, j = (part.ravel() for part in np.meshgrid(i, j))
-    x, y = _to_map(one, cos, sin, (i + 0.5) * style.pitch[0], (j + 0.5) * style.pitch[1])
+    across, along = (np.arange(-math.ceil(reach / pitch), math.ceil(reach / pitch) + 1) for pitch in style.pitch)
+    i, j = (part.ravel() for part in np.meshgrid(across, along))
+    x, y = one.to_map((i + 0.5) * style.pitch[0], (j + 0.5) * style.pitch[1])
     west, south, east, north = frame.bounds
     slack = style.pitch[0]
     near = (x > west - slack) & (x < east + slack) & (y > south - slack) & (y < north + slack)
@@ -206,117 +248,99 @@ def _in_neighbourhood(
 
     width, depth = style.pitch[0] - style.street[0], style.pitch[1] - style.street[1]
     lot = style.lot[0] * (style.lot[1] / style.lot[0]) ** hash_uniform(key, i, j, 0)
-    lots = np.maximum(1, np.round(width / lot)).astype(np.int64)
+    count = np.maximum(1, np.round(width / lot)).astype(np.int64)
     # one entry per lot: its block, its row (0 at the lower street, 1 at the upper), its number along the row
-    block = np.repeat(np.arange(len(i)), 2 * lots)
-    slot = np.arange(len(block)) - np.repeat(np.cumsum(2 * lots) - 2 * lots, 2 * lots)
+    block = np.repeat(np.arange(len(i)), 2 * count)
+    slot = np.arange(len(block)) - np.repeat(np.cumsum(2 * count) - 2 * count, 2 * count)
     row, slot = slot % 2, slot // 2
-    i, j, lots = i[block], j[block], lots[block]
+    i, j, count = i[block], j[block], count[block]
 
     def draw(attribute: int) -> NDArray[np.float64]:
         return hash_uniform(key, i, j, row, slot, attribute)
 
-    built = draw(1) < style.exists
-    i, j, row, slot, lots = (part[built] for part in (i, j, row, slot, lots))
     gap_low, gap_high = style.gap
-    left = slot / lots * width + gap_low + (gap_high - gap_low) * draw(2)
-    right = (slot + 1) / lots * width - gap_low - (gap_high - gap_low) * draw(3)
-    deep = depth / 2 * (style.depth[0] + (style.depth[1] - style.depth[0]) * draw(4))
+    left = slot / count * width + gap_low + (gap_high - gap_low) * draw(2)
+    right = (slot + 1) / count * width - gap_low - (gap_high - gap_low) * draw(3)
     front = style.setback * (0.7 + 0.6 * draw(5))
+    deep = depth / 2 * (style.depth[0] + (style.depth[1] - style.depth[0]) * draw(4))
     deep = np.minimum(deep, depth / 2 - front)
-    # from the block's frame to the street grid's: the upper row is the lower one, mirrored
-    corner_u = i * style.pitch[0] + style.street[0]
+    low_u = i * style.pitch[0] + style.street[0] + left
+    # the upper row is the lower one, mirrored
     corner_v = j * style.pitch[1] + style.street[1]
-    low_u, high_u = corner_u + left, corner_u + right
     front_v = np.where(row == 0, corner_v + front, corner_v + depth - front)
-    sign = np.where(row == 0, 1.0, -1.0)
+    lots = _Lots(
+        one, key, (i, j, row, slot), low_u, right - left, front_v, np.where(row == 0, 1.0, -1.0), deep,
+        depth / 2 - front - deep,
+    )  # fmt: skip
+    return lots.take((draw(1) < style.exists) & _stands(lots, frame, number, buildable))
 
-    form = draw(6)
-    wide, tall = high_u - low_u, deep
-    courtyard = (form < 0.16) & (wide > 30) & (tall > 20)
-    angled = ~courtyard & (form < 0.42) & (wide > 9) & (tall > 7)
-    garage = (draw(7) < style.garage) & (front + deep + 9 < depth / 2)
-    split = ~courtyard & ~angled & ~garage & (form > 0.97) & (wide > 16)
 
-    def ring(points: Sequence[tuple[NDArray[np.float64] | float, NDArray[np.float64] | float]], who: NDArray[np.bool_]):  # type: ignore[no-untyped-def]
-        """Turn (share of the width, share of the depth) corners into closed rings on the map, (N, K + 1, 2)."""
-        u = np.stack([(low_u + share * wide)[who] for share, _ in points], axis=1)
-        v = np.stack([(front_v + sign * share * tall)[who] for _, share in points], axis=1)
-        x, y = _to_map(one, cos, sin, u, v)
-        xy = np.stack([x, y], axis=-1)
-        return shapely.linearrings(np.concatenate([xy, xy[:, :1]], axis=1))
+def _shapes(lots: _Lots) -> NDArray[np.object_]:
+    """Draw the buildings: rectangles, angles, blocks around a courtyard, and pairs of houses."""
+    form, wide, deep = lots.draw(6), lots.wide, lots.deep
+    courtyard = (form < 0.16) & (wide > 30) & (deep > 20)
+    angled = ~courtyard & (form < 0.42) & (wide > 9) & (deep > 7)
+    pair = ~courtyard & ~angled & (form > 0.97) & (wide > 16)
+    geometry: NDArray[np.object_] = np.asarray(shapely.polygons(lots.corners(_SQUARE)), dtype=object)
+    if angled.any():
+        some = lots.take(angled)
+        u, v = 0.35 + 0.35 * some.draw(8), 0.35 + 0.35 * some.draw(9)
+        ring = some.corners(((0.0, 0.0), (1.0, 0.0), (1.0, v), (u, v), (u, 1.0), (0.0, 1.0)))
+        geometry[angled] = shapely.polygons(ring)
+    if courtyard.any():
+        some = lots.take(courtyard)
+        u, v = 9.0 / some.wide, 7.5 / some.deep
+        holes = shapely.linearrings(some.corners(((u, v), (u, 1 - v), (1 - u, 1 - v), (1 - u, v))))
+        geometry[courtyard] = shapely.polygons(
+            shapely.linearrings(some.corners(_SQUARE)), holes=np.asarray(holes)[:, None]
+        )
+    if pair.any():
+        some = lots.take(pair)
+        left = some.corners(((0.0, 0.0), (0.42, 0.0), (0.42, 1.0), (0.0, 1.0)))
+        right = some.corners(((0.58, 0.15), (1.0, 0.15), (1.0, 1.0), (0.58, 1.0)))
+        # (N, 2) polygons, the two of a pair side by side
+        polygons = shapely.polygons(np.stack([left, right], axis=1))
+        geometry[pair] = shapely.multipolygons(polygons)
+    return geometry
 
-    square = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
-    geometry = np.full(len(i), None, dtype=object)
-    plain = ~courtyard & ~angled & ~split
-    geometry[plain] = shapely.polygons(ring(square, plain))
-    cut_u, cut_v = 0.35 + 0.35 * draw(8), 0.35 + 0.35 * draw(9)
-    geometry[angled] = shapely.polygons(
-        ring(((0.0, 0.0), (1.0, 0.0), (1.0, cut_v), (cut_u, cut_v), (cut_u, 1.0), (0.0, 1.0)), angled)
-    )
-    rim_u, rim_v = 9.0 / np.maximum(wide, 1), 7.5 / np.maximum(tall, 1)
-    hole = ring(((rim_u, rim_v), (rim_u, 1 - rim_v), (1 - rim_u, 1 - rim_v), (1 - rim_u, rim_v)), courtyard)
-    geometry[courtyard] = shapely.polygons(ring(square, courtyard), holes=np.asarray(hole)[:, None])
-    for side in (0, 1):
-        half = ((0.0, 0.0), (0.42, 0.0), (0.42, 1.0), (0.0, 1.0)) if side == 0 else (
-            (0.58, 0.15), (1.0, 0.15), (1.0, 1.0), (0.58, 1.0))  # fmt: skip
-        polygons = shapely.polygons(ring(half, split))
-        first = polygons if side == 0 else first
-    if split.any():
-        pairs = np.stack([first, polygons], axis=1)
-        geometry[split] = [shapely.MultiPolygon(list(pair)) for pair in pairs]
 
-    stands = _stands(one, cos, sin, low_u, high_u, front_v, sign * tall, frame, number, buildable)
-    tone, kind = draw(11), draw(12)
-    roof = np.searchsorted(np.cumsum(style.roofs), kind * sum(style.roofs), side="right").clip(0, 4).astype(np.uint8)
-    # the middle of the sum of three uniform numbers stands in for a normal one
-    spread = (draw(13) + draw(14) + draw(15) - 1.5) * 2
+def _in_neighbourhood(
+    plan: Plan, frame: Frame, number: int, one: Neighbourhood, buildable: NDArray[np.uint8]
+) -> Buildings:
+    """Make the buildings of one neighbourhood and their garages."""
+    style = STYLES[one.style]
+    lots = _lots(plan, frame, number, one, buildable)
+    count, tone = len(lots.low_u), lots.draw(11)
+    roof = np.searchsorted(np.cumsum(style.roofs), lots.draw(12) * sum(style.roofs), side="right").clip(0, 4)
+    # three uniform numbers add up to a nearly normal one of unit variance, after the scaling
+    spread = (lots.draw(13) + lots.draw(14) + lots.draw(15) - 1.5) * 2
     height = style.height[0] * np.exp(style.height[1] * spread)
-    uid = (hash_uniform(key, i, j, row, slot, 16) * 2**53).astype(np.uint64)
+    uid = (lots.draw(16) * 2**53).astype(np.uint64)
     houses = Buildings(
-        geometry, uid, height.astype(np.float32), roof, (0.72 + 0.56 * tone).astype(np.float32),
-        np.full(len(i), number), np.zeros(len(i), bool),
-    ).take(stands)  # fmt: skip
-
+        _shapes(lots), uid, height.astype(np.float32), roof.astype(np.uint8),
+        (0.72 + 0.56 * tone).astype(np.float32), np.full(count, number), np.zeros(count, bool),
+    )  # fmt: skip
     # garages stand behind their house, in a corner of the lot
-    u0 = low_u + np.where(draw(17) < 0.5, 0.0, np.maximum(wide - 6.2, 0))
-    v0 = front_v + sign * (tall + 2.5)
-    corners = np.stack([np.stack(_to_map(one, cos, sin, u0 + du, v0 + sign * dv), axis=-1)
-                        for du, dv in ((0, 0), (6.2, 0), (6.2, 6.2), (0, 6.2), (0, 0))], axis=1)  # fmt: skip
-    keep = garage & stands & _stands(one, cos, sin, u0, u0 + 6.2, v0, sign * 6.2, frame, number, buildable)
-    sheds = Buildings(
-        np.asarray(shapely.polygons(corners), dtype=object), (uid + np.uint64(1)),
-        np.full(len(i), 3.2, np.float32), np.where(tone < 0.6, 0, 4).astype(np.uint8),
-        (0.75 + 0.5 * tone).astype(np.float32), np.full(len(i), number), np.ones(len(i), bool),
+    corner = lots.low_u + np.where(lots.draw(17) < 0.5, 0.0, np.maximum(lots.wide - _GARAGE_M, 0))
+    size = np.full(count, _GARAGE_M)
+    sheds = _Lots(one, lots.key, lots.name, corner, size, lots.front_v + lots.sign * (lots.deep + 2.5), lots.sign,
+                  size, lots.behind)  # fmt: skip
+    keep = (lots.draw(7) < style.garage) & (lots.behind > _GARAGE_M + 3) & _stands(sheds, frame, number, buildable)
+    garages = Buildings(
+        np.asarray(shapely.polygons(sheds.corners(_SQUARE)), dtype=object), uid + np.uint64(1),
+        np.full(count, 3.2, np.float32), np.where(tone < 0.6, 0, 4).astype(np.uint8),
+        (0.75 + 0.5 * tone).astype(np.float32), np.full(count, number), np.ones(count, bool),
     ).take(keep)  # fmt: skip
-    both = {name: np.concatenate([getattr(houses, name), getattr(sheds, name)]) for name in houses.__dataclass_fields__}
-    return Buildings(**both)
+    names = houses.__dataclass_fields__
+    return Buildings(**{name: np.concatenate([getattr(houses, name), getattr(garages, name)]) for name in names})
 
 
-def _to_map(
-    one: Neighbourhood, cos: float, sin: float, u: NDArray[np.float64], v: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Turn coordinates along the street grid into eastings and northings."""
-    return one.x + u * cos - v * sin, one.y + u * sin + v * cos
-
-
-def _stands(
-    one: Neighbourhood,
-    cos: float,
-    sin: float,
-    low_u: NDArray[np.float64],
-    high_u: NDArray[np.float64],
-    v: NDArray[np.float64],
-    tall: NDArray[np.float64],
-    frame: Frame,
-    number: int,
-    buildable: NDArray[np.uint8],
-) -> NDArray[np.bool_]:
+def _stands(lots: _Lots, frame: Frame, number: int, buildable: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Tell which rectangles lie on the neighbourhood's own blocks: their middle and near their corners and sides."""
-    fits = np.ones(len(v), bool)
+    fits = np.ones(len(lots.low_u), bool)
     for share_u in (0.1, 0.5, 0.9):
         for share_v in (0.15, 0.5, 0.85):
-            x, y = _to_map(one, cos, sin, low_u + share_u * (high_u - low_u), v + share_v * tall)
+            x, y = lots.one.to_map(lots.low_u + share_u * lots.wide, lots.front_v + lots.sign * share_v * lots.deep)
             col = np.floor((x - frame.left) / 5).astype(np.int64)
             row = np.floor((frame.top - y) / 5).astype(np.int64)
             inside = (col >= 0) & (row >= 0) & (col < buildable.shape[1]) & (row < buildable.shape[0])

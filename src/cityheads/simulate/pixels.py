@@ -158,7 +158,9 @@ def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, s2_noise: fl
     cloud, shade = _clouds(plan, place, scene, rng)
     if cloud is not None and shade is not None:
         reflectance *= 1 - 0.62 * shade
-        reflectance += cloud * (CLOUD_REFLECTANCE[:, None, None] - reflectance)
+        # thinner and thicker parts differ in brightness
+        bright = CLOUD_REFLECTANCE[:, None, None] * (0.72 + 0.28 * box_mean(cloud, 3))
+        reflectance += cloud * (bright - reflectance)
     frame = place.frame
     arrays: dict[str, NDArray[np.generic]] = {}
     coarse = np.stack([_mean(band, 2) for band in reflectance])
@@ -282,8 +284,8 @@ def _clouds(
         at = cx + half * rng.uniform(-0.5, 0.5), cy + half * rng.uniform(-0.5, 0.5)
         away = ((x - at[0]) / half)[None, :] ** 2 + ((y - at[1]) / half)[:, None] ** 2
         shape = (0.45 * shape - 2.2 * away).astype(np.float32)
-    opaque = np.clip((shape - np.quantile(shape, 1 - scene.cloud_fraction)) / np.float32(0.35), -0.15, 1)
-    cloud = (np.clip((opaque + 0.15) / 1.15, 0, 1) ** np.float32(0.8) * np.float32(0.97)).astype(np.float32)
+    opaque = np.clip((shape - np.quantile(shape, 1 - scene.cloud_fraction)) / np.float32(0.6), -0.15, 1)
+    cloud = (np.clip((opaque + 0.15) / 1.15, 0, 1) ** np.float32(0.9) * np.float32(0.96)).astype(np.float32)
     azimuth, zenith = sun_position(scene.when.date(), place.lonlat[1])
     away_px = _CLOUD_BASE_M * plan.scale * math.tan(zenith) / 10
     shade = shift(cloud, round(-away_px * math.cos(azimuth)), round(away_px * math.sin(azimuth)))

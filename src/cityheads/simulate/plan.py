@@ -56,7 +56,8 @@ class Frame:
     def centres(self, gsd: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give the eastings of the columns and the northings of the rows, at pixel centres."""
         height, width = self.shape(gsd)
-        return self.left + (np.arange(width) + 0.5) * gsd, self.top - (np.arange(height) + 0.5) * gsd
+        x = self.left + (np.arange(width, dtype=np.float64) + 0.5) * gsd
+        return x, self.top - (np.arange(height, dtype=np.float64) + 0.5) * gsd
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:

@@ -17,20 +17,24 @@ from numpy.typing import NDArray
 
 from cityheads.simulate.buildings import Buildings
 from cityheads.simulate.fields import hash_uniform, name_key
-from cityheads.simulate.plan import Plan
+from cityheads.simulate.plan import Place, Plan
 
 __all__ = ["boundary_geojson", "footprints_geojson", "surveyed"]
 
 _FEET = 1 / 0.3048
+#: Buildings this near to a parent are in the table; those further out matter to no pixel.
+_NEAR_M = 60.0
 _CRS84 = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
 
 
-def surveyed(plan: Plan, epsg: int, buildings: Buildings, elevation_m: NDArray[np.float64]) -> tuple[Buildings, Any]:
-    """Keep the buildings inside the surveyed area, and their ground elevations."""
-    area = plan.boundaries[epsg]
+def surveyed(plan: Plan, place: Place, buildings: Buildings) -> NDArray[np.bool_]:
+    """Tell which buildings the city's table holds: those at the parent and within the surveyed area."""
+    west, south, east, north = place.window
+    near = shapely.box(west - _NEAR_M, south - _NEAR_M, east + _NEAR_M, north + _NEAR_M)
+    area = shapely.intersection(plan.boundaries[place.frame.epsg], shapely.buffer(near, 500))
     shapely.prepare(area)
-    inside = shapely.contains(area, buildings.geometry)
-    return buildings.take(inside), elevation_m[inside]
+    shapely.prepare(near)
+    return np.asarray(shapely.contains(area, buildings.geometry) & shapely.intersects(near, buildings.geometry))
 
 
 def footprints_geojson(plan: Plan, parts: Sequence[tuple[int, Buildings, NDArray[np.float64]]]) -> bytes:
@@ -82,7 +86,7 @@ def _features(plan: Plan, epsg: int, buildings: Buildings, elevation_m: NDArray[
         properties = {
             "bin": f"{1 + number % 5}{number:06d}",
             "doitt_id": str(100_000 + number),
-            "shape_area": f"{area[k] * _FEET**2:.6f}",
+            "shape_area": f"{area[k] * _FEET**2:.4f}",
             "base_bbl": lot,
             "objectid": str(number),
             "construction_year": year,
@@ -93,7 +97,7 @@ def _features(plan: Plan, epsg: int, buildings: Buildings, elevation_m: NDArray[
             "last_edited_date": f"20{9 + int(edit_draw * 9):02d}-08-22T{int(edit_draw * 997) % 24:02d}:00:00.000Z",
             "last_status_type": "Constructed" if status_draw < 0.99 else "Alteration",
             "mappluto_bbl": lot,
-            "shape_length": f"{length[k] * _FEET:.6f}",
+            "shape_length": f"{length[k] * _FEET:.4f}",
             "name": None,
         }
         polygons = shape.geoms if shape.geom_type == "MultiPolygon" else [shape]
@@ -145,7 +149,7 @@ def boundary_geojson(plan: Plan) -> bytes:
         to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
         outline = shapely.transform(
             shapely.orient_polygons(shapely.segmentize(area, 500)),
-            lambda xy, to=to_lonlat: np.round(np.column_stack(to.transform(xy[:, 0], xy[:, 1])), 7),  # type: ignore[misc]
+            lambda xy, to=to_lonlat: np.round(np.column_stack(to.transform(xy[:, 0], xy[:, 1])), 7),
         )
         polygons = outline.geoms if outline.geom_type == "MultiPolygon" else [outline]
         coordinates = [

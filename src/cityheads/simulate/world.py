@@ -183,12 +183,19 @@ def _altitude(
         return np.asarray(1.5 * (plane + 1 - 2 * water), np.float32)
 
     level = 0.42 * field("relief", 2400, 4) + _blend(plan, place, x, y, shore, 1.5)
-    river = np.abs(field("river", 3600, 3))
-    level = np.where(level > 0.05, np.minimum(level, (river - 0.045) * 9), level)
+    # a river runs where a field changes sign, and fades out into springs
+    river = _from_line(field("river", 3600, 3)) / (28 + 22 * np.clip(field("flow", 4000), -1.27, 1.5)) / plan.scale
+    level = np.where(level > 0.05, np.minimum(level, (river - 1) * 0.6), level)
     level = np.where((level > 0.1) & (field("pond", 620, 2) > 2.15), np.float32(-0.1), level).astype(np.float32)
     hills = 4 + 9 * np.maximum(0, 1 + field("hills", 1500, 3))
     height = (1 - np.exp(-5 * np.maximum(level, 0))) * hills + 0.3
     return level, np.where(level > 0, height, 0).astype(np.float32)
+
+
+def _from_line(field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the distance in metres, about, from the line on which a field on 5 m cells changes sign."""
+    down, right = np.gradient(field, np.float32(5))
+    return np.abs(field) / np.maximum(np.hypot(down, right), np.float32(1e-5))
 
 
 def _ground(
@@ -247,7 +254,7 @@ def _ground(
     )[shore & ~built]
     marsh = (level > 0.1) & (level < 0.32) & (moist > 0.75) & ~built
     kinds[marsh] = _CODE["wetland"]
-    highway = (np.abs(field("highway", 5200, 2)) < 0.014) & (level > -0.6)
+    highway = (_from_line(field("highway", 5200, 2)) < 17) & (level > -0.6)
     kinds[highway] = _CODE["street"]
     block &= ~highway
     kinds[(level <= 0) & ~highway] = _CODE["water"]
