@@ -20,7 +20,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from cityheads import metrics
@@ -100,12 +102,13 @@ class _Sheet:
         self.width, self.height = width, height + _HEADER
         self.figure = Figure(figsize=(self.width, self.height), dpi=_DPI)
         FigureCanvasAgg(self.figure)
-        self.text(0.06, 0.17 - _HEADER, title, weight="bold", size=10.5, va="center")
+        self.text(0.06, 0.17 - _HEADER, title, weight="bold", size=10.5, va="center_baseline")
         if simulated:
+            # beside the title, where it stays in sight on a screen that shows the left part of the figure only
             self.text(
-                width - 0.1, 0.17 - _HEADER, "SIMULATED DATA", ha="right", va="center", size=7.5, weight="bold",
-                color="#8a3b00", bbox={"boxstyle": "square,pad=0.45", "facecolor": "#fff3e0", "edgecolor": "#d98a3d",
-                                       "linewidth": 0.8},
+                0.06 + _text_width(title, 10.5, "bold") + 0.25, 0.17 - _HEADER, "SIMULATED DATA",
+                va="center_baseline", size=7.5, weight="bold", color="#8a3b00",
+                bbox={"boxstyle": "square,pad=0.45", "facecolor": "#fff3e0", "edgecolor": "#d98a3d", "linewidth": 0.8},
             )  # fmt: skip
 
     def text(self, x: float, y: float, text: str, **style: Any) -> Any:
@@ -158,11 +161,10 @@ def _legend_height(entries: Sequence[_Entry], x: float) -> float:
     return _flow(entries, x, _WIDTH - 0.1)[1] * 0.22
 
 
-def _text_width(text: str, size: float) -> float:
+def _text_width(text: str, size: float, weight: str = "normal") -> float:
     """Measure a line of text in inches."""
-    from matplotlib.textpath import TextPath
-
-    return float(TextPath((0, 0), text, size=size).get_extents().x1) / 72 if text.strip() else 0.0
+    font = FontProperties(family=_STYLE["font.family"], size=size, weight=weight)
+    return float(TextPath((0, 0), text, prop=font).get_extents().x1) / 72 if text.strip() else 0.0
 
 
 @contextmanager
@@ -190,7 +192,7 @@ def signed(value: float, digits: int = 1) -> str:
 
 def percent(value: float | None) -> str:
     """Write a share as percent; n/a where it is undefined."""
-    return "n/a" if value is None else f"{number(100 * value)} %"
+    return "n/a" if value is None else f"{number(100 * value)}\N{NO-BREAK SPACE}%"
 
 
 def metric_name(metric: str, classes: Sequence[str]) -> str:
@@ -621,7 +623,7 @@ class _Gallery:
         sheet.legend(0.62, below + 0.06, faults)
         seeds = f", seed {seed}" if len(self.results.seeds) > 1 else ""
         rare = (
-            f" Sub-chips with less than 1 % {classes[-1]['name']} are left out of the ranking."
+            f" Sub-chips with less than 1\N{NO-BREAK SPACE}% {classes[-1]['name']} are left out of the ranking."
             if metric == "iou"
             else ""
         )
@@ -772,6 +774,7 @@ class _Gallery:
         told = []
         for index, ((run, kind), matrix) in enumerate(zip(pairs, matrices, strict=True)):
             rows = matrix.sum(axis=1)
+            pixels = rows // len(self.results.seeds)
             share = np.divide(matrix, rows[:, None], out=np.full(matrix.shape, np.nan), where=rows[:, None] > 0)
             x = index * _WIDTH / 2 + left
             axes = sheet.axes(x, 0.34, cell * len(names), cell * len(names))
@@ -787,7 +790,7 @@ class _Gallery:
                     )  # fmt: skip
             axes.set_xticks(range(len(names)), names, rotation=35 if turned else 0, ha="right" if turned else "center")
             axes.set_yticks(
-                range(len(names)), [f"{name}\n{count:,} px" for name, count in zip(names, rows, strict=True)]
+                range(len(names)), [f"{name}\n{count:,} px" for name, count in zip(names, pixels, strict=True)]
             )
             axes.tick_params(length=0, labelcolor=INK, pad=11)
             axes.tick_params(axis="x", pad=4)
@@ -912,6 +915,8 @@ class _Gallery:
                 if interval is not None:
                     axes.plot(interval, [line, line], color=SHARED, linewidth=3, solid_capstyle="butt", zorder=3)
                     text += f"  [{signed(interval[0], 2)}, {signed(interval[1], 2)}]"
+                else:
+                    text += ", no interval"
                 axes.plot(
                     head["delta_pp"], line, "o", color=SHARED, markersize=9, markeredgecolor="white",
                     markeredgewidth=1.4, zorder=4,
@@ -936,7 +941,7 @@ class _Gallery:
             (f"loses {acceptable:g} pp or more", zones[0][2], None),
         ]
         sheet.legend(left, 0.06, key)
-        confidence = f"{100 * gate['confidence']:g} %"
+        confidence = f"{100 * gate['confidence']:g}\N{NO-BREAK SPACE}%"
         ticks = " Small ticks are single seeds." if len(gate["seeds"]) > 1 else ""
         self.save(
             sheet,

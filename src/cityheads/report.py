@@ -87,7 +87,7 @@ class _Page:
             "facts": self._facts(),
             "gate": self.results.gate,
             "meaning": _MEANING[self.results.gate["verdict"]],
-            "confidence": f"{100 * self.results.gate['confidence']:g} %",
+            "confidence": _share(self.results.gate["confidence"]),
             "verdict_rows": self._verdict_rows(),
             "figures": {name: [f for f in figures if f["section"] == name] for name in _SECTION_FIGURES},
             "more_figures": [figure for figure in figures if figure["section"] not in _SECTION_FIGURES],
@@ -230,7 +230,7 @@ class _Page:
             if rule["kind"] == "footprints":
                 summary = self.results.json("labels", label, "summary.json")
                 numbers = {
-                    key.replace("_", " "): value
+                    key.replace("_km2", " (km\N{SUPERSCRIPT TWO})").replace("_", " "): value
                     for key, value in summary.items()
                     if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("format", "epsg")
                 }
@@ -261,6 +261,7 @@ class _Page:
             "label": rule["label"],
             "metric": metric_name(rule["metric"], self._names(head)),
             "baseline": baseline,
+            "confidence": _share(self.results.metrics(baseline, self.results.seeds[0])["confidence"]),
             "classes": rows,
             "means": means,
             "pixels": shared[0]["pixels"],
@@ -385,6 +386,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
     if any(value is None for value in found):
         return None
     return float(np.mean([value for value in found if value is not None]))
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:g}\N{NO-BREAK SPACE}%"
 
 
 def _pair(shared: float | None, single: float | None) -> dict[str, Any]:

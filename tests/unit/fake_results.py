@@ -433,7 +433,7 @@ def _evaluate(
     pd.DataFrame(rows).to_parquet(out / "confusion.parquet", index=False)
     metrics = {
         "run": run, "seed": seed, "split": "test", "simulated": simulated,
-        "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test), "heads": found,
+        "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test), "confidence": 0.95, "heads": found,
     }  # fmt: skip
     write_json(out / "metrics.json", metrics)
 
