@@ -339,10 +339,11 @@ class CityMap:
         caveats = []
         if place.simulated or self.spec["simulated"]:
             caveats.append("The data are simulated; this says nothing about the real place.")
-        if place.parent.split != "test":
+        seen = {"train": "the model was trained on it", "val": "the model's best epoch was chosen on it"}
+        if place.parent.split in seen:
             caveats.append(
-                f"The place is in the {place.parent.split} split: the model has seen it, and is likely to do better "
-                "here than its test scores say."
+                f"The place is in the {place.parent.split} split: {seen[place.parent.split]}, and is likely to do "
+                "better here than its test scores say."
             )
         if share < _ENOUGH_VALID:
             caveats.append(f"Only {100 * share:.0f} % of the pixels within the radius could be used.")

@@ -37,6 +37,9 @@ FILES = (
 )
 _SUMS = "SHA256SUMS"
 
+#: Sizes under which TerraMind v1 is published, as TerraTorch 1.2.11 names them in ``terramind_register``.
+_TERRAMIND = ("tiny", "small", "base", "large")
+
 #: What the providers ask to be said, by collection; {years} are those of the scenes.
 _ATTRIBUTION = {
     "sentinel-2-l2a": "Contains modified Copernicus Sentinel-2 data {years}.",
@@ -224,7 +227,7 @@ def _card(settings: Mapping[str, Any], content: Mapping[str, Any]) -> str:
         )
     names = " and ".join(f"`{head}`" for head in spec["heads"])
     sections.append(
-        f"One encoder (`{spec['backbone']}`) with {len(spec['heads'])} head{'s' if len(spec['heads']) > 1 else ''} "
+        f"One encoder (`{spec['backbone']}`) with {_count(len(spec['heads']), 'head')} "
         f"({names}), fine-tuned together: one forward pass gives every map. {content['seed_reason']}"
     )
     if settings["project"]["notes"]:
@@ -254,7 +257,7 @@ def _front(settings: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str,
                 "task": {"type": "image-segmentation", "name": head},
                 "dataset": {
                     "type": "simulated" if spec["simulated"] else "satellite imagery",
-                    "name": f"{settings['project']['name']}, {len(metrics['parents'])} held-out parents",
+                    "name": f"{settings['project']['name']}, {_count(len(metrics['parents']), 'held-out parent')}",
                     "split": "test",
                 },
                 "metrics": [
@@ -270,6 +273,9 @@ def _front(settings: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str,
         "pipeline_tag": "image-segmentation",
         "tags": ["remote-sensing", "sentinel-2", "sentinel-1", "multi-task", "terratorch", spec["backbone"]],
     }
+    size = spec["backbone"].removesuffix("_tim").removeprefix("terramind_v1_")
+    if spec["model"]["pretrained"] and size in _TERRAMIND:
+        front["base_model"] = f"ibm-esa-geospatial/TerraMind-1.0-{size}"
     if spec["simulated"]:
         front["tags"].append("simulated-data")
     front["model-index"] = [{"name": settings["project"]["name"], "results": results}]
@@ -369,11 +375,11 @@ epoch {training["best_epoch"] + 1}. The whole recipe is in `recipe.yaml`."""
 def _scores_section(content: Mapping[str, Any]) -> str:
     gate, metrics = content["gate"], content["metrics"]
     confidence = f"{100 * gate['confidence']:g} %"
-    seeds = len(gate["seeds"])
+    parents, seeds = _count(len(gate["test_parents"]), "test parent"), _count(len(gate["seeds"]), "seed")
     lines = [
         "## Scores on held-out parents",
         "",
-        f"{len(gate['test_parents'])} test parents, {seeds} seed{'s' if seeds > 1 else ''}. Scores come from one "
+        f"{parents}, {seeds}. Scores come from one "
         f"confusion matrix over the split; intervals ({confidence}) from resampling parents.",
         "",
         f"| head | metric | this run | single-task | delta (pp) | {confidence} interval (pp) |",
@@ -409,7 +415,7 @@ def _limits_section(content: Mapping[str, Any]) -> str:
     for gap in content["splits"]["missing"]:
         limits.append(f"The {gap['split']} split has no pixel of {gap['class']} ({gap['label']}).")
     limits += [
-        f"{len(content['metrics']['parents'])} held-out parents of one region say little about other regions.",
+        f"{_count(len(content['metrics']['parents']), 'held-out parent')} of one region can say little about others.",
         "Labels are products with errors of their own; the scores measure agreement with them, not with the ground.",
         "The images are from one season; snow, leaf-off forest and floods were not seen unless the dates say so.",
         "Fractions from `fetch` are means of softmax scores, which no calibration backs.",
@@ -428,7 +434,8 @@ Scenes by id: the manifest of the dataset. Parents: `parents.tsv`; who was teste
 
 
 def _licence_section(settings: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    lines = ["## Licence and attribution", "", "Weights and recipe: Apache-2.0, as the encoder's published weights."]
+    start = ", as the encoder's published weights" if content["spec"]["model"]["pretrained"] else ""
+    lines = ["## Licence and attribution", "", f"Weights and recipe: Apache-2.0{start}."]
     if content["spec"]["simulated"]:
         return "\n".join([*lines, "", "The data were simulated; nobody else's data are in this model."])
     lines.append("")
@@ -443,6 +450,10 @@ def _licence_section(settings: Mapping[str, Any], content: Mapping[str, Any]) ->
             source = portable(label["source"]) or "footprints"
             lines.append(f"- {name}: {Path(source).name}; see its provider's terms.")
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _score(value: float | None) -> str:
