@@ -101,7 +101,9 @@ def prepare_footprints(
             f"labels.{label}.feature_codes to [] to keep all rows"
         )
     geometry, kept, counts = _clean(source, vectors, attributes, rules["feature_codes"], label)
-    geometry = project(geometry, vectors.crs, epsg)
+    provenance, crs = _provenance(source, vectors), vectors.crs
+    del vectors  # a city's geometries take a gigabyte: let the file's own go before they are copied into another CRS
+    geometry = project(geometry, crs, epsg)
     in_parents = _rows_per_parent(geometry, sheet, grid, epsg)
     if not any(in_parents.values()):
         raise CityHeadsError(f"{source}: none of its {len(geometry)} footprints lies in a parent of {parents}")
@@ -117,7 +119,7 @@ def prepare_footprints(
     facts = {
         "format": 1,
         "label": label,
-        "source": _provenance(source, vectors),
+        "source": provenance,
         "columns": columns,
         "epsg": epsg,
         **counts,

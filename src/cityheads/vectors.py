@@ -191,7 +191,8 @@ def only_polygons(geometry: np.ndarray) -> np.ndarray:
     """Keep the polygonal part of every geometry, in two dimensions; None where there is none."""
     import shapely
 
-    geometry = shapely.force_2d(geometry)
+    if shapely.has_z(geometry).any():
+        geometry = shapely.force_2d(geometry)
     kind = shapely.get_type_id(geometry)
     kept = np.full(geometry.shape, None, object)
     whole = np.isin(kind, (3, 6)) & ~shapely.is_empty(geometry)
