@@ -251,12 +251,39 @@ class _Gallery:
         self.baselines: dict[str, str] = settings["gate"]["baselines"]
         self.heads = self.results.runs[self.gate_run]
         self.entries: list[dict[str, str]] = []
+        self._require()
         for parent in self.parents:
             if parent.parent_id not in self.results.splits["parents"]:
                 raise CityHeadsError(
                     f"{self.results.root / 'dataset' / 'splits.json'}: has no parent {parent.parent_id} of {parents}; "
                     "run the workflow again"
                 )
+
+    def _require(self) -> None:
+        """Look for every artifact before the first figure is drawn.
+
+        Raises:
+            CityHeadsError: One is missing.
+        """
+        found = self.results
+        for name in ("chips.parquet", "classes.json"):
+            found.path("dataset", name)
+        for name in ("S2L2A", *(f"MASK_{self.settings['heads'][head]['label']}" for head in self.heads)):
+            found.path("dataset", "store", f"{name}.npy")
+        compared = {self.gate_run, *(self.baselines[head] for head in self.heads)}
+        for run, heads in found.runs.items():
+            for seed in found.seeds:
+                found.path("runs", run, seed, "history.csv")
+                found.path("runs", run, seed, "training.json")
+                if run in compared:
+                    found.path("evaluation", run, seed, "metrics.json")
+            if run in compared:
+                # the pictures show the first seed
+                where = ("evaluation", run, found.seeds[0])
+                found.path(*where, "confusion.parquet")
+                found.path(*where, "predictions", "index.json")
+                for head in heads:
+                    found.path(*where, "predictions", f"{head}.npy")
 
     def sheet(self, height: float, title: str, width: float = _WIDTH) -> _Sheet:
         """Start a figure."""

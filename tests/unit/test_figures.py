@@ -1,0 +1,286 @@
+"""The figures: complete, equal for equal results, honest about simulated data and about what is missing."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import struct
+from pathlib import Path
+
+import fake_results
+import matplotlib as mpl
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from cityheads import CityHeadsError
+from cityheads.artifacts import Results
+from cityheads.figures import _paint, _stretch, _true_colour, draw_figures, duration, number, rank_chips, score, signed
+from cityheads.io import read_json, write_bytes, write_json
+
+CAPTIONS = fake_results.ROOT / "workflow" / "report"
+
+
+def draw(fake: fake_results.Fake, out: Path) -> list[dict[str, str]]:
+    draw_figures(fake.settings("draw_figures"), parents=fake.parents, results=fake.results, out=out)
+    entries: list[dict[str, str]] = read_json(out / "figures.json")
+    return entries
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> fake_results.Fake:
+    return fake_results.make(tmp_path_factory.mktemp("simulated"))
+
+
+def copied(fake: fake_results.Fake, place: Path) -> fake_results.Fake:
+    """Link a results folder; files are replaced whole, so the original stays as it is."""
+    shutil.copytree(fake.results, place / "results", copy_function=lambda source, to: Path(to).hardlink_to(source))
+    return fake_results.Fake(place / "results", fake.parents, copy.deepcopy(fake.config))
+
+
+class Texts(dict[str, list[str]]):
+    """All texts of every figure, noted at the moment it is saved."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = Figure.savefig
+
+        def savefig(figure: Figure, path: Path, **more: object) -> None:
+            name = Path(path).name.removeprefix(".").removesuffix(".part.png")
+            self[name] = [item.get_text() for item in figure.findobj(mpl.text.Text)]
+            original(figure, path, **more)
+
+        monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw with few pixels, where a test looks at the words only."""
+    monkeypatch.setattr("cityheads.figures._DPI", 40)
+
+
+@pytest.fixture(scope="module")
+def drawing(
+    simulated: fake_results.Fake, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, list[str]]]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        texts = Texts(monkeypatch)
+        out = tmp_path_factory.mktemp("drawn")
+        draw(simulated, out)
+    return out, texts
+
+
+@pytest.fixture(scope="module")
+def drawn(drawing: tuple[Path, dict[str, list[str]]]) -> Path:
+    return drawing[0]
+
+
+def test_every_figure_is_listed_drawn_and_described(drawn: Path) -> None:
+    entries = read_json(drawn / "figures.json")
+    assert [entry["id"] for entry in entries] == [
+        "delta", "map", "panels_lulc", "panels_buildings", "curves_score", "curves_loss", "confusion_lulc",
+        "confusion_buildings", "balance", "dropped", "timings",
+    ]  # fmt: skip
+    assert {path.name for path in drawn.iterdir()} == {entry["file"] for entry in entries} | {"figures.json"}
+    for entry in entries:
+        content = (drawn / entry["file"]).read_bytes()
+        width, height = struct.unpack(">II", content[16:24])
+        assert width >= 1600, entry["id"]
+        assert height >= 300, entry["id"]
+        assert entry["caption"].endswith("."), entry["id"]
+        assert len(entry["alt"]) > 40, entry["id"]
+
+
+def test_every_figure_has_a_caption_for_snakemakes_report(drawn: Path) -> None:
+    for entry in read_json(drawn / "figures.json"):
+        family = entry["section"] if entry["id"].startswith(("panels_", "confusion_")) else entry["id"]
+        assert (CAPTIONS / f"{family}.rst").read_text().strip(), entry["id"]
+
+
+def test_equal_results_give_equal_bytes(
+    simulated: fake_results.Fake, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # whatever the user's matplotlibrc says
+    monkeypatch.setitem(mpl.rcParams, "font.size", 20)
+    monkeypatch.setitem(mpl.rcParams, "axes.grid", True)
+    draw(simulated, tmp_path)
+    assert mpl.rcParams["font.size"] == 20
+    for path in sorted(drawn.iterdir()):
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_no_time_and_no_machine_in_the_bytes(drawn: Path) -> None:
+    for path in drawn.glob("*.png"):
+        content = path.read_bytes()
+        for chunk in (b"tEXt", b"iTXt", b"tIME"):
+            assert chunk not in content, (path.name, chunk)
+
+
+def test_every_simulated_figure_says_so(drawing: tuple[Path, dict[str, list[str]]]) -> None:
+    out, texts = drawing
+    entries = read_json(out / "figures.json")
+    assert set(texts) == {entry["id"] for entry in entries}
+    for name, lines in texts.items():
+        assert "SIMULATED DATA" in lines, name
+    assert all(entry["alt"].startswith("Simulated data.") for entry in entries)
+
+
+def test_the_numbers_in_the_figures_are_those_of_the_results(simulated: fake_results.Fake, drawing) -> None:
+    texts = drawing[1]
+    statistics = read_json(simulated.results / "dataset" / "statistics.json")
+    assert f"too cloudy ({statistics['dropped']['too cloudy']})" in texts["dropped"]
+    assert any(f"{statistics['chips']['train']} sub-chips" in line for line in texts["map"])
+    matrix = np.array(
+        read_json(simulated.results / "evaluation" / "lulc" / "0" / "metrics.json")["heads"]["lulc"]["confusion"]
+    )
+    for recall in np.diag(matrix) / matrix.sum(axis=1):
+        assert f"{100 * recall:.1f}" in texts["confusion_lulc"]
+    for head in simulated.gate()["heads"].values():
+        assert any(line.startswith(signed(head["delta_pp"], 2)) for line in texts["delta"])
+
+
+@pytest.mark.usefixtures("coarse")
+def test_three_zones_more_heads_more_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = Texts(monkeypatch)
+    fake = fake_results.make(tmp_path, simulated=False, zones=True, extra=True, seeds=(0, 4))
+    entries = draw(fake, tmp_path / "figures")
+    assert {"panels_built", "confusion_built"} <= {entry["id"] for entry in entries}
+    for name, lines in texts.items():
+        assert not any("SIMULATED" in line for line in lines), name
+    for zone in ("EPSG:32718", "EPSG:32722", "EPSG:32736"):
+        assert zone in texts["map"]
+    # one test parent gives no interval, and the figure says so
+    assert sum("no interval" in line for line in texts["delta"]) == 3
+    # both seeds saw the same pixels: they count once
+    counted = read_json(fake.results / "evaluation" / "lulc" / "0" / "metrics.json")["heads"]["lulc"]["confusion"]
+    assert f"water\n{sum(counted[0]):,} px" in texts["confusion_lulc"]
+
+
+@pytest.mark.usefixtures("coarse")
+def test_what_is_undefined_or_not_recorded_is_said(
+    simulated: fake_results.Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No benchmarks; a class without test pixels, so a row of n/a and a head without a delta."""
+    fake = copied(simulated, tmp_path)
+    shutil.rmtree(fake.results / "benchmarks")
+    gate = fake.gate()
+    gate["heads"]["buildings"] |= {"multihead": None, "single_task": None, "delta_pp": None, "interval_pp": None}
+    gate["heads"]["buildings"]["per_seed"][0] |= {"multihead": None, "single_task": None, "delta_pp": None}
+    write_json(fake.results / "gate.json", gate)
+    for run in ("multihead", "buildings"):
+        where = fake.results / "evaluation" / run / "0" / "metrics.json"
+        metrics = read_json(where)
+        metrics["heads"]["buildings"]["confusion"][1] = [0, 0]
+        write_json(where, metrics)
+    texts = Texts(monkeypatch)
+    draw(fake, tmp_path / "figures")
+    assert any("No benchmark files" in line for line in texts["timings"])
+    assert "n/a (undefined here)" in texts["delta"]
+    assert texts["confusion_buildings"].count("n/a") == 4
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "gate.json",
+        "dataset/chips.parquet",
+        "dataset/classes.json",
+        "dataset/statistics.json",
+        "dataset/splits.json",
+        "dataset/store/S2L2A.npy",
+        "dataset/store/MASK_LULC.npy",
+        "runs/lulc/0/history.csv",
+        "runs/lulc/0/training.json",
+        "evaluation/lulc/0/metrics.json",
+        "evaluation/lulc/0/confusion.parquet",
+        "evaluation/multihead/0/predictions/lulc.npy",
+        "evaluation/multihead/0/predictions/index.json",
+    ],
+)
+def test_a_missing_artifact_is_named(simulated: fake_results.Fake, tmp_path: Path, missing: str) -> None:
+    fake = copied(simulated, tmp_path)
+    (fake.results / missing).unlink()
+    with pytest.raises(CityHeadsError, match=missing):
+        draw(fake, tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_damaged_table_is_named(simulated: fake_results.Fake, tmp_path: Path) -> None:
+    fake = copied(simulated, tmp_path)
+    write_bytes(fake.results / "dataset" / "chips.parquet", b"PAR1 not really")
+    with pytest.raises(CityHeadsError, match=r"chips\.parquet: cannot be read"):
+        draw(fake, tmp_path / "figures")
+
+
+# --- the parts -----------------------------------------------------------------------------------------------------
+
+
+def test_score_leaves_absent_classes_out() -> None:
+    matrix = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])
+    assert score(matrix, "miou") == pytest.approx((6 / 9 + 1 / 4) / 2)
+    assert score(matrix, "iou") is None
+    assert score(matrix[:2, :2], "iou") == pytest.approx(1 / 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=0, max_size=40), st.integers(1, 4))
+def test_ranking_is_ordered_and_without_repeats(hits: list[int], count: int) -> None:
+    matrices = {f"P_r0c{i}": np.array([[50, 50 - hit], [0, hit]]) for i, hit in enumerate(hits)}
+    picked = rank_chips(matrices, "miou", count)
+    chips = [chip for _, chip in picked]
+    assert len(set(chips)) == len(chips)
+    assert len(chips) == min(len(hits), 3 * count)
+    values = [score(matrices[chip], "miou") for chip in chips]
+    assert values == sorted(values, reverse=True)
+    kinds = [kind for kind, _ in picked]
+    assert kinds == sorted(kinds, key=["best", "median", "worst"].index)
+    if chips:
+        every = [score(matrix, "miou") for matrix in matrices.values()]
+        assert values[0] == max(every)
+        assert len(chips) < 3 or values[-1] == min(every)
+
+
+def test_ranking_by_one_class_needs_some_of_it() -> None:
+    many = {f"c{i}": np.array([[900, 0], [100 - i, i]]) for i in range(1, 6)}
+    few = {"lucky": np.array([[999, 0], [0, 1]]), "none": np.array([[1000, 0], [0, 0]])}
+    assert {chip for _, chip in rank_chips(many | few, "iou", 1)} == {"c5", "c3", "c1"}
+    assert [chip for _, chip in rank_chips(few, "iou", 1)] == ["lucky"]
+
+
+def test_ignored_pixels_are_hatched_and_classes_keep_their_colour() -> None:
+    layer = np.array([[0, 1], [255, 255]], np.uint8)
+    picture = _paint(layer, ["#ff0000", "#00ff00"])
+    half = picture.shape[0] // 2
+    assert np.all(picture[:half, :half] == (1, 0, 0))
+    assert np.all(picture[:half, half:] == (0, 1, 0))
+    assert len(np.unique(picture[half:].reshape(-1, 3), axis=0)) == 2
+
+
+def test_true_colour_takes_red_green_blue_and_shows_nodata_white() -> None:
+    array = np.ones((12, 2, 2), np.uint16) * 100
+    array[3, 0, 0] = 1000  # B04, red
+    array[1, 0, 1] = 1000  # B02, blue
+    array[:, 1, 1] = 0
+    picture = _true_colour(array, _stretch(array[None], [0]))
+    assert picture[0, 0].argmax() == 0
+    assert picture[0, 1].argmax() == 2
+    assert np.all(picture[1, 1] == 1)
+
+
+def test_numbers_for_people() -> None:
+    assert number(-0.04) == "0.0"
+    assert number(-1.25, 2) == "\N{MINUS SIGN}1.25"
+    assert number(12345.6, 0) == "12,346"
+    assert (signed(0.04), signed(0.06), signed(-2)) == ("0.0", "+0.1", "\N{MINUS SIGN}2.0")
+    assert (duration(8.44), duration(185), duration(7800)) == ("8.4 s", "3 min 05 s", "2 h 10 min")
+
+
+def test_timings_are_summed_per_rule(simulated: fake_results.Fake) -> None:
+    config = simulated.config
+    timings = {item.rule: item for item in Results(simulated.results, config["runs"], config["seeds"]).timings()}
+    assert list(timings)[:3] == ["simulate_archive", "select_scenes", "read_parent"]
+    assert timings["read_parent"].jobs == 22
+    assert timings["read_parent"].seconds == pytest.approx(sum(1.1 + 0.05 * i for i in range(22)))
+    assert timings["train"].longest == pytest.approx(70.1)
+    assert timings["compare"].peak_mb is None

@@ -1,0 +1,308 @@
+"""The report: one file without a network, verdict first, nothing hidden and nothing unescaped."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import itertools
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake_results
+import numpy as np
+import pytest
+
+from cityheads import CityHeadsError
+from cityheads.figures import draw_figures
+from cityheads.gate import VERDICTS
+from cityheads.io import read_json, sha256_file, write_json
+from cityheads.report import ABSENT, report
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page and fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert not self.stack, f"left open: {self.stack}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack, f"</{tag}> closes nothing"
+        assert self.stack.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.stack):
+            self.words.append((self.stack[-1] if self.stack else "", data))
+
+    def text(self) -> str:
+        return " ".join(" ".join(data for _, data in self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def inside(self, tag: str) -> list[str]:
+        return [data.strip() for parent, data in self.words if parent == tag and data.strip()]
+
+
+def write(fake: fake_results.Fake, out: Path | None = None) -> str:
+    out = out or fake.results / "report.html"
+    report(fake.settings("report"), results=fake.results, out=out)
+    return out.read_text()
+
+
+def complete(fake: fake_results.Fake) -> fake_results.Fake:
+    """Add the figures, with few pixels."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("cityheads.figures._DPI", 40)
+        draw_figures(
+            fake.settings("draw_figures"), parents=fake.parents, results=fake.results, out=fake.results / "figures"
+        )
+    return fake
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> fake_results.Fake:
+    return complete(fake_results.make(tmp_path_factory.mktemp("fake")))
+
+
+@pytest.fixture(scope="module")
+def html(fake: fake_results.Fake) -> str:
+    return write(fake)
+
+
+@pytest.fixture
+def own(fake: fake_results.Fake, tmp_path: Path) -> fake_results.Fake:
+    """A copy that a test may change."""
+    # links: files are replaced whole, so the original stays as it is
+    shutil.copytree(fake.results, tmp_path / "results", copy_function=lambda source, to: Path(to).hardlink_to(source))
+    return fake_results.Fake(tmp_path / "results", fake.parents, copy.deepcopy(fake.config))
+
+
+def test_it_is_well_formed_and_accessible(html: str) -> None:
+    page = Page(html)
+    assert html.startswith("<!DOCTYPE html>")
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("h1")) == 1
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(cell.get("scope") for cell in page.all("th"))
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for link in page.all("a"):
+        assert link["href"].removeprefix("#") in identifiers
+
+
+def test_nothing_is_fetched(html: str) -> None:
+    page = Page(html)
+    for tag, attributes in page.tags:
+        for key in ("src", "href", "srcset", "data", "poster", "action"):
+            if key in attributes:
+                assert attributes[key].startswith(("data:image/png;base64,", "#")), (tag, attributes[key][:80])
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+    style = "".join(re.findall(r"<style>(.*?)</style>", html, re.DOTALL))
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "default-src 'none'" in html
+
+
+def test_all_figures_are_embedded_with_alt_text(fake: fake_results.Fake, html: str) -> None:
+    images = Page(html).all("img")
+    entries = read_json(fake.results / "figures" / "figures.json")
+    assert len(images) == len(entries)
+    by_alt = {image["alt"]: image for image in images}
+    for entry in entries:
+        data = base64.b64decode(by_alt[entry["alt"]]["src"].partition(",")[2])
+        assert data == (fake.results / "figures" / entry["file"]).read_bytes()
+
+
+def test_the_verdict_comes_first(fake: fake_results.Fake, html: str) -> None:
+    gate = fake.gate()
+    page = Page(html)
+    text = page.text()
+    assert gate["reason"] in text
+    assert gate["advice"] in text
+    assert gate["verdict"].capitalize() in page.inside("span")
+    sections = [attributes["id"] for attributes in page.all("section")]
+    assert sections[0] == "verdict"
+    for head in gate["heads"].values():
+        assert f"{abs(head['delta_pp']):.2f}" in text
+        assert f"{100 * head['multihead']:.2f}" in text
+
+
+@pytest.mark.parametrize("verdict", [*VERDICTS, "inconclusive"])
+def test_each_verdict_renders(own: fake_results.Fake, verdict: str) -> None:
+    gate = own.gate() | {"verdict": verdict, "reason": f"Since {verdict} & <so>.", "advice": "", "point_verdict": None}
+    write_json(own.results / "gate.json", gate)
+    html = write(own)
+    page = Page(html)
+    assert f"Since {verdict} & <so>." in page.text()
+    assert verdict.capitalize() in page.inside("span")
+    assert f'<body class="v-{verdict}">' in html
+    assert "What would settle it" not in page.text()
+
+
+def test_simulated_data_are_called_so(own: fake_results.Fake, html: str) -> None:
+    assert "Simulated data." in Page(html).inside("strong")
+    for path in (own.results / "gate.json", own.results / "dataset" / "statistics.json"):
+        write_json(path, read_json(path) | {"simulated": False})
+    own.config["archive"]["provider"] = "stac"
+    write_json(own.results / "gate.json", own.gate() | {"caveats": []})
+    entries = read_json(own.results / "figures" / "figures.json")
+    for entry in entries:
+        entry["alt"] = entry["alt"].removeprefix("Simulated data. ")
+    write_json(own.results / "figures" / "figures.json", entries)
+    own.config["project"]["name"] = "real"
+    assert "simulated data" not in Page(write(own)).text().lower()
+
+
+def test_html_in_the_config_is_escaped(own: fake_results.Fake) -> None:
+    bad = '<script>alert(1)</script> & "quotes" \''
+    own.config["project"] |= {"title": f"T {bad}", "notes": f"N {bad}"}
+    own.config["archive"]["catalog"] = f"https://x/{bad}"
+    html = write(own)
+    assert "<script>alert" not in html
+    page = Page(html)
+    assert f"T {bad}" in page.text()
+    assert f"N {bad}" in page.text()
+    assert len(page.all("script")) == 1
+
+
+def test_same_results_same_bytes(fake: fake_results.Fake, html: str, tmp_path: Path) -> None:
+    assert write(fake, tmp_path / "again.html") == html
+
+
+def test_the_account_of_sub_chips(fake: fake_results.Fake, html: str) -> None:
+    text = Page(html).text()
+    dropped = read_json(fake.results / "dataset" / "statistics.json")["dropped"]
+    lost = sum(dropped.values())
+    assert f"352 = {352 - lost} kept + {lost} dropped." in text
+    for reason, count in dropped.items():
+        assert f"{reason} {count} " in text
+
+
+def test_a_wrong_account_is_an_error(own: fake_results.Fake) -> None:
+    path = own.results / "dataset" / "statistics.json"
+    statistics = read_json(path)
+    statistics["dropped"]["too cloudy"] += 1
+    write_json(path, statistics)
+    with pytest.raises(CityHeadsError, match=r"statistics\.json"):
+        write(own)
+
+
+def test_per_class_tables_hold_the_scores(fake: fake_results.Fake, html: str) -> None:
+    cells = Page(html).inside("td")
+    for run in ("multihead", "buildings"):
+        matrix = read_json(fake.results / "evaluation" / run / "0" / "metrics.json")["heads"]["buildings"]["confusion"]
+        (tn, fp), (fn, tp) = np.array(matrix)
+        for share in (tp / (tp + fp + fn), tp / (tp + fp), tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)):
+            assert f"{100 * share:.1f}" in cells
+        assert f"{tn + fp:,}" in cells
+
+
+def test_undefined_scores_are_said_not_zeroed(own: fake_results.Fake) -> None:
+    for run in ("multihead", "buildings"):
+        path = own.results / "evaluation" / run / "0" / "metrics.json"
+        metrics = read_json(path)
+        part = metrics["heads"]["buildings"]
+        part["confusion"] = [[sum(part["confusion"][0]), 0], [0, 0]]
+        for key in ("iou", "f1", "precision", "recall"):
+            part[key][1] = None
+        part["metric"]["value"] = part["interval"] = None
+        for parent in part["per_parent"].values():
+            parent["value"] = None
+        write_json(path, metrics)
+    gate = own.gate()
+    gate["heads"]["buildings"] |= {"multihead": None, "single_task": None, "delta_pp": None, "interval_pp": None}
+    write_json(own.results / "gate.json", gate | {"verdict": "inconclusive", "point_verdict": None})
+    page = Page(write(own))
+    # the verdict's row, the class's row, two models' intervals, and a row for each test parent
+    assert page.text().count(ABSENT) == 2 + 2 + len(gate["test_parents"])
+
+
+def test_missing_classes_are_warned_of(own: fake_results.Fake, html: str) -> None:
+    assert "Classes that a split lacks" not in html
+    path = own.results / "dataset" / "splits.json"
+    gap = {"split": "val", "label": "LULC", "class": "other"}
+    write_json(path, read_json(path) | {"missing": [gap]})
+    assert "val has no pixel of other (LULC)" in Page(write(own)).text()
+
+
+def test_provenance(fake: fake_results.Fake, html: str) -> None:
+    text = Page(html).text()
+    for name in ("P01", "P22"):
+        scenes = read_json(fake.results / "scenes" / f"{name}.json")["layers"]
+        for layer in ("S2L2A", "S1RTC"):
+            for item in scenes[layer]["items"]:
+                assert item["id"] in text
+    assert "0123456789abcdef0123456789abcdef01234567" in text
+    assert "terratorch 2.14.1" not in text
+    assert "terratorch 1.2.11" in text
+    assert sha256_file(fake.results / "dataset" / "chips.parquet") in text
+    assert "chips_per_side: 4" in text
+    assert "training 0; splits 7; bootstrap 0; simulated city 20" in text
+
+
+def test_absolute_paths_are_shortened(own: fake_results.Fake) -> None:
+    own.config["archive"]["catalog"] = "/home/someone/data/city/catalog.json"
+    path = own.results / "scenes" / "P01.json"
+    write_json(path, read_json(path) | {"catalog": "/home/someone/data/city/catalog.json"})
+    html = write(own)
+    assert "someone" not in html
+    assert html.count("city/catalog.json") == 2
+
+
+def test_any_number_of_heads_runs_and_seeds(tmp_path: Path) -> None:
+    fake = complete(fake_results.make(tmp_path, simulated=False, zones=True, extra=True, seeds=(0, 1, 2)))
+    page = Page(write(fake))
+    text = page.text()
+    assert "Inconclusive" in text
+    for run in fake.config["runs"]:
+        assert run in page.inside("th")
+    assert "Runs that the gate does not look at" in text
+    assert "mean of 3 seeds" in text
+
+
+def test_without_benchmarks_it_says_so(own: fake_results.Fake) -> None:
+    shutil.rmtree(own.results / "benchmarks")
+    assert "No benchmark files were found" in Page(write(own)).text()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "gate.json",
+        "figures/figures.json",
+        "figures/map.png",
+        "dataset/chips.parquet",
+        "dataset/splits.json",
+        "dataset/classes.json",
+        "dataset/statistics.json",
+        "dataset/store/index.json",
+        "evaluation/buildings/0/metrics.json",
+        "runs/multihead/0/training.json",
+        "runs/multihead/0/environment.json",
+        "runs/multihead/0/model.json",
+        "scenes/P07.json",
+        "parents/P07/reading.json",
+        "labels/BUILDINGS/summary.json",
+    ],
+)
+def test_a_missing_artifact_is_named(own: fake_results.Fake, missing: str) -> None:
+    (own.results / missing).unlink()
+    with pytest.raises(CityHeadsError, match=missing):
+        write(own)
