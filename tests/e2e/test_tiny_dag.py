@@ -119,7 +119,14 @@ def test_no_artifact_names_a_path_of_this_machine(done: Path) -> None:
 def kill_and_resume(place: Path, target: list[str], seconds: tuple[float, float], kills: int, seed: int) -> int:
     """Run the workflow, killing it at random moments; give how many of the kills hit a running workflow."""
     chance = random.Random(seed)
-    command = [Path(sys.executable).parent / "snakemake", *target, "--snakefile", ROOT / "Snakefile", "--directory", place]
+    command = [
+        Path(sys.executable).parent / "snakemake",
+        *target,
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--directory",
+        place,
+    ]
     command += ["--workflow-profile", ROOT / "profiles/default", "--configfile", place / "tiny.yaml"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     hit = 0
