@@ -14,17 +14,15 @@ import numpy as np
 from cityheads import __version__, network
 from cityheads.errors import CityHeadsError
 from cityheads.grid import Grid, Parent, find_parent, parent_geobox, read_parents
-from cityheads.io import read_json, sha256_file, write_json, write_raster
+from cityheads.io import sha256_file, write_json, write_raster
 from cityheads.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
-from cityheads.warp import Target, plan, read_onto
+from cityheads.stac import S1_NODATA, read_scenes
+from cityheads.warp import Plan, Target, plan, read_onto
 
-__all__ = ["Layer", "mosaic", "read_layer", "read_parent", "read_scenes", "to_db"]
+__all__ = ["Layer", "Wanted", "mosaic", "read_layers", "read_parent", "to_db"]
 
 log = logging.getLogger(__name__)
 progress = logging.getLogger("cityheads.progress")
-
-#: Nodata of Sentinel-1 RTC on Planetary Computer, for rasters that do not declare it.
-_S1_NODATA = -32768.0
 
 #: More pixels than this share beyond physics is a unit error, fewer are glints and defects.
 _OUT_OF_RANGE = 0.01
@@ -36,6 +34,25 @@ _LEAST_MEDIAN_DN = 5
 #: Blue reflectance over land and water is above zero after atmospheric correction; when subtracting the offset sends
 #: more than this share of the blue band to the floor, the archive had already removed it.
 _FLOORED = 0.5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read of one layer of a scene choice.
+
+    Attributes:
+        layer: Key in the choice's ``layers``.
+        bands: Our band names (keys of the items' ``assets``).
+        resampling: For rasters that do not lie on the grid.
+        fill: Value where there is no data.
+        undeclared: Nodata of rasters that declare none; None for a product that has none.
+    """
+
+    layer: str
+    bands: Sequence[str]
+    resampling: str
+    fill: float
+    undeclared: float | None
 
 
 @dataclass(frozen=True)
@@ -55,35 +72,11 @@ class Layer:
 class _Read:
     """One raster to read."""
 
-    layer: str
-    item: str
+    name: str
     band: str
     href: str
-    collection: str
-
-    @property
-    def where(self) -> str:
-        """Names collection, item and band in messages."""
-        return f"collection {self.collection}: item {self.item}: band {self.band}"
-
-
-def read_scenes(path: Path, parent: Parent) -> dict[str, Any]:
-    """Read a frozen scene choice and check that it was made for this parent.
-
-    Raises:
-        CityHeadsError: The file is missing, has another format, or is of another place.
-    """
-    scenes = read_json(path)
-    if not isinstance(scenes, dict) or scenes.get("format") != 1:
-        raise CityHeadsError(f"{path}: not a scene choice of format 1; delete it and run again")
-    of = scenes["parent"]
-    same = of["parent_id"] == parent.parent_id and of["epsg"] == parent.epsg
-    if not (same and abs(of["left"] - parent.left) < 1e-6 and abs(of["top"] - parent.top) < 1e-6):
-        raise CityHeadsError(
-            f"{path}: chosen for {of['parent_id']} at {of['left']}, {of['top']} (EPSG:{of['epsg']}), which is not "
-            f"where {parent.parent_id} lies now; delete it and run again"
-        )
-    return scenes
+    where: str
+    wanted: Wanted
 
 
 def mosaic(layers: Sequence[np.ndarray], missing: float) -> np.ndarray:
@@ -108,62 +101,90 @@ def to_db(power: np.ndarray) -> np.ndarray:
         return np.where(power > 0, 10 * np.log10(power), np.nan).astype(np.float32)
 
 
-def read_layer(
-    scenes: Mapping[str, Any],
-    layer: str,
-    parent: Parent,
-    grid: Grid,
-    *,
-    archive: Mapping[str, Any],
-    bands: Sequence[str],
-    resampling: str,
-    fill: float,
-    undeclared: float | None,
-) -> Layer:
-    """Read bands of all items of one layer of a scene choice onto the parent's grid.
+def read_layers(
+    scenes: Mapping[str, Any], wanted: Mapping[str, Wanted], parent: Parent, grid: Grid, archive: Mapping[str, Any]
+) -> dict[str, Layer]:
+    """Read bands of all items of some layers of a scene choice onto the parent's grid, several at once.
+
+    All rasters are opened first, so that the bytes to come are known before they are fetched.
 
     Args:
         scenes: Frozen scene choice.
-        layer: Key in its ``layers``.
+        wanted: What to read, by any name.
         parent: Where.
         grid: How large.
         archive: The config's ``archive`` section.
-        bands: Our band names (keys of the items' ``assets``).
-        resampling: For rasters that do not lie on the grid.
-        fill: Value where there is no data.
-        undeclared: Nodata of rasters that declare none; None for a product that has none.
+
+    Returns:
+        The layers, by the names of ``wanted``.
 
     Raises:
         CityHeadsError: A raster is missing or damaged; the message names item and band.
     """
-    if layer not in scenes["layers"]:
-        raise CityHeadsError(f"the scene choice of {parent.parent_id} has no layer {layer}; delete it and run again")
-    chosen = scenes["layers"][layer]
     tasks: list[_Read] = []
-    for band in bands:
-        for item in chosen["items"]:
-            if band not in item["assets"]:
-                raise CityHeadsError(f"collection {chosen['collection']}: item {item['id']}: no band {band}")
-            tasks.append(_Read(layer, item["id"], band, item["assets"][band], chosen["collection"]))
+    for name, want in wanted.items():
+        if want.layer not in scenes["layers"]:
+            raise CityHeadsError(
+                f"the scene choice of {parent.parent_id} has no layer {want.layer}; delete it and run again"
+            )
+        chosen = scenes["layers"][want.layer]
+        for band in want.bands:
+            for item in chosen["items"]:
+                where = f"collection {chosen['collection']}: item {item['id']}: band {band}"
+                if band not in item["assets"]:
+                    raise CityHeadsError(f"{where}: the scene choice has no such band; delete it and run again")
+                tasks.append(_Read(name, band, item["assets"][band], where, want))
     target = Target.of_parent(parent, grid)
     base = network.base_of(scenes["catalog"], archive["asset_base"])
+    opened: list[network.Raster | None] = [None] * len(tasks)
 
-    def read(task: _Read) -> tuple[np.ndarray, str]:
-        with network.open_raster(task.href, base, archive=archive, where=task.where) as source:
-            if np.dtype(source.dtypes[0]).kind not in "uif":
-                raise CityHeadsError(f"pixels of type {source.dtypes[0]} are not numbers")
-            planned = plan(source, target)
-            pixels = read_onto(source, target, resampling=resampling, fill=fill, undeclared=undeclared, planned=planned)
-            return pixels, resampling if planned.window is not None and planned.paste is None else "none"
+    def prepare(index: int) -> Plan:
+        task = tasks[index]
+        raster = opened[index] = network.open_once(task.href, base, archive=archive, where=task.where)
+        with network.named(task.where, task.href):
+            if np.dtype(raster.dtypes[0]).kind not in "uif":
+                raise CityHeadsError(f"pixels of type {raster.dtypes[0]} are not numbers")
+            return plan(raster, target)
 
-    with ThreadPoolExecutor(min(archive["workers"], len(tasks))) as pool:
-        results = list(pool.map(read, tasks))
-    pixels: dict[str, list[np.ndarray]] = {band: [] for band in bands}
-    ways: dict[str, set[str]] = {band: set() for band in bands}
-    for task, (array, way) in zip(tasks, results, strict=True):
-        pixels[task.band].append(array)
-        ways[task.band].add(way)
-    return Layer(pixels, {band: " and ".join(sorted(way)) for band, way in ways.items()})
+    def read(index: int, planned: Plan) -> np.ndarray:
+        task, raster = tasks[index], opened[index]
+        assert raster is not None
+        want = task.wanted
+        with network.named(task.where, task.href):
+            pixels = read_onto(
+                raster, target, resampling=want.resampling, fill=want.fill, undeclared=want.undeclared, planned=planned
+            )
+        raster.close()
+        return pixels
+
+    try:
+        with ThreadPoolExecutor(min(archive["workers"], len(tasks))) as pool:
+            plans = list(pool.map(prepare, range(len(tasks))))
+            _announce(parent, opened, plans)
+            arrays = list(pool.map(read, range(len(tasks)), plans))
+    finally:
+        for raster in opened:
+            if raster is not None:
+                raster.close()
+    layers: dict[str, Layer] = {}
+    for name, want in wanted.items():
+        layers[name] = Layer({band: [] for band in want.bands}, dict.fromkeys(want.bands, "none"))
+    for task, array, planned in zip(tasks, arrays, plans, strict=True):
+        layers[task.name].pixels[task.band].append(array)
+        if planned.window is not None and planned.paste is None:
+            layers[task.name].resampling[task.band] = task.wanted.resampling
+    return layers
+
+
+def _announce(parent: Parent, rasters: Sequence[network.Raster | None], plans: Sequence[Plan]) -> None:
+    """Say how much will be fetched, before it is."""
+    costs = [
+        raster.cost(planned.window, planned.read_shape)
+        for raster, planned in zip(rasters, plans, strict=True)
+        if raster is not None
+    ]
+    if sum(costs):
+        progress.info("%s: %.1f MB to fetch from %d rasters", parent.parent_id, sum(costs) / 1e6, len(costs))
 
 
 def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes: Path, out: Path) -> None:
@@ -189,11 +210,13 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
     layers: dict[str, Any] = {}
     stacks: dict[str, np.ndarray] = {}
 
-    stacks["S2L2A"], scl, layers["S2L2A"] = _read_s2(choice, square, grid, archive)
+    found = read_layers(choice, _wanted(imagery), square, grid, archive)
+    stacks["S2L2A"], scl, layers["S2L2A"] = _take_s2(choice, square, found, imagery["S2L2A"])
     if "S1RTC" in imagery:
-        stacks["S1RTC"], layers["S1RTC"] = _read_s1(choice, square, grid, archive, settings["quality"]["s1_median_db"])
+        limits = settings["quality"]["s1_median_db"]
+        stacks["S1RTC"], layers["S1RTC"] = _take_s1(choice, square, found, imagery["S1RTC"], limits)
     if "DEM" in imagery:
-        stacks["DEM"], layers["DEM"] = _read_dem(choice, square, grid, archive)
+        stacks["DEM"], layers["DEM"] = _take_dem(choice, square, found)
 
     tags = {"parent": parent, "simulated": str(bool(choice["simulated"])).lower()}
     for name, stack in stacks.items():
@@ -220,6 +243,19 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
     log.info("%s: %s", parent, fractions)
 
 
+def _wanted(imagery: Mapping[str, Any]) -> dict[str, Wanted]:
+    rule = imagery["S2L2A"]
+    wanted = {"S2L2A": Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule["resampling"], 0, 0)}
+    if rule["scl_asset"] is not None:
+        wanted["SCL"] = Wanted("S2L2A", ["SCL"], "nearest", SCL_NODATA, SCL_NODATA)
+    if "S1RTC" in imagery:
+        bands = MODALITIES["S1RTC"].bands
+        wanted["S1RTC"] = Wanted("S1RTC", bands, imagery["S1RTC"]["resampling"], np.nan, S1_NODATA)
+    if "DEM" in imagery:
+        wanted["DEM"] = Wanted("DEM", MODALITIES["DEM"].bands, imagery["DEM"]["resampling"], np.nan, None)
+    return wanted
+
+
 def _versions() -> dict[str, str]:
     import rasterio
 
@@ -235,23 +271,18 @@ def _ids(choice: Mapping[str, Any], layer: str) -> list[str]:
     return [item["id"] for item in choice["layers"][layer]["items"]]
 
 
-def _read_s2(
-    choice: Mapping[str, Any], parent: Parent, grid: Grid, archive: Mapping[str, Any]
+def _take_s2(
+    choice: Mapping[str, Any], parent: Parent, found: Mapping[str, Layer], rule: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
     modality = MODALITIES["S2L2A"]
-    rule = archive["imagery"]["S2L2A"]
     items = choice["layers"]["S2L2A"]["items"]
     offsets = [int(item["offset_dn"]) for item in items]
     where = f"{parent.parent_id}: S2L2A: item {', '.join(_ids(choice, 'S2L2A'))}"
-    found = read_layer(
-        choice, "S2L2A", parent, grid, archive=archive, bands=modality.bands, resampling=rule["resampling"],
-        fill=0, undeclared=0,
-    )  # fmt: skip
     bands = []
     floored = 0.0
     for band in modality.bands:
         layers = []
-        for pixels, offset, item in zip(found.pixels[band], offsets, items, strict=True):
+        for pixels, offset, item in zip(found["S2L2A"].pixels[band], offsets, items, strict=True):
             if pixels.dtype.kind == "f":
                 raise CityHeadsError(
                     f"collection {choice['layers']['S2L2A']['collection']}: item {item['id']}: band {band}: values are "
@@ -289,16 +320,12 @@ def _read_s2(
     scl = None
     clear: float | None = None
     if rule["scl_asset"] is not None:
-        codes = read_layer(
-            choice, "S2L2A", parent, grid, archive=archive, bands=["SCL"], resampling="nearest",
-            fill=SCL_NODATA, undeclared=SCL_NODATA,
-        ).pixels["SCL"]  # fmt: skip
-        scl = mosaic(codes, SCL_NODATA).astype(np.uint8)
+        scl = mosaic(found["SCL"].pixels["SCL"], SCL_NODATA).astype(np.uint8)
         clear = float(np.isin(scl[valid], sorted(SCL_CLEAR)).mean())
     return stack, scl, {
         "items": _ids(choice, "S2L2A"),
         "offset_dn": dict(zip(_ids(choice, "S2L2A"), offsets, strict=True)),
-        "resampling": found.resampling,
+        "resampling": found["S2L2A"].resampling,
         "unit_conversion": "digital numbers minus offset_dn, not below 1; 0 stays nodata",
         "valid_fraction": round(float(valid.mean()), 6),
         "clear_fraction": None if clear is None else round(clear, 6),
@@ -307,19 +334,18 @@ def _read_s2(
     }  # fmt: skip
 
 
-def _read_s1(
-    choice: Mapping[str, Any], parent: Parent, grid: Grid, archive: Mapping[str, Any], limits: Sequence[float]
+def _take_s1(
+    choice: Mapping[str, Any],
+    parent: Parent,
+    found: Mapping[str, Layer],
+    rule: Mapping[str, Any],
+    limits: Sequence[float],
 ) -> tuple[np.ndarray, dict[str, Any]]:
     modality = MODALITIES["S1RTC"]
-    rule = archive["imagery"]["S1RTC"]
-    found = read_layer(
-        choice, "S1RTC", parent, grid, archive=archive, bands=modality.bands, resampling=rule["resampling"],
-        fill=np.nan, undeclared=_S1_NODATA,
-    )  # fmt: skip
     linear = rule["units"] == "linear_power"
     bands = []
     for band in modality.bands:
-        layers = [to_db(pixels) if linear else pixels.astype(np.float32) for pixels in found.pixels[band]]
+        layers = [to_db(pixels) if linear else pixels.astype(np.float32) for pixels in found["S1RTC"].pixels[band]]
         bands.append(mosaic(layers, np.nan))
     stack = np.stack(bands)
     stack[~np.isfinite(stack)] = np.nan
@@ -342,7 +368,7 @@ def _read_s1(
             )
     return stack, {
         "items": _ids(choice, "S1RTC"),
-        "resampling": found.resampling,
+        "resampling": found["S1RTC"].resampling,
         "unit_conversion": "10 log10 of linear power; not above 0 is nodata"
         if linear
         else "none, the archive is in dB",
@@ -352,17 +378,12 @@ def _read_s1(
     }
 
 
-def _read_dem(
-    choice: Mapping[str, Any], parent: Parent, grid: Grid, archive: Mapping[str, Any]
+def _take_dem(
+    choice: Mapping[str, Any], parent: Parent, found: Mapping[str, Layer]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     modality = MODALITIES["DEM"]
-    rule = archive["imagery"]["DEM"]
-    found = read_layer(
-        choice, "DEM", parent, grid, archive=archive, bands=modality.bands, resampling=rule["resampling"],
-        fill=np.nan, undeclared=None,
-    )  # fmt: skip
     where = f"{parent.parent_id}: DEM: item {', '.join(_ids(choice, 'DEM'))}"
-    elevation = mosaic([pixels.astype(np.float32) for pixels in found.pixels["DEM"]], np.nan)
+    elevation = mosaic([pixels.astype(np.float32) for pixels in found["DEM"].pixels["DEM"]], np.nan)
     missing = float((~np.isfinite(elevation)).mean())
     if missing:
         raise CityHeadsError(
@@ -374,7 +395,7 @@ def _read_dem(
         raise CityHeadsError(f"{where}: unit error: elevations from {low:.0f} to {high:.0f} m are not of this world")
     return elevation[None], {
         "items": _ids(choice, "DEM"),
-        "resampling": found.resampling,
+        "resampling": found["DEM"].resampling,
         "unit_conversion": "none, metres",
         "valid_fraction": 1.0,
         "clear_fraction": None,

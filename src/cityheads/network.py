@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from cityheads.errors import CityHeadsError
 
+if TYPE_CHECKING:
+    from cityheads.remote import RangeFile
+    from cityheads.tiff import Layout
+
 __all__ = [
+    "Raster",
     "base_of",
+    "check_online",
     "is_remote",
     "load_json",
     "locate",
+    "named",
+    "open_once",
     "open_raster",
     "resolve_link",
     "scrub",
@@ -35,6 +44,11 @@ _SECRET = re.compile(r"^(sig|se|sp|sv|sr|st|ske|sks|skt|skv|skoid|sktid|x-amz-.*
                      r"api[-_]?key|key)$", re.IGNORECASE)  # fmt: skip
 
 _URL = re.compile(r"((?:https?|s3)://)(?:[^\s/@\"'<>]*@)?([^\s?#\"'<>]+)(?:[?#][^\s\"'<>]*)?", re.IGNORECASE)
+#: Queries also stand alone in messages of HTTP libraries ("/path?sig=...").
+_QUERY = re.compile(r"\?[^\s\"'<>]*=[^\s\"'<>]*")
+
+#: Readings of a remote raster whose bytes came but cannot be decoded, before it has failed.
+_DECODE_ATTEMPTS = 3
 
 _GDAL = {
     # no listing of the folder and no guesses at side files: ten failing requests less per remote raster
@@ -52,7 +66,7 @@ def is_remote(href: str) -> bool:
 
 def scrub(text: str) -> str:
     """Take user names and queries, where signatures live, out of every URL in a text."""
-    return _URL.sub(r"\1\2", text)
+    return _QUERY.sub("", _URL.sub(r"\1\2", text))
 
 
 def base_of(catalog: str, asset_base: str | None) -> str:
@@ -163,14 +177,17 @@ def locate(href: str, base: str, where: str) -> str:
     return _inside(base, base, href, where)
 
 
-def load_json(location: str) -> dict[str, Any]:
+def load_json(location: str, archive: Mapping[str, Any]) -> dict[str, Any]:
     """Read a JSON object from a path or URL.
 
     Raises:
         CityHeadsError: Not there, not readable, too large, or no JSON object.
     """
     if is_remote(location):
-        content = _fetch(location)
+        check_online(archive, f"the catalogue {scrub(location)}")
+        from cityheads.remote import client
+
+        loaded = client(archive).get_json(location, limit=_MAX_JSON_BYTES, headers={"Accept": "application/json, */*"})
     else:
         try:
             with Path(location).open("rb") as stream:
@@ -179,56 +196,151 @@ def load_json(location: str) -> dict[str, Any]:
             raise CityHeadsError(f"{location}: no such catalogue file; see the config key 'archive.catalog'") from None
         except OSError as error:
             raise CityHeadsError(f"{location}: cannot be read ({error.strerror})") from None
-    if len(content) > _MAX_JSON_BYTES:
-        raise CityHeadsError(f"{scrub(location)}: larger than {_MAX_JSON_BYTES >> 20} MiB; not a catalogue document")
-    try:
-        loaded = json.loads(content)
-    except ValueError as error:
-        raise CityHeadsError(f"{scrub(location)}: not valid JSON ({error})") from None
+        if len(content) > _MAX_JSON_BYTES:
+            raise CityHeadsError(f"{location}: larger than {_MAX_JSON_BYTES >> 20} MiB; not a catalogue document")
+        try:
+            loaded = json.loads(content)
+        except ValueError as error:
+            raise CityHeadsError(f"{location}: not valid JSON ({error})") from None
     if not isinstance(loaded, dict):
         raise CityHeadsError(f"{scrub(location)}: not a STAC document")
     return loaded
 
 
-def _fetch(url: str) -> bytes:
-    import urllib3
+def check_online(archive: Mapping[str, Any], what: str) -> None:
+    """Fail where the network is needed and the config forbids it.
 
-    try:
-        response = urllib3.request("GET", url, retries=3, timeout=30)
-    except urllib3.exceptions.HTTPError as error:
-        raise CityHeadsError(f"{scrub(url)}: cannot be fetched ({scrub(str(error))})") from None
-    if response.status != 200:
-        raise CityHeadsError(f"{scrub(url)}: the server answers {response.status}")
-    return response.data
+    Raises:
+        CityHeadsError: ``archive.offline`` is set; the message says what is missing.
+    """
+    if archive["offline"]:
+        raise CityHeadsError(f"offline (config key 'archive.offline'), but {what} is not on this machine")
 
 
-def sign(url: str, how: str) -> str:
-    """Sign a URL at the moment of reading (`archive.sign`)."""
-    if how == "none" or not is_remote(url):
-        return url
-    import planetary_computer
+class Raster:
+    """An open raster, local or remote; everything but `read`, `cost` and `close` is the rasterio dataset's own.
 
-    signed: str = planetary_computer.sign_url(url)
-    return signed
+    Reading a window of a remote raster fetches exactly the blocks that it touches, at once, and tries again when they
+    cannot be decoded.
+    """
+
+    def __init__(self, where: str, href: str, path: str, reopen: Callable[[], tuple[RangeFile, Layout]] | None) -> None:
+        self._where = where
+        self._href = href
+        self._path = path
+        self._reopen = reopen
+        self._file: RangeFile | None = None
+        self._layout: Layout | None = None
+        self._levels: dict[int, Any] = {}
+        self._start()
+
+    def _start(self) -> None:
+        if self._reopen is not None:
+            self._file, self._layout = self._reopen()
+            self._path = self._file.path
+        self._levels = {0: self._open(0)}
+
+    def _open(self, level: int) -> Any:
+        import rasterio
+
+        how: dict[str, Any] = {}
+        if self._file is not None:
+            # GDAL must not choose an overview by itself: its blocks might not be there
+            how["OVERVIEW_LEVEL"] = "NONE" if level == 0 else f"{level - 1}only"
+        # other drivers could make the file's content name further files
+        return rasterio.open(self._path, driver="GTiff", **how)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._levels[0], name)
+
+    def close(self) -> None:
+        """Close it; closing twice is fine."""
+        for dataset in self._levels.values():
+            dataset.close()
+        if self._file is not None:
+            self._file.close()
+
+    def read(self, band: int, *, window: Any = None, out_shape: tuple[int, int] | None = None, **how: Any) -> Any:
+        """Read a window of one band, as rasterio's ``read`` does.
+
+        Raises:
+            CityHeadsError: It cannot be had; the message names item and asset.
+        """
+        import rasterio
+        from rasterio.errors import RasterioError
+
+        attempts = 1 if self._reopen is None else _DECODE_ATTEMPTS
+        for attempt in range(attempts):
+            with rasterio.Env(**_GDAL):
+                try:
+                    if attempt:
+                        self.close()
+                        self._start()
+                    if self._file is None:
+                        return self._levels[0].read(band, window=window, out_shape=out_shape, **how)
+                    return self._read_remote(band, window, out_shape, how)
+                except CityHeadsError as error:
+                    raise CityHeadsError(f"{self._where}: {error}") from None
+                except (RasterioError, OSError, ValueError) as error:
+                    if attempt + 1 == attempts:
+                        raise _unreadable(self._where, self._href, error, self._path) from None
+        raise AssertionError("unreachable")
+
+    def _read_remote(self, band: int, window: Any, out_shape: tuple[int, int] | None, how: dict[str, Any]) -> Any:
+        from rasterio.windows import Window
+
+        assert self._file is not None
+        if window is None:
+            window = Window(0, 0, self.width, self.height)
+        level, spans = self._blocks(window, out_shape)
+        self._file.fetch(spans)
+        if level not in self._levels:
+            self._levels[level] = self._open(level)
+        dataset = self._levels[level]
+        across, down = self.width / dataset.width, self.height / dataset.height
+        inner = Window(window.col_off / across, window.row_off / down, window.width / across, window.height / down)
+        if out_shape is None and level == 0:
+            return dataset.read(band, window=inner, **how)
+        return dataset.read(band, window=inner, out_shape=out_shape, **how)
+
+    def cost(self, window: Any, out_shape: tuple[int, int] | None = None) -> int:
+        """Give the bytes that reading a window will fetch; 0 for a local file."""
+        if self._file is None or window is None:
+            return 0
+        return sum(stop - start for start, stop in self._blocks(window, out_shape)[1])
+
+    def _blocks(self, window: Any, out_shape: tuple[int, int] | None) -> tuple[int, list[tuple[int, int]]]:
+        """Give the overview to read and the byte spans of its blocks that a window touches."""
+        assert self._layout is not None
+        assert self._file is not None
+        shrink = 1.0
+        if out_shape is not None:
+            shrink = min(window.width / out_shape[1], window.height / out_shape[0])
+        index = self._layout.level_for(shrink)
+        level = self._layout.levels[index]
+        across, down = self.width / level.width, self.height / level.height
+        spans = level.spans(
+            window.col_off / across,
+            window.row_off / down,
+            (window.col_off + window.width) / across,
+            (window.row_off + window.height) / down,
+            self._file.size,
+        )
+        return index, spans
 
 
-def _check_whole(source: Any, size: int) -> None:
-    """Refuse a file that ends before its last block: what a broken-off copy leaves, even where the header is fine."""
-    rows, columns = source.block_shapes[0]
-    last = 0
-    for row in range(-(-source.height // rows)):
-        for column in range(-(-source.width // columns)):
-            offset = source.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1)
-            if offset is not None:  # a block that was never written has none, and reads as nodata
-                length = source.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1)
-                last = max(last, int(offset) + int(length or 0))
-    if last > size:
-        raise OSError(f"it has {size} bytes and its blocks reach to {last}")
+def _unreadable(where: str, href: str, error: Exception, path: str) -> CityHeadsError:
+    """Say which file is damaged; what GDAL says about it stands behind the exception that rasterio raises."""
+    cause = scrub(str(error.__cause__ or error)).replace(path, posixpath.basename(urlsplit(href).path))
+    return CityHeadsError(
+        f"{where}: {scrub(href)} cannot be read ({cause}); the file is truncated or damaged, fetch it again"
+    )
 
 
-@contextmanager
-def open_raster(href: str, base: str, *, archive: Mapping[str, Any], where: str) -> Iterator[Any]:
-    """Open a raster of a frozen scene choice; what goes wrong while it is open is told with item and asset.
+def open_once(href: str, base: str, *, archive: Mapping[str, Any], where: str) -> Raster:
+    """Open a raster of a frozen scene choice; the caller closes it, and may do so in another thread.
 
     Args:
         href: As the scene choice has it.
@@ -237,30 +349,91 @@ def open_raster(href: str, base: str, *, archive: Mapping[str, Any], where: str)
         where: Names item and asset, for messages.
 
     Raises:
-        CityHeadsError: The raster cannot be opened or read.
+        CityHeadsError: The raster cannot be opened.
     """
     import rasterio
     from rasterio.errors import RasterioError
 
     location = locate(href, base, where)
-    size = None
-    if is_remote(location):
-        location = sign(location, archive["sign"])
-    elif not Path(location).exists():
-        raise CityHeadsError(f"{where}: {href}: no such file")
-    else:
-        size = Path(location).stat().st_size
     with rasterio.Env(**_GDAL):
         try:
-            # other drivers could make the file's content name further files
-            with rasterio.open(location, driver="GTiff") as source:
-                if size is not None:
-                    _check_whole(source, size)
-                yield source
-        except (RasterioError, OSError) as error:
-            cause = scrub(str(error.__cause__ or error)).replace(location, Path(href).name)
-            raise CityHeadsError(
-                f"{where}: {scrub(href)} cannot be read ({cause}); the file is truncated or damaged, fetch it again"
-            ) from None
+            if is_remote(location):
+                return _open_remote(location, archive, where)
+            if not Path(location).exists():
+                raise CityHeadsError(f"{where}: {href}: no such file")
+            _check_whole(location)
+            return Raster(where, href, location, None)
+        except (RasterioError, OSError, ValueError) as error:
+            raise _unreadable(where, href, error, location) from None
+
+
+@contextmanager
+def named(where: str, href: str) -> Iterator[None]:
+    """Add item and asset to what code says that knows the pixels but not whose they are."""
+    try:
+        yield
+    except CityHeadsError as error:
+        if str(error).startswith(where):
+            raise
+        raise CityHeadsError(f"{where}: {scrub(href)}: {error}") from None
+
+
+@contextmanager
+def open_raster(href: str, base: str, *, archive: Mapping[str, Any], where: str) -> Iterator[Raster]:
+    """Open a raster of a frozen scene choice; what goes wrong while it is open is told with item and asset.
+
+    Args and errors as `open_once`.
+    """
+    raster = open_once(href, base, archive=archive, where=where)
+    try:
+        with named(where, href):
+            yield raster
+    finally:
+        raster.close()
+
+
+def _check_whole(location: str) -> None:
+    """Refuse a file that ends before its last block: what a broken-off copy leaves, even where the header is fine."""
+    from cityheads.tiff import parse
+
+    size = Path(location).stat().st_size
+    with Path(location).open("rb") as stream:
+
+        def read(start: int, stop: int) -> bytes:
+            stream.seek(start)
+            return stream.read(stop - start)
+
+        end = parse(read).end
+    if end > size:
+        raise ValueError(f"it has {size} bytes and its blocks reach to {end}")
+
+
+def _open_remote(location: str, archive: Mapping[str, Any], where: str) -> Raster:
+    from rasterio.errors import RasterioError
+
+    from cityheads import remote
+    from cityheads.tiff import parse
+
+    check_online(archive, f"{where} ({scrub(location)})")
+    http = remote.client(archive)
+    url = remote.s3_to_https(location)
+    signer = functools.partial(remote.sign, http=http) if archive["sign"] == "planetary-computer" else None
+
+    def reopen() -> tuple[RangeFile, Layout]:
+        file = remote.RangeFile(http, url, signer)
+        try:
+            return file, parse(file.read)
+        except BaseException:
+            file.close()
+            raise
+
+    for attempt in range(_DECODE_ATTEMPTS):
+        try:
+            return Raster(where, location, location, reopen)
+        except (RasterioError, ValueError):
+            # the bytes came, and are no raster: garbled on the way, or so on the server
+            if attempt + 1 == _DECODE_ATTEMPTS:
+                raise
         except CityHeadsError as error:
-            raise CityHeadsError(f"{where}: {scrub(href)}: {error}") from None
+            raise CityHeadsError(f"{where}: {error}") from None
+    raise AssertionError("unreachable")

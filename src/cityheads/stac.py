@@ -6,6 +6,7 @@ would cost more than the choice itself. Only a STAC API brings in ``pystac_clien
 
 from __future__ import annotations
 
+import json
 import logging
 import posixpath
 import re
@@ -23,11 +24,11 @@ import shapely
 from cityheads import network
 from cityheads.errors import CityHeadsError
 from cityheads.grid import Grid, Parent, find_parent, parent_polygon, read_parents
-from cityheads.io import write_json
+from cityheads.io import read_json, write_json
 from cityheads.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
 from cityheads.warp import Target, read_onto
 
-__all__ = ["Item", "offset_dn", "open_catalog", "parse_interval", "select_scenes"]
+__all__ = ["Item", "offset_dn", "open_catalog", "parse_interval", "read_scenes", "select_scenes"]
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +167,11 @@ def _within(item: Item, interval: tuple[datetime | None, datetime | None]) -> bo
 class StaticCatalog:
     """A catalogue of linked JSON documents, on disk or on a web server."""
 
-    def __init__(self, location: str, document: dict[str, Any], workers: int) -> None:
+    def __init__(self, location: str, document: dict[str, Any], archive: Mapping[str, Any]) -> None:
         self.location = location
         self.root = posixpath.dirname(location) if network.is_remote(location) else str(Path(location).parent)
         self._document = document
-        self._workers = workers
+        self._archive = archive
 
     @property
     def simulated(self) -> bool:
@@ -234,20 +235,20 @@ class StaticCatalog:
 
     def _load(self, locations: Sequence[str]) -> list[dict[str, Any]]:
         if not any(map(network.is_remote, locations)):
-            return [network.load_json(location) for location in locations]
-        with ThreadPoolExecutor(self._workers) as pool:
-            return list(pool.map(network.load_json, locations))
+            return [network.load_json(location, self._archive) for location in locations]
+        with ThreadPoolExecutor(self._archive["workers"]) as pool:
+            return list(pool.map(lambda location: network.load_json(location, self._archive), locations))
 
 
 class ApiCatalog:
     """A STAC API."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, archive: Mapping[str, Any]) -> None:
         from pystac_client import Client
 
         self.location = location
         self.root = location
-        self._client = Client.open(location, timeout=30)
+        self._client = Client.open(location, stac_io=_patient_io(archive))
         self.simulated = self._client.extra_fields.get("cityheads:simulated") is True
 
     def search(
@@ -263,8 +264,7 @@ class ApiCatalog:
         Raises:
             CityHeadsError: No such collection, or a search that fails; a failure is never an empty result.
         """
-        from pystac_client.exceptions import APIError
-        from requests.exceptions import RequestException
+        from pystac.errors import STACError
 
         where = f"{network.scrub(self.location)}: collection '{collection}'"
         try:
@@ -276,10 +276,12 @@ class ApiCatalog:
                 limit=100,
             )
             features = list(search.items_as_dicts())
-        except (APIError, RequestException) as error:
-            if getattr(error, "status_code", None) == 404:
+        except CityHeadsError as error:
+            if getattr(error, "status", None) == 404:
                 raise CityHeadsError(f"{where}: there is no such collection") from None
-            raise CityHeadsError(f"{where}: the search fails ({network.scrub(str(error))})") from None
+            raise CityHeadsError(f"{where}: the search fails: {error}") from None
+        except (STACError, KeyError, TypeError, ValueError) as error:
+            raise CityHeadsError(f"{where}: the search's answer is no STAC ({network.scrub(str(error))})") from None
         items = {}
         for raw in features:
             own = [link.get("href") for link in raw.get("links") or () if link.get("rel") == "self"]
@@ -287,6 +289,48 @@ class ApiCatalog:
             if item.touches(polygon):
                 items[item.id] = item
         return [items[key] for key in sorted(items)]
+
+
+def _patient_io(archive: Mapping[str, Any]) -> Any:
+    """Make pystac-client speak through our HTTP client, page by page: what failed is asked for again, and only that."""
+    from urllib.parse import urlencode
+
+    from pystac_client.stac_api_io import StacApiIO
+
+    from cityheads.remote import client
+
+    http = client(archive)
+
+    class PatientIO(StacApiIO):
+        def request(
+            self,
+            href: str,
+            method: str | None = "GET",
+            headers: dict[str, str] | None = None,
+            parameters: dict[str, Any] | None = None,
+        ) -> str:
+            sent = {"Accept": "application/json, */*", **(headers or {})}
+            body = None
+            if method == "POST":
+                body = json.dumps(parameters or {}).encode()
+                sent["Content-Type"] = "application/json"
+            elif parameters:
+                href += ("&" if "?" in href else "?") + urlencode(_query(parameters))
+            answer = http.get(href, method=method or "GET", body=body, headers=sent, check=json.loads)
+            return answer.content.decode()
+
+    return PatientIO()
+
+
+def _query(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Write search parameters as STAC's GET form has them."""
+    written = {}
+    for key, value in parameters.items():
+        if isinstance(value, (list, tuple)):
+            written[key] = ",".join(map(str, value))
+        else:
+            written[key] = json.dumps(value) if isinstance(value, dict) else str(value)
+    return written
 
 
 def _interval_text(interval: tuple[datetime | None, datetime | None] | None) -> str | None:
@@ -309,12 +353,12 @@ def open_catalog(location: str, archive: Mapping[str, Any]) -> StaticCatalog | A
     Raises:
         CityHeadsError: It is not there, or is no catalogue.
     """
-    document = network.load_json(location)
+    document = network.load_json(location, archive)
     if document.get("type") not in ("Catalog", "Collection") and "stac_version" not in document:
         raise CityHeadsError(f"{network.scrub(location)}: not a STAC catalogue")
     if network.is_remote(location) and "conformsTo" in document:
-        return ApiCatalog(location)
-    return StaticCatalog(location, document, archive["workers"])
+        return ApiCatalog(location, archive)
+    return StaticCatalog(location, document, archive)
 
 
 def offset_dn(item: Item, rule: str) -> int:
@@ -425,6 +469,9 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     grid = Grid.from_settings(settings["grid"])
     square = find_parent(read_parents(parents, grid), parent, parents)
     archive = settings["archive"]
+    if archive["frozen_scenes"] is not None:
+        write_json(out, _frozen(Path(archive["frozen_scenes"]) / f"{parent}.json", settings, square, catalog))
+        return
     source = open_catalog(catalog, archive)
     factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
     choice = _Choice(
@@ -459,6 +506,45 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
         },
     )
     log.info("%s: %s", parent, "; ".join(f"{name}: {layer['why']}" for name, layer in layers.items()))
+
+
+def read_scenes(path: Path, parent: Parent) -> dict[str, Any]:
+    """Read a frozen scene choice and check that it was made for this parent.
+
+    Raises:
+        CityHeadsError: The file is missing, has another format, or is of another place.
+    """
+    scenes = read_json(path)
+    if not isinstance(scenes, dict) or scenes.get("format") != 1:
+        raise CityHeadsError(f"{path}: not a scene choice of format 1; delete it and run again")
+    of = scenes["parent"]
+    same = of["parent_id"] == parent.parent_id and of["epsg"] == parent.epsg
+    if not (same and abs(of["left"] - parent.left) < 1e-6 and abs(of["top"] - parent.top) < 1e-6):
+        raise CityHeadsError(
+            f"{path}: chosen for {of['parent_id']} at {of['left']}, {of['top']} (EPSG:{of['epsg']}), which is not "
+            f"where {parent.parent_id} lies now; delete it and run again"
+        )
+    return scenes
+
+
+def _frozen(path: Path, settings: Mapping[str, Any], parent: Parent, catalog: str) -> dict[str, Any]:
+    """Take a shipped scene choice instead of searching, when it has all that the config asks for."""
+    scenes = read_scenes(path, parent)
+    rules = settings["archive"]["imagery"]
+    needed = {name: list(MODALITIES[name].bands) for name in rules}
+    if rules["S2L2A"]["scl_asset"] is not None:
+        needed["S2L2A"].append("SCL")
+    needed |= {name: ["map"] for name, label in settings["labels"].items() if label["kind"] == "landcover"}
+    for layer, bands in needed.items():
+        items = scenes["layers"].get(layer, {}).get("items")
+        if not items:
+            raise CityHeadsError(f"{path}: the shipped choice has no layer {layer}, which the config asks for")
+        for item in items:
+            lacking = [band for band in bands if band not in item["assets"]]
+            if lacking:
+                raise CityHeadsError(f"{path}: layer {layer}: item {item['id']}: no band {lacking[0]}")
+    log.info("%s: the choice in %s is taken; nothing is searched", parent.parent_id, path)
+    return scenes | {"catalog": catalog}
 
 
 def _choose_s2(choice: _Choice, rule: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,392 @@
+"""Reading over HTTP from a server that misbehaves: what is tried again, what fails, and what is said."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from fault_server import Fault, FaultServer
+from made_archive import MadeArchive, complete, read_settings, select_settings, sheet
+
+from cityheads import remote
+from cityheads.errors import CityHeadsError
+from cityheads.imagery import read_parent
+from cityheads.remote import Client, NetworkError, Policy, RangeFile
+from cityheads.stac import select_scenes
+
+QUICK = {"attempts": 4, "backoff_s": 0.001, "timeout_s": 0.4, "connections": 4}
+
+
+@dataclass
+class Site:
+    """A made archive behind a server."""
+
+    archive: MadeArchive
+    server: FaultServer
+    folder: Path
+
+    @property
+    def catalog(self) -> str:
+        return f"{self.server.url}/catalog.json"
+
+    def select(self, **settings: Any) -> dict[str, Any]:
+        out = self.folder / "P1.json"
+        select_scenes(
+            select_settings(network=QUICK, **settings),
+            parents=sheet(self.folder),
+            parent="P1",
+            catalog=self.catalog,
+            out=out,
+        )
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
+
+    def read(self, name: str = "P1", **settings: Any) -> Path:
+        out = self.folder / "parents" / name
+        read_parent(
+            read_settings(network=QUICK, **settings), parents=sheet(self.folder), parent="P1",
+            scenes=self.folder / "P1.json", out=out,
+        )  # fmt: skip
+        return out
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    archive = complete(tmp_path / "archive")
+    archive.write()
+    with FaultServer(tmp_path / "archive") as server:
+        yield Site(archive, server, tmp_path)
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(Policy(**QUICK))
+
+
+def digest(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.suffix == ".tif"}
+
+
+def test_a_remote_archive_gives_the_bytes_of_the_local_one(site: Site) -> None:
+    scenes = site.select()
+    assert scenes["layers"]["S2L2A"]["items"][0]["assets"]["B02"] == f"{site.server.url}/assets/S2_A/B02.tif"
+    far = digest(site.read())
+    out = site.folder / "local.json"
+    select_scenes(
+        select_settings(), parents=sheet(site.folder), parent="P1", catalog=str(site.archive.catalog), out=out
+    )
+    near = site.folder / "near"
+    read_parent(read_settings(), parents=sheet(site.folder), parent="P1", scenes=out, out=near)
+    assert digest(near) == far
+
+
+def test_only_the_touched_blocks_are_fetched_each_once(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 60000, (1024, 1024)).astype(np.uint16)
+    path = tmp_path / "big.tif"
+    with rasterio.open(
+        path, "w", driver="COG", count=1, height=1024, width=1024, dtype="uint16", crs="EPSG:32618", nodata=0,
+        transform=rasterio.transform.from_origin(0, 0, 10, 10), blocksize=128, compress="deflate",
+    ) as made:  # fmt: skip
+        made.write(pixels, 1)
+    with rasterio.open(path) as made:
+        blocks = [
+            int(made.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1))
+            for row in (2, 3, 4)
+            for column in (3, 4, 5)
+        ]
+    from rasterio.windows import Window
+
+    from cityheads.network import open_raster
+
+    archive = read_settings(network=QUICK)["archive"]
+    with FaultServer(tmp_path) as server:
+        window = Window(400, 300, 300, 300)
+        with open_raster(f"{server.url}/big.tif", server.url, archive=archive, where="item X") as source:
+            header = server.bytes_sent
+            # each block comes with its leader and its trailer, four bytes each
+            assert source.cost(window) == sum(blocks) + 8 * len(blocks)
+            found = source.read(1, window=window)
+            assert np.array_equal(found, pixels[300:600, 400:700])
+            fetched = server.bytes_sent - header
+            asked = len(server.requests)
+            source.read(1, window=window)
+            assert len(server.requests) == asked  # the second time comes from memory
+    assert sum(blocks) <= fetched <= 1.01 * sum(blocks)
+    assert asked == 1 + 3  # the header, and one request per row of blocks
+
+
+@pytest.mark.parametrize("kind", ["429", "500", "503", "reset", "closed", "silence", "truncated", "short range"])
+def test_a_transient_fault_is_tried_again(tmp_path: Path, client: Client, kind: str) -> None:
+    content = bytes(range(256)) * 100
+    (tmp_path / "a.bin").write_bytes(content)
+    with FaultServer(tmp_path, faults=[Fault(kind, times=2)]) as server:
+        answer = client.get(f"{server.url}/a.bin", span=(1000, 9000))
+        assert answer.content == content[1000:9000]
+        assert answer.total == len(content)
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "asked"),
+    [
+        ("429", "the server answers 429, 4 times", 4),
+        ("503", "the server answers 503, 4 times", 4),
+        ("reset", "the connection was (reset|closed), 4 times", 4),
+        ("silence", "the server is silent, 4 times", 4),
+        ("truncated", "the answer is truncated.*, 4 times", 4),
+        ("short range", "the answer is truncated.*, 4 times", 4),
+        ("404", "the server answers 404", 1),
+        ("403", "the server answers 403", 1),
+    ],
+)
+def test_a_persistent_fault_fails_after_the_allowed_attempts(
+    tmp_path: Path, client: Client, kind: str, says: str, asked: int
+) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(5000))
+    with FaultServer(tmp_path, faults=[Fault(kind)]) as server:
+        with pytest.raises(NetworkError, match=says) as caught:
+            client.get(f"{server.url}/a.bin?sig=secretword", span=(0, 1000))
+        assert len(server.requests) == asked
+    assert "secretword" not in str(caught.value)
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_retry_after_is_honoured(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch, as_date: bool
+) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(100))
+    waits: list[float] = []
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    value = format_datetime(datetime.now(UTC) + timedelta(seconds=8), usegmt=True) if as_date else "7"
+    with FaultServer(tmp_path, faults=[Fault("429", times=1, retry_after=value)]) as server:
+        client.get(f"{server.url}/a.bin")
+    assert len(waits) == 1
+    assert 6 <= waits[0] <= 8
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(tmp_path: Path, client: Client) -> None:
+    with FaultServer(tmp_path, faults=[Fault("503", retry_after="3600")]) as server:
+        with pytest.raises(NetworkError, match="asks for 3600 s of patience"):
+            client.get(f"{server.url}/a.bin")
+        assert len(server.requests) == 1
+
+
+def test_waits_double_and_are_jittered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    with FaultServer(tmp_path, faults=[Fault("500")]) as server:
+        for _ in range(3):
+            with pytest.raises(NetworkError):
+                Client(Policy(attempts=5, backoff_s=1.0, timeout_s=5)).get(f"{server.url}/a.bin")
+    for number, wait in enumerate(waits):
+        longest = 2 ** (number % 4)
+        assert longest / 2 <= wait <= longest
+    assert len(set(waits)) == len(waits)
+
+
+def test_connections_to_a_host_are_capped(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(4_000_000))
+    http = Client(Policy(connections=3, timeout_s=5))
+    with FaultServer(tmp_path, latency_s=0.02) as server:
+        from concurrent.futures import ThreadPoolExecutor
+
+        def get(number: int) -> int:
+            return len(http.get(f"{server.url}/a.bin", span=(number * 1000, number * 1000 + 500)).content)
+
+        with ThreadPoolExecutor(12) as pool:
+            assert list(pool.map(get, range(24))) == [500] * 24
+        assert server.open_most <= 3
+
+
+def test_sizes_are_bounded(tmp_path: Path, client: Client) -> None:
+    (tmp_path / "a.json").write_bytes(b"[" + b" " * 100_000 + b"]")
+    with FaultServer(tmp_path) as server, pytest.raises(NetworkError, match="larger than 1000 bytes"):
+        client.get(f"{server.url}/a.json", limit=1000)
+
+
+def test_redirects_are_followed_but_not_out_of_the_allowed_schemes(tmp_path: Path, client: Client) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    with FaultServer(tmp_path) as server:
+        places = {"/good": f"{server.url}/a.json", "/bad": "file:///etc/passwd", "/loop": f"{server.url}/loop"}
+
+        class Redirecting(type(server)):  # type: ignore[misc]
+            pass
+
+        from fault_server import _Handler
+
+        original = _Handler._answer
+
+        def answer(self: Any, state: FaultServer, sent: bytes) -> None:
+            if self.path in places:
+                return self._send(302, b"", {"Location": places[self.path]})
+            return original(self, state, sent)
+
+        _Handler._answer = answer  # type: ignore[method-assign]
+        try:
+            assert client.get_json(f"{server.url}/good") == {"a": 1}
+            with pytest.raises(NetworkError, match="scheme that is not allowed"):
+                client.get(f"{server.url}/bad")
+            with pytest.raises(NetworkError, match="more than 5 redirects"):
+                client.get(f"{server.url}/loop")
+        finally:
+            _Handler._answer = original  # type: ignore[method-assign]
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, client: Client) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(100_000))
+    with FaultServer(tmp_path) as server:
+        file = RangeFile(client, f"{server.url}/a.bin", None)
+        path.write_bytes(bytes(100_001))
+        with pytest.raises(NetworkError, match="changed while it was read"):
+            file.fetch([(50_000, 60_000)])
+
+
+def test_any_sequence_of_reads_gives_the_files_bytes(tmp_path: Path, client: Client) -> None:
+    rng = np.random.default_rng(4)
+    content = rng.integers(0, 256, 200_000).astype(np.uint8).tobytes()
+    (tmp_path / "a.bin").write_bytes(content)
+    with FaultServer(tmp_path) as server:
+        file = RangeFile(client, f"{server.url}/a.bin", None)
+        for _ in range(80):
+            start, size = int(rng.integers(0, 200_100)), int(rng.integers(0, 9000))
+            if rng.random() < 0.3:
+                stop = min(start + size, len(content))
+                file.fetch([(start, stop)] if start < stop else [])
+            assert file.read(start, start + size) == content[start : start + size]
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signed_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Make the server ask for signatures as Azure does, and give out tokens as Planetary Computer does."""
+    monkeypatch.setattr(remote, "_AZURE", "127.0.0.1")
+    monkeypatch.setenv("PC_SDK_SAS_URL", f"{site.server.url}/token")
+    monkeypatch.setattr(remote, "_tokens", {})
+    site.server.signature = "secretword1"
+    return site
+
+
+def test_hrefs_are_signed_at_reading_and_the_signature_is_written_nowhere(
+    signed_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    signed_site.server.faults.append(Fault("503", match="B05", times=1))
+    signed_site.select(sign="planetary-computer")
+    out = signed_site.read(sign="planetary-computer")
+    assert signed_site.server.count("sig=secretword1") > 10
+    assert signed_site.server.tokens_given == 1
+    written = b"".join(path.read_bytes() for path in signed_site.folder.rglob("*.json")) + caplog.text.encode()
+    assert b"attempt 2 follows" in written
+    assert b"secretword" not in written
+    assert (out / "reading.json").exists()
+
+
+def test_an_expired_signature_is_signed_again(signed_site: Site) -> None:
+    signed_site.select(sign="planetary-computer")
+    signed_site.server.signature = "secretword2"
+    signed_site.read(sign="planetary-computer")
+    assert signed_site.server.count("sig=secretword2") > 10
+
+
+def test_a_signature_that_is_never_accepted_names_item_and_band(signed_site: Site) -> None:
+    signed_site.select(sign="planetary-computer")
+    signed_site.server.faults.append(Fault("403", match="B11"))
+    with pytest.raises(CityHeadsError, match=r"item S2_A: band B11: .*the server answers 403, 4 times") as caught:
+        signed_site.read(sign="planetary-computer")
+    assert "secretword" not in str(caught.value)
+
+
+def test_without_signing_a_refusal_fails_at_once(signed_site: Site) -> None:
+    with pytest.raises(CityHeadsError, match=r"item S2_A: band SCL: .*the server answers 403"):
+        signed_site.select()
+
+
+# --- offline, frozen choices, untrusted servers -----------------------------------------------------------------------
+
+
+def test_offline_fails_fast_and_names_what_is_missing(site: Site) -> None:
+    site.select()
+    asked = len(site.server.requests)
+    with pytest.raises(CityHeadsError, match=r"offline .*the catalogue http://127"):
+        site.select(offline=True)
+    with pytest.raises(CityHeadsError, match=r"offline .*item S2_A: band B01"):
+        site.read(offline=True)
+    assert len(site.server.requests) == asked
+
+
+def test_offline_a_local_archive_is_read(site: Site) -> None:
+    out = site.folder / "P1.json"
+    settings = {"offline": True}
+    select_scenes(
+        select_settings(**settings), parents=sheet(site.folder), parent="P1", catalog=str(site.archive.catalog), out=out
+    )
+    read_parent(read_settings(**settings), parents=sheet(site.folder), parent="P1", scenes=out, out=site.folder / "o")
+    assert site.server.requests == []
+
+
+def test_a_shipped_choice_is_taken_without_searching(site: Site) -> None:
+    chosen = site.select()
+    shipped = site.folder / "shipped"
+    shipped.mkdir()
+    (shipped / "P1.json").write_text(json.dumps(chosen))
+    site.server.requests.clear()
+    assert site.select(frozen_scenes=str(shipped)) == chosen
+    assert site.server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda scenes: scenes["layers"].pop("DEM"), r"shipped/P1\.json: the shipped choice has no layer DEM"),
+        (lambda scenes: scenes["layers"]["S1RTC"]["items"][0]["assets"].pop("VH"), r"item S1_A: no band VH"),
+        (lambda scenes: scenes["parent"].update(left=0), r"chosen for P1 at 0"),
+        (lambda scenes: scenes.update(format=9), r"not a scene choice of format 1"),
+    ],
+)
+def test_a_shipped_choice_that_does_not_fit_is_refused(
+    site: Site, spoil: Callable[[dict[str, Any]], Any], says: str
+) -> None:
+    chosen = site.select()
+    spoil(chosen)
+    shipped = site.folder / "shipped"
+    shipped.mkdir()
+    (shipped / "P1.json").write_text(json.dumps(chosen))
+    with pytest.raises(CityHeadsError, match=says):
+        site.select(frozen_scenes=str(shipped))
+    with pytest.raises(CityHeadsError, match=r"empty/P1\.json: no such file"):
+        site.select(frozen_scenes=str(site.folder / "empty"))
+
+
+def test_a_remote_catalogue_cannot_name_local_files(site: Site) -> None:
+    document = json.loads(site.archive.catalog.read_text())
+    document["links"].append({"rel": "child", "href": "file:///etc/passwd"})
+    site.archive.catalog.write_text(json.dumps(document))
+    with pytest.raises(CityHeadsError, match=r"link 'file:///etc/passwd' has a scheme that is not allowed"):
+        site.select()
+
+
+def test_the_bytes_to_come_are_announced(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cityheads.progress")
+    site.select()
+    site.read()
+    assert "P1: 0.1 MB to fetch from 16 rasters" in caplog.text
+
+
+def test_public_buckets_are_read_over_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    assert remote.s3_to_https("s3://sentinel-cogs/a/b.tif") == "https://sentinel-cogs.s3.amazonaws.com/a/b.tif"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000/")
+    assert remote.s3_to_https("s3://bucket/a/b.tif") == "http://127.0.0.1:9000/bucket/a/b.tif"
+    assert remote.s3_to_https("https://host/a.tif") == "https://host/a.tif"
