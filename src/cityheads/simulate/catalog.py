@@ -13,7 +13,7 @@ import shapely
 from cityheads.modalities import MODALITIES
 from cityheads.simulate.fields import hash_uniform, name_key
 from cityheads.simulate.pixels import Layer
-from cityheads.simulate.plan import Place, Radar, Scene
+from cityheads.simulate.plan import Place, Radar, Scene, sun_position
 from cityheads.simulate.spectra import WORLDCOVER_LEGEND
 
 __all__ = ["collection", "cover_item", "dem_item", "mgrs_tile", "radar_item", "root", "scene_item"]
@@ -118,6 +118,11 @@ def _iso(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.024000Z")
 
 
+def _sun_distance_factor(moment: datetime) -> float:
+    """Give the inverse square of the distance to the sun in astronomical units, to the first harmonic."""
+    return round(1 + 0.0334 * math.cos(2 * math.pi * (moment.timetuple().tm_yday - 3) / 365.25), 6)
+
+
 def scene_item(
     place: Place, scene: Scene, layers: Mapping[str, Layer], settings: Mapping[str, Any], part: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -133,7 +138,7 @@ def scene_item(
     Returns:
         The item, and the file name of each layer.
     """
-    frame, lon, lat = place.frame, *place.lonlat
+    frame, lat = place.frame, place.lonlat[1]
     first = next(iter(layers.values()))
     x, y = place.centre
     step = 100_000 if x // 100_000 < 8 else -100_000
@@ -158,13 +163,11 @@ def scene_item(
     def percent(*codes: int) -> float:
         return round(100 * float(np.isin(scl, codes).sum()) / valid, 6)
 
-    from cityheads.simulate.plan import sun_position
-
     azimuth, zenith = sun_position(scene.when.date(), lat)
     properties: dict[str, Any] = {
         "datetime": _iso(scene.when),
         "title": f"Simulated Sentinel-2 scene over {place.name}",
-        "description": "Simulated; no satellite took it. The cloud cover speaks of a whole tile, of which this is a cut.",
+        "description": "Simulated; no satellite took it. Cloud cover is that of a whole tile, of which this is a cut.",
         "platform": f"Sentinel-2{craft}",
         "proj:epsg": frame.epsg,
         "instruments": ["msi"],
@@ -194,7 +197,7 @@ def scene_item(
         "s2:not_vegetated_percentage": percent(5),
         "s2:degraded_msi_data_percentage": 0.0,
         "s2:high_proba_clouds_percentage": percent(9),
-        "s2:reflectance_conversion_factor": round(1 + 0.0334 * math.cos(2 * math.pi * (scene.when.timetuple().tm_yday - 3) / 365.25), 6),
+        "s2:reflectance_conversion_factor": _sun_distance_factor(scene.when),
         "s2:medium_proba_clouds_percentage": percent(8),
         "s2:saturated_defective_pixel_percentage": 0.0,
     }  # fmt: skip

@@ -23,6 +23,7 @@ from cityheads.simulate.spectra import (
     ROOF_BACKSCATTER_DB,
     ROOF_REFLECTANCE,
     VEGETATION,
+    WORLDCOVER_LEGEND,
 )
 from cityheads.simulate.world import World, shift
 
@@ -68,7 +69,7 @@ class Layer:
 
 
 def encode(layer: Layer) -> bytes:
-    """Write a raster as a cloud-optimised GeoTIFF in memory: tiled, deflate, overviews where it is larger than a tile."""
+    """Write a raster as a cloud-optimised GeoTIFF in memory: tiled, deflate, overviews where it exceeds a tile."""
     from rasterio.io import MemoryFile
 
     height, width = layer.array.shape
@@ -134,8 +135,12 @@ def _reached(line: tuple[float, float, float], box: shapely.Polygon) -> shapely.
     cx, cy = box.centroid.x, box.centroid.y
     gap = c - a * cx - b * cy
     px, py = cx + a * gap, cy + b * gap
-    corners = [(px - b * far, py + a * far), (px + b * far, py - a * far),
-               (px + b * far - a * far, py - a * far - b * far), (px - b * far - a * far, py + a * far - b * far)]  # fmt: skip
+    corners = [
+        (px - b * far, py + a * far),
+        (px + b * far, py - a * far),
+        (px + b * far - a * far, py - a * far - b * far),
+        (px - b * far - a * far, py + a * far - b * far),
+    ]
     return shapely.intersection(box, shapely.Polygon(corners))
 
 
@@ -457,8 +462,6 @@ def land_cover(plan: Plan, place: Place, world: World, year: int) -> Layer:
     Each pixel reads the cover a few metres off its centre, so that borders between classes fray as a classifier's do
     and the inside of areas stays clean; the 2020 map frays more than the 2021 one.
     """
-    from cityheads.simulate.spectra import WORLDCOVER_LEGEND
-
     transform, shape = _lattice(place, _COVER_DEG, _COVER_DEG, half_pixel=False)
     east, south = _positions(place, transform, shape)
     rng = rng_for(plan.seed, "cover", place.name, str(year))

@@ -208,20 +208,8 @@ def make_plan(settings: dict[str, Any], parents: list[Parent]) -> Plan:
         scenes = _scenes(settings["archive.imagery"]["S2L2A"], own, k, lonlat, target, period, marks)
         clear = next(scene for scene in scenes if scene.cloud_fraction < 0.3 and not scene.swath_cut)
         radars = _radars(clear.when, lonlat, own, k, marks) if "S1RTC" in settings["archive.imagery"] else ()
-        places.append(
-            Place(
-                parent,
-                k,
-                frame,
-                window,
-                lonlat,
-                kinds[k],
-                (direction, water) if marks["coast"] else None,
-                limits.get(k),
-                scenes,
-                radars,
-            )  # fmt: skip
-        )
+        coast = (direction, water) if marks["coast"] else None
+        places.append(Place(parent, k, frame, window, lonlat, kinds[k], coast, limits.get(k), scenes, radars))
     scale = float(np.clip(grid.side_m / 2560, 0.3, 1))
     return Plan(seed, tuple(places), scale, _boundaries(seed, places), target)
 
@@ -262,7 +250,8 @@ def target_day(s2: dict[str, Any]) -> tuple[date, tuple[date, date]]:
     elif end is None and start is not None:
         # a single day stands for itself, an open end for a season
         end = start + timedelta(days=150 if "/" in str(s2["datetime"]) else 0)
-    assert start is not None and end is not None
+    assert start is not None, "set above"
+    assert end is not None, "set above"
     target = _day(s2["target_date"] or "") or start + (end - start) / 2
     return min(max(target, start), end), (start, end)
 
@@ -400,16 +389,12 @@ def _boundaries(seed: int, places: list[Place]) -> dict[int, shapely.Geometry]:
         boxes = {place.index: shapely.box(*place.frame.bounds) for place in members}
         area = shapely.buffer(shapely.convex_hull(shapely.union_all(list(boxes.values()))), 400, join_style="mitre")
         whole = [shapely.buffer(boxes[place.index], 60) for place in members if place.limit is None]
-        bites = [_bite(seed, place) for place in members if place.limit is not None]
-        area = shapely.difference(area, shapely.union_all(bites)) if bites else area
-        area = shapely.union(area, shapely.union_all(whole)) if whole else area
-        if whole:
-            # what another place's ground adds must not reach into the outside of a limited one
-            inner = shapely.union_all(
-                [shapely.intersection(bite, shapely.box(*place.window))
-                 for bite, place in zip(bites, (p for p in members if p.limit is not None), strict=True)]
-            ) if bites else shapely.Polygon()  # fmt: skip
-            area = shapely.difference(area, inner)
+        limited = [place for place in members if place.limit is not None]
+        bites = [_bite(seed, place) for place in limited]
+        area = shapely.union(shapely.difference(area, shapely.union_all(bites)), shapely.union_all(whole))
+        # what another place's ground adds must not reach into the outside of a limited one
+        beyond = [shapely.intersection(bite, boxes[place.index]) for bite, place in zip(bites, limited, strict=True)]
+        area = shapely.difference(area, shapely.union_all(beyond))
         boundaries[epsg] = area
     return boundaries
 

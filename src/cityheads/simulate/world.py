@@ -33,6 +33,9 @@ _CHARACTER: dict[str, tuple[float, float, float]] = {
     "wild": (-0.45, 0.5, 1.0),
 }
 
+#: Level of rivers; lower ones are the sea, which no road crosses.
+_RIVER_BED = -0.15
+
 Field = Callable[..., NDArray[np.float32]]
 
 #: Look direction of the radar, clockwise from north: right-looking on headings of about -12 and 192 degrees.
@@ -185,7 +188,7 @@ def _altitude(
     level = 0.42 * field("relief", 2400, 4) + _blend(plan, place, x, y, shore, 1.5)
     # a river runs where a field changes sign, and fades out into springs
     river = _from_line(field("river", 3600, 3)) / (28 + 22 * np.clip(field("flow", 4000), -1.27, 1.5)) / plan.scale
-    level = np.where(level > 0.05, np.minimum(level, (river - 1) * 0.6), level)
+    level = np.where(level > 0.05, np.minimum(level, np.maximum((river - 1) * 0.6, _RIVER_BED)), level)
     level = np.where((level > 0.1) & (field("pond", 620, 2) > 2.15), np.float32(-0.1), level).astype(np.float32)
     hills = 4 + 9 * np.maximum(0, 1 + field("hills", 1500, 3))
     height = (1 - np.exp(-5 * np.maximum(level, 0))) * hills + 0.3
@@ -254,7 +257,7 @@ def _ground(
     )[shore & ~built]
     marsh = (level > 0.1) & (level < 0.32) & (moist > 0.75) & ~built
     kinds[marsh] = _CODE["wetland"]
-    highway = (_from_line(field("highway", 5200, 2)) < 17) & (level > -0.6)
+    highway = (_from_line(field("highway", 5200, 2)) < 17) & (level >= _RIVER_BED)
     kinds[highway] = _CODE["street"]
     block &= ~highway
     kinds[(level <= 0) & ~highway] = _CODE["water"]
