@@ -209,6 +209,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
             with self.server_state.lock:
                 self.server_state.bytes_sent += len(content)
+            self.wfile.write(content)
