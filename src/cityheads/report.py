@@ -224,17 +224,13 @@ class _Page:
         return {"total": len(chips), "kept": kept, "dropped": len(chips) - kept, "rows": rows}
 
     def _footprints(self) -> list[dict[str, Any]]:
-        """List the single numbers of each footprint label's summary."""
+        """Say for each footprint label what was kept, mended and dropped."""
         found = []
         for label, rule in self.settings["labels"].items():
             if rule["kind"] == "footprints":
                 summary = self.results.json("labels", label, "summary.json")
-                numbers = {
-                    key.replace("_km2", " (km\N{SUPERSCRIPT TWO})").replace("_", " "): value
-                    for key, value in summary.items()
-                    if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("format", "epsg")
-                }
-                found.append({"label": label, "numbers": numbers})
+                dropped = {key.replace("_", " "): count for key, count in summary["dropped"].items() if count}
+                found.append({"label": label, "rule": rule["rule"], **summary, "dropped": dropped})
         return found
 
     # --------------------------------------------------------------- scores

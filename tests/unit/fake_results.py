@@ -324,17 +324,13 @@ def _boundary(out: Path, parents: list[Parent], grid: Grid) -> None:
     out.mkdir(parents=True, exist_ok=True)
     frame = gpd.GeoDataFrame({"name": ["city"]}, geometry=[city], crs=epsg)
     frame.to_parquet(out / "boundary.parquet", index=False)
-    write_json(
-        out / "summary.json",
-        {
-            "format": 1,
-            "label": "BUILDINGS",
-            "rows": 120_004,
-            "kept": 119_990,
-            "area_km2": 41.25,
-            "boundary": {"parts": 1},
-        },
-    )
+    facts = {
+        "format": 1, "label": "BUILDINGS", "rows": 120_004, "kept": 119_990, "repaired": 12, "area_km2": 41.253,
+        "dropped": {"no_area": 0, "other_feature_code": 13, "duplicate": 1},
+        "source": {"file": "footprints.geojson", "sha256": "1" * 64},
+        "boundary": {"file": "boundary.geojson", "sha256": "2" * 64},
+    }  # fmt: skip
+    write_json(out / "summary.json", facts)
 
 
 def _train(

@@ -195,6 +195,12 @@ def test_the_account_of_sub_chips(fake: fake_results.Fake, html: str) -> None:
         assert f"{reason} {count} " in text
 
 
+def test_the_account_of_footprints(html: str) -> None:
+    text = Page(html).text()
+    assert "120,004 rows = 119,990 kept + 14 dropped. Dropped: 13 other feature code, 1 duplicate." in text
+    assert "12 outlines were repaired. Those kept cover 41.25 km²." in text
+
+
 def test_a_wrong_account_is_an_error(own: fake_results.Fake) -> None:
     path = own.results / "dataset" / "statistics.json"
     statistics = read_json(path)
