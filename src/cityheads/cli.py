@@ -148,6 +148,22 @@ VERBS: dict[str, Verb] = {
                 Argument("boundary", "prepared boundary (GeoParquet)"),
                 _CHIPS,
                 _out("the parent's mask (GeoTIFF)"),
+                Argument("scenes", "frozen scene choice of the parent (JSON), for standing_only", required=False),
+            ),
+        ),
+        Verb(
+            "rasterize_layer",
+            "map a folder of rasters or a vector layer to classes on one parent's grid",
+            "cityheads.layers:rasterize_layer",
+            ("grid", "labels"),
+            (
+                _PARENTS,
+                _PARENT,
+                _LABEL,
+                Argument("source", "folder of GeoTIFFs, or vector file"),
+                _CHIPS,
+                _out("the parent's mask (GeoTIFF)"),
+                Argument("boundary", "vector file of the surveyed area", required=False),
             ),
         ),
         Verb(
@@ -348,6 +364,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = VERBS[arguments.pop("verb")]
     config_path, log_path = arguments.pop("config", None), arguments.pop("log")
     _set_up_logging(log_path)
+    # torch's threads wait for each other spinning; on a machine that does anything else besides, that made a training
+    # ten times slower. A short spin costs nothing on an idle one. Read when torch is loaded, so it is set here.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _die_with_workflow()
     try:
         settings: list[dict[str, Any]] = []
