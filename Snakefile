@@ -21,6 +21,7 @@ include: "workflow/rules/labels.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/runs.smk"
 include: "workflow/rules/evidence.smk"
+include: "workflow/rules/product.smk"
 
 
 localrules:
@@ -33,6 +34,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        f"{RESULTS}/bundle",
 
 
 rule train_multihead:

@@ -30,6 +30,7 @@ STAGES = {
     "compare": 1,
     "draw_figures": 1,
     "report": 1,
+    "publish": 1,
 }
 
 

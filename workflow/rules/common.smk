@@ -32,6 +32,9 @@ HAS_SCL = config["archive"]["imagery"]["S2L2A"]["scl_asset"] is not None
 LABELS = config["labels"]
 LANDCOVER = [name for name, label in LABELS.items() if label["kind"] == "landcover"]
 FOOTPRINTS = [name for name, label in LABELS.items() if label["kind"] == "footprints"]
+LAYERS = [
+    name for name, label in LABELS.items() if label["kind"] in ("raster", "vector")
+]
 RUNS = list(config["runs"])
 SEEDS = config["seeds"]
 GATE_RUN = config["gate"]["run"]

@@ -39,6 +39,11 @@ if FOOTPRINTS:
             parents=SHEET,
             footprints=rules.prepare_footprints.output.footprints,
             boundary=rules.prepare_footprints.output.boundary,
+            scenes=lambda wildcards: (
+                f"{RESULTS}/scenes/{wildcards.parent}.json"
+                if LABELS[wildcards.label]["standing_only"]
+                else []
+            ),
         output:
             chips=pieces(["MASK_{label}"]),
             mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
@@ -58,12 +63,16 @@ if FOOTPRINTS:
             code=code("rasterize_buildings"),
             config=CONFIG,
             chips=folder_of("output.chips", up=2),
+            scenes=lambda wildcards, input: (
+                f"--scenes {input.scenes}" if input.scenes else ""
+            ),
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
         shell:
             "cityheads rasterize_buildings --config {params.config} --log {log}"
             " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
             " --footprints {input.footprints} --boundary {input.boundary} --chips {params.chips} --out {output.mask}"
+            " {params.scenes}"
 
 
 if LANDCOVER:
@@ -98,3 +107,40 @@ if LANDCOVER:
             "cityheads rasterize_landcover --config {params.config} --log {log}"
             " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
             " --scenes {input.scenes} --chips {params.chips} --out {output.mask}"
+
+
+if LAYERS:
+
+    rule rasterize_layer:
+        input:
+            parents=SHEET,
+            source=lambda wildcards: LABELS[wildcards.label]["source"],
+            boundary=lambda wildcards: LABELS[wildcards.label]["boundary"] or [],
+        output:
+            chips=pieces(["MASK_{label}"]),
+            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+        log:
+            f"{RESULTS}/logs/rasterize_layer/{{parent}}_{{label}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/rasterize_layer/{{parent}}_{{label}}.tsv"
+        wildcard_constraints:
+            label="|".join(LAYERS),
+        conda:
+            "../../envs/cityheads.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+        params:
+            settings=settings("rasterize_layer", of_label),
+            code=code("rasterize_layer"),
+            config=CONFIG,
+            chips=folder_of("output.chips", up=2),
+            boundary=lambda wildcards, input: (
+                f"--boundary '{input.boundary}'" if input.boundary else ""
+            ),
+        message:
+            "Rasterize {wildcards.label} of parent {wildcards.parent}"
+        shell:
+            "cityheads rasterize_layer --config {params.config} --log {log}"
+            " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
+            " --source {input.source:q} --chips {params.chips} --out {output.mask} {params.boundary}"
