@@ -19,11 +19,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cityheads.backbones import Backbone, build_backbone, default_indices
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json
 from cityheads.modalities import MODALITIES
 
-__all__ = ["MultiHeadModel", "Normalise", "build_model", "load_model", "mix", "seeded"]
+__all__ = [
+    "FullResolutionDecoder",
+    "Head",
+    "MultiHeadModel",
+    "Normalise",
+    "build_head",
+    "build_model",
+    "load_model",
+    "mix",
+    "seeded",
+]
 
 log = logging.getLogger(__name__)
 
@@ -35,73 +46,158 @@ class Normalise(nn.Module):
         mean: Mean per band, in stored units.
         std: Standard deviation per band, in stored units.
         nodata: Value that marks a missing pixel; NaN always does.
+        bands: Positions of the bands to take, where not all of them are wanted.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], nodata: float | None = None) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        nodata: float | None = None,
+        bands: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(f"need as many means as positive standard deviations, not {mean} and {std}")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
         self.nodata = None if nodata is None or math.isnan(nodata) else float(nodata)
+        self.bands = None if bands is None else list(bands)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Standardise (B, C, H, W) in stored units."""
+        """Standardise (B, C, H, W), or (B, C, T, H, W), in stored units."""
+        if self.bands is not None:
+            image = image[:, self.bands]
         image = image.float()
         missing = image.isnan() if self.nodata is None else image.isnan() | (image == self.nodata)
-        return ((image - self.mean) / self.std).masked_fill(missing, 0.0)
+        mean, std = (self.mean, self.std) if image.dim() == 4 else (self.mean[..., None], self.std[..., None])
+        return ((image - mean) / std).masked_fill(missing, 0.0)
 
 
-class _Head(nn.Module):
-    """Neck, decoder and classifier of one head, from feature maps to (B, n, h, w)."""
+class Head(nn.Module):
+    """Neck, decoder and classifier of one head, from feature maps to (B, n, h, w).
 
-    def __init__(self, neck: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+    Args:
+        neck: The head's own neck; None where it looks at the model's shared one.
+        decoder: Feature maps -> one map; with an attribute ``needs_image`` it gets the standardised input as well.
+        head: One map -> logits, or values.
+    """
+
+    def __init__(self, neck: nn.Module | None, decoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.neck = neck
         self.decoder = decoder
         self.head = head
 
-    def forward(self, features: list[Tensor], image_size: tuple[int, int]) -> Tensor:
-        output: Tensor = self.head(self.decoder(self.neck(features, image_size=image_size)))
+    @property
+    def needs_image(self) -> bool:
+        """Whether the decoder looks at the input too."""
+        return bool(getattr(self.decoder, "needs_image", False))
+
+    def forward(self, features: list[Tensor], image: Tensor | None = None) -> Tensor:
+        """Give (B, n, h, w) of the neck's maps and, where the decoder looks at it, the standardised input."""
+        output: Tensor = self.head(self.decoder(features, image) if self.needs_image else self.decoder(features))
         return output
 
 
-class MultiHeadModel(nn.Module):
-    """A shared encoder and one neck, decoder and classifier per head, all of them built here.
+class FullResolutionDecoder(nn.Module):
+    """TerraTorch's UNet decoder, and one or two more stages up that take the input image as their skip.
+
+    The UNet ends at a quarter of the input's resolution, and interpolation from there cannot give an edge back. Each
+    further stage doubles the resolution and joins a shallow convolution of the input.
 
     Args:
-        encoder: Backbone whose ``forward(dict)`` gives a list of (B, N, D) tokens or (B, D, h, w) maps, one per layer,
-            and whose ``out_channels`` lists the Ds.
+        embed_dim: Channels of the feature maps.
+        channels: Channels of the UNet's stages.
+        image_channels: Bands of all modalities together.
+        stages: 1 ends at half the input's resolution, 2 at the whole.
+        stem_channels: Channels of the convolutions of the input.
+    """
+
+    needs_image = True
+
+    def __init__(
+        self,
+        embed_dim: list[int],
+        channels: list[int],
+        image_channels: int,
+        stages: int = 2,
+        stem_channels: int = 16,
+    ) -> None:
+        from terratorch.models.decoders import UNetDecoder
+
+        super().__init__()
+        if stages not in (1, 2):
+            raise ValueError(f"stages must be 1 or 2, not {stages}")
+        self.unet = UNetDecoder(embed_dim, channels=channels)
+        self.out_channels = self.unet.out_channels
+        strides = (2, 1)[:stages]
+        self.stems = nn.ModuleList(_conv(image_channels, stem_channels, stride) for stride in strides)
+        self.ups = nn.ModuleList(_conv(self.out_channels + stem_channels, self.out_channels, 1) for _ in strides)
+
+    def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
+        """Give (B, out_channels, H, W), or half of it, of maps and the standardised input (B, C, H, W)."""
+        x: Tensor = self.unet(features)
+        for stem, up in zip(self.stems, self.ups, strict=True):
+            skip = stem(image)
+            x = up(torch.cat([F.interpolate(x, size=skip.shape[-2:], mode="nearest"), skip], dim=1))
+        return x
+
+
+def _conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class MultiHeadModel(nn.Module):
+    """A shared encoder and one neck, decoder and classifier per head, all of them built before the optimizer is.
+
+    Args:
+        backbone: The encoder; its ``out_channels`` lists the size of each layer's output.
         normalise: A ``Normalise`` per modality, in the order in which the encoder gets them.
-        heads: Name -> module from feature maps to logits of any resolution.
+        heads: Name -> head.
         indices: Layers of the encoder that the heads see.
-        patch_size: Side of a token in pixels.
+        neck: Neck of the heads that have none of their own.
+        merge: Module from the encoder's tokens per modality to one set of tokens, where the encoder does not merge.
+        modality_dropout: Chance that a modality is left out of a training batch; at least one stays.
+        derived: Modalities computed from others: ``NDVI``.
     """
 
     def __init__(
         self,
-        encoder: nn.Module,
+        backbone: Backbone,
         normalise: Mapping[str, Normalise],
         heads: Mapping[str, nn.Module],
         *,
         indices: Sequence[int],
-        patch_size: int = 16,
+        neck: nn.Module | None = None,
+        merge: nn.Module | None = None,
+        modality_dropout: float = 0.0,
+        derived: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = backbone.module
         self.normalise = nn.ModuleDict(normalise)
         self.heads = nn.ModuleDict(heads)
+        self.neck = neck
+        self.merge = merge
         self.indices = list(indices)
-        self.patch_size = patch_size
+        self.backbone = dict(vars(backbone))
+        del self.backbone["module"]
+        self.modality_dropout = modality_dropout
+        self.derived = set(derived)
         self._encoder_frozen = False
 
     @property
     def modalities(self) -> list[str]:
-        """Names of the inputs."""
-        return list(self.normalise)
+        """Names of the inputs that the caller gives."""
+        return [name for name in self.normalise if name not in self.derived]
 
     def freeze_encoder(self) -> None:
         """Stop training the encoder: no gradients, and evaluation mode whatever the model's mode is."""
@@ -110,8 +206,16 @@ class MultiHeadModel(nn.Module):
         self.encoder.eval()
 
     def freeze_decoder(self) -> None:
-        """Stop training every head, its neck included, in evaluation mode from the next ``train`` call on too."""
-        self.heads.requires_grad_(False)
+        """Stop training necks and decoders; the classifiers go on."""
+        for module in (self.neck, *(part for head in self.heads.values() for part in (head.neck, head.decoder))):
+            if isinstance(module, nn.Module):
+                module.requires_grad_(False)
+
+    def freeze_head(self) -> None:
+        """Stop training the classifiers."""
+        for head in self.heads.values():
+            assert isinstance(head, Head)
+            head.head.requires_grad_(False)
 
     def train(self, mode: bool = True) -> MultiHeadModel:
         """Set the mode; a frozen encoder stays in evaluation mode."""
@@ -120,47 +224,114 @@ class MultiHeadModel(nn.Module):
             self.encoder.eval()
         return self
 
-    def features(self, images: Mapping[str, Tensor]) -> list[Tensor]:
-        """Give the encoder's chosen layers as (B, D, h, w) maps, of images whose sides are whole patches."""
-        # the encoder takes keys out of the dict that it is given, so it gets one of its own
-        inputs = {name: module(images[name]) for name, module in self.normalise.items()}
-        height, width = inputs[self.modalities[0]].shape[-2:]
-        grid = (height // self.patch_size, width // self.patch_size)
-        outputs = self.encoder(inputs)
-        return [tokens_to_map(outputs[index], grid) for index in self.indices]
-
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, images: Mapping[str, Tensor], *, drop: Sequence[str] = (), **encoder_arguments: Any
+    ) -> dict[str, Tensor]:
         """Give the logits of every head at the size of the input.
 
         Args:
-            images: {modality: (B, C, H, W)} in stored units with nodata values; further keys are not looked at.
+            images: {modality: (B, C, H, W)} in stored units with nodata values, (B, C, T, H, W) for an encoder with
+                time, (B, 2) longitude and latitude for ``coords``; further keys are not looked at.
+            drop: Modalities to leave out, as if they had not been acquired.
+            encoder_arguments: Passed on to the encoder, such as Prithvi's ``temporal_coords``.
 
         Returns:
             {head: (B, n_classes, H, W)}.
 
         Raises:
-            CityHeadsError: A modality is missing.
+            CityHeadsError: A modality is missing, or all of them are left out.
         """
-        missing = [name for name in self.normalise if name not in images]
+        inputs = self._inputs(images, drop)
+        first = next(tensor for tensor in inputs.values() if tensor.dim() >= 4)
+        size = first.shape[-2:]
+        inputs = {name: _pad(tensor, 2 * self.backbone["patch_size"]) for name, tensor in inputs.items()}
+        inner = next(tensor for tensor in inputs.values() if tensor.dim() >= 4).shape[-2:]
+        image = None
+        if any(head.needs_image for head in self.heads.values()):
+            image = torch.cat(
+                [inputs[name] if name in inputs else self._blank(name, inputs) for name in self.normalise], 1
+            )
+        features = self.features(inputs, **encoder_arguments)
+        shared = self.neck(list(features), image_size=inner) if self.neck is not None else None
+        logits: dict[str, Tensor] = {}
+        for name, head in self.heads.items():
+            own = head.neck(list(features), image_size=inner) if isinstance(head.neck, nn.Module) else shared
+            out = head(own, image) if head.needs_image else head(own)
+            if out.shape[-2:] != inner:
+                out = F.interpolate(out, size=inner, mode="bilinear")
+            top, left = (inner[0] - size[0]) // 2, (inner[1] - size[1]) // 2
+            logits[name] = out[..., top : top + size[0], left : left + size[1]]
+        return logits
+
+    def features(self, inputs: Mapping[str, Tensor], **encoder_arguments: Any) -> list[Tensor]:
+        """Give the encoder's chosen layers as (B, D, h, w) maps.
+
+        Args:
+            inputs: Standardised modalities whose sides are whole patches.
+            encoder_arguments: Passed on to the encoder.
+        """
+        first = next(tensor for tensor in inputs.values() if tensor.dim() >= 4)
+        side = self.backbone["patch_size"]
+        grid = (first.shape[-2] // side, first.shape[-1] // side)
+        # the encoder takes keys out of the dict that it is given, so it gets one of its own
+        outputs = self.encoder(dict(inputs) if self.backbone["takes_dict"] else first, **encoder_arguments)
+        maps = []
+        for index in self.indices:
+            tokens = outputs[index] if self.merge is None else self.merge(outputs[index])
+            maps.append(tokens_to_map(tokens, grid, self.backbone["frames"]))
+        return maps
+
+    def _inputs(self, images: Mapping[str, Tensor], drop: Sequence[str]) -> dict[str, Tensor]:
+        missing = [name for name in self.modalities if name not in images and name not in drop]
         if missing:
             raise CityHeadsError(f"the model needs modality {missing[0]}; it was given {', '.join(images) or 'none'}")
-        size = images[self.modalities[0]].shape[-2:]
-        padded = {name: _pad(images[name], 2 * self.patch_size) for name in self.normalise}
-        inner = padded[self.modalities[0]].shape[-2:]
-        features = self.features(padded)
-        return {name: self._decode(head, features, inner, size) for name, head in self.heads.items()}
+        names = [name for name in self.normalise if name not in drop]
+        if self.training and self.modality_dropout:
+            names = self._drop_some(names)
+        inputs: dict[str, Tensor] = {}
+        for name in names:
+            if name == "NDVI" and name in self.derived:
+                if "S2L2A" not in images:
+                    continue
+                inputs[name] = self.normalise[name](ndvi(images["S2L2A"]))
+            else:
+                inputs[name] = images[name] if name == "coords" else self.normalise[name](images[name])
+        if not any(tensor.dim() >= 4 for tensor in inputs.values()):
+            raise CityHeadsError("all image modalities are left out; the model needs at least one")
+        steps = {tensor.shape[2] for tensor in inputs.values() if tensor.dim() == 5}
+        if steps and self.backbone["temporal"]:
+            # what does not change with time is repeated, which the temporal wrapper does not do by itself
+            (count,) = steps
+            for name, tensor in inputs.items():
+                if tensor.dim() == 4:
+                    inputs[name] = tensor.unsqueeze(2).expand(-1, -1, count, -1, -1)
+        return inputs
 
-    @staticmethod
-    def _decode(head: nn.Module, features: list[Tensor], inner: torch.Size, size: torch.Size) -> Tensor:
-        logits: Tensor = head(list(features), (inner[0], inner[1]))
-        if logits.shape[-2:] != inner:
-            logits = F.interpolate(logits, size=inner, mode="bilinear")
-        top, left = (inner[0] - size[0]) // 2, (inner[1] - size[1]) // 2
-        return logits[..., top : top + size[0], left : left + size[1]]
+    def _drop_some(self, names: list[str]) -> list[str]:
+        keep = [name for name in names if float(torch.rand(())) >= self.modality_dropout]
+        if any(name != "coords" for name in keep):
+            return keep
+        images = [name for name in names if name != "coords"]
+        return [images[int(torch.randint(len(images), ()))]]
+
+    def _blank(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        other = next(tensor for tensor in inputs.values() if tensor.dim() >= 4)
+        module = self.normalise[name]
+        assert isinstance(module, Normalise)
+        return other.new_zeros(other.shape[0], len(module.mean), *other.shape[-2:])
 
 
-def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Lay tokens out on their grid: (B, N, D) -> (B, D, h, w); a map is given back as it is.
+def ndvi(s2: Tensor) -> Tensor:
+    """Give the normalised difference vegetation index of Sentinel-2 (B, 12, ...), NaN where a band is missing.
+
+    (B08 - B04) / (B08 + B04), Rouse et al. 1974, "Monitoring vegetation systems in the Great Plains with ERTS".
+    """
+    red, near = (s2[:, [MODALITIES["S2L2A"].bands.index(band)]].float() for band in ("B04", "B08"))
+    return ((near - red) / (near + red)).where((near > 0) & (red > 0), torch.nan)
+
+
+def tokens_to_map(tokens: Tensor, grid: tuple[int, int], frames: int = 1) -> Tensor:
+    """Lay tokens out on their grid: (B, frames * h * w, D) -> (B, frames * D, h, w); a map is given back as it is.
 
     TerraTorch's ``ReshapeTokensToImage`` guesses the grid from the number of tokens and takes 8 x 18 for 12 x 12, and
     drops the first token unless told otherwise. Here the grid is known, and one more token is a class token.
@@ -170,21 +341,29 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     if tokens.dim() == 4:
         return tokens
-    count = grid[0] * grid[1]
+    count = frames * grid[0] * grid[1]
     if tokens.shape[1] == count + 1:
         tokens = tokens[:, 1:]
     if tokens.shape[1] != count:
-        raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {grid[0]} x {grid[1]}")
-    return tokens.transpose(1, 2).unflatten(2, grid)
+        raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {frames} x {grid[0]} x {grid[1]}")
+    if frames == 1:
+        return tokens.transpose(1, 2).unflatten(2, grid)
+    # time goes to the channels, frame after frame, as TerraTorch's necks have it
+    stacked = tokens.unflatten(1, (frames, count // frames)).permute(0, 1, 3, 2)
+    return stacked.flatten(1, 2).unflatten(2, grid)
 
 
 def _pad(image: Tensor, multiple: int) -> Tensor:
     """Pad both sides by reflection to whole multiples; TerraTorch does the same, since decoders halve the grid."""
+    if image.dim() < 4:
+        return image
     height, width = image.shape[-2:]
     down, right = -height % multiple, -width % multiple
     if not down and not right:
         return image
-    return F.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2), mode="reflect")
+    flat = image.flatten(1, -3)
+    padded = F.pad(flat, (right // 2, right - right // 2, down // 2, down - down // 2), mode="reflect")
+    return padded.unflatten(1, image.shape[1:-2])
 
 
 def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadModel:
@@ -202,60 +381,148 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
     Raises:
         CityHeadsError: The backbone is unknown, or its weights are not to be had or not complete.
     """
-    model, seed = spec["model"], spec["seed"]
+    model, seed, modalities = spec["model"], spec["seed"], spec["modalities"]
+    known = {name: MODALITIES[name].bands for name in modalities if name in MODALITIES}
     with seeded(seed, "encoder"):
-        encoder = _build_encoder(spec)
-    if weights and (model["weights"] or model["pretrained"]):
-        from cityheads.backbones.weights import load_weights, published_weights, read_weights
+        backbone = build_backbone(
+            spec["backbone"],
+            {name: len(known.get(name, entry["bands"])) for name, entry in modalities.items()},
+            merge_method=model["merge"],
+        )
+        encoder = backbone.module
+        if weights and (model["weights"] or model["pretrained"]):
+            from cityheads.backbones.weights import load_weights, published_weights, read_weights
 
-        path = Path(model["weights"]) if model["weights"] else published_weights(spec["backbone"])[0]
-        count = load_weights(encoder, read_weights(path), str(path))
-        log.info("%s: loaded %d weights from %s", spec["backbone"], count, path.name)
-    depth = len(encoder.out_channels)
-    indices = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+            path = Path(model["weights"]) if model["weights"] else published_weights(spec["backbone"])[0]
+            new = [f"encoder_embeddings.{name}." for name in modalities if name not in known and name != "coords"]
+            count = load_weights(encoder, read_weights(path), str(path), new=new)
+            log.info("%s: loaded %d weights from %s", spec["backbone"], count, path.name)
+        for name, bands in known.items():
+            if list(modalities[name]["bands"]) != list(bands):
+                from cityheads.backbones.terramind import select_bands
+
+                select_bands(encoder, name, modalities[name]["bands"])
+    channels: list[int] = list(encoder.out_channels)
+    indices = default_indices(len(channels))
+    merge = None
+    if model["merge"] == "concat":
+        from cityheads.backbones.terramind import ConcatMerge
+
+        images = [name for name in modalities if name != "coords"]
+        with seeded(seed, "merge"):
+            merge = ConcatMerge(images, channels[0])
+        channels = [size * len(images) for size in channels]
+    channels = [channels[index] for index in indices]
+    image_channels = sum(len(entry["bands"]) for name, entry in modalities.items() if name != "coords")
     heads: dict[str, nn.Module] = {}
     for name, head in spec["heads"].items():
         with seeded(seed, name):
-            heads[name] = _build_head(
-                [encoder.out_channels[index] for index in indices],
-                model["decoder_channels"],
-                len(head["classes"]),
-                model["dropout"],
+            heads[name] = build_head(
+                channels,
+                head,
+                decoder_channels=model["decoder_channels"],
+                dropout=model["dropout"],
+                image_channels=image_channels,
             )
-    normalise = {
-        name: Normalise(entry["mean"], entry["std"], MODALITIES[name].nodata)
-        for name, entry in spec["modalities"].items()
-    }
-    built = MultiHeadModel(encoder, normalise, heads, indices=indices)
+    neck = None
+    if any(head.get("neck") == "shared" for head in spec["heads"].values()):
+        with seeded(seed, "neck"):
+            neck = build_neck(channels)[0]
+    normalise: dict[str, Normalise] = {}
+    for name, entry in modalities.items():
+        if name == "coords":
+            continue
+        positions = None
+        if name in known and list(entry["bands"]) != list(known[name]):
+            positions = [known[name].index(band) for band in entry["bands"]]
+        nodata = MODALITIES[name].nodata if name in MODALITIES else None
+        normalise[name] = Normalise(entry["mean"], entry["std"], nodata, positions)
+    built = MultiHeadModel(
+        backbone,
+        normalise,
+        heads,
+        indices=indices,
+        neck=neck,
+        merge=merge,
+        modality_dropout=model.get("modality_dropout", 0.0),
+        derived=[name for name in modalities if name == "NDVI"],
+    )
     if model["freeze_encoder"]:
         built.freeze_encoder()
     return built
 
 
-def _build_encoder(spec: Mapping[str, Any]) -> Any:
-    from terratorch.models.utils import _get_backbone
-    from terratorch.registry import BACKBONE_REGISTRY
+def build_neck(channels: list[int], necks: Sequence[Mapping[str, Any]] | None = None) -> tuple[nn.Module, list[int]]:
+    """Build a chain of TerraTorch's necks; by default the learnt pyramid over four layers of a plain transformer.
 
-    name = spec["backbone"]
-    if name not in BACKBONE_REGISTRY:
-        raise CityHeadsError(f"config key 'model.backbone': TerraTorch knows no backbone '{name}'")
-    encoder = _get_backbone(
-        name, pretrained=False, modalities=list(spec["modalities"]), merge_method=spec["model"]["merge"]
-    )
-    if hasattr(encoder, "missing_mod_token"):
-        # upstream leaves this parameter as uninitialised memory
-        nn.init.normal_(encoder.missing_mod_token, std=0.02)
-    return encoder
+    Args:
+        channels: Channels of the feature maps.
+        necks: TerraTorch's descriptions, each with ``name`` and arguments.
 
-
-def _build_head(channels: list[int], decoder_channels: list[int], classes: int, dropout: float) -> nn.Module:
-    from terratorch.models.heads import SegmentationHead
+    Returns:
+        The neck, and the channels of its output.
+    """
     from terratorch.models.necks import NeckSequential, build_neck_list
+
+    described = [dict(neck) for neck in necks] if necks is not None else [{"name": "LearnedInterpolateToPyramidal"}]
+    chain, channels = build_neck_list(described, channels)
+    return NeckSequential(*chain), list(channels)
+
+
+def build_head(
+    channels: list[int],
+    head: Mapping[str, Any],
+    *,
+    decoder_channels: Sequence[int],
+    dropout: float = 0.0,
+    image_channels: int = 0,
+    necks: Sequence[Mapping[str, Any]] | None = None,
+) -> Head:
+    """Build one head.
+
+    Args:
+        channels: Channels of the encoder's chosen layers.
+        head: ``classes``, and optionally ``decoder`` (a name in TerraTorch's registry, or ``FullResolutionDecoder``),
+            ``decoder_args``, ``neck`` (``own`` or ``shared``) and ``target`` (``segmentation`` or ``regression``).
+        decoder_channels: Channels of a UNet decoder whose arguments do not say.
+        dropout: Dropout before the last convolution.
+        image_channels: Bands of all modalities together, for a decoder that looks at the input.
+        necks: TerraTorch's descriptions of the necks; None for the learnt pyramid.
+
+    Raises:
+        CityHeadsError: The decoder is unknown or does not take its arguments.
+    """
+    from terratorch.models.encoder_decoder_factory import _get_decoder_and_head_kwargs
+    from terratorch.models.heads import RegressionHead, SegmentationHead
     from terratorch.registry import DECODER_REGISTRY
 
-    necks, channels = build_neck_list([{"name": "LearnedInterpolateToPyramidal"}], channels)
-    decoder = DECODER_REGISTRY.build("UNetDecoder", channels, channels=decoder_channels)
-    return _Head(NeckSequential(*necks), decoder, SegmentationHead(decoder.out_channels, classes, dropout=dropout))
+    neck, channels = build_neck(channels, necks)
+    name = head.get("decoder") or "UNetDecoder"
+    arguments = dict(head.get("decoder_args") or {})
+    if name in ("UNetDecoder", "FullResolutionDecoder"):
+        arguments.setdefault("channels", list(decoder_channels))
+    regression = head.get("target", "segmentation") == "regression"
+    outputs = 1 if regression else len(head["classes"])
+    includes_head = False
+    try:
+        if name == "FullResolutionDecoder":
+            decoder: nn.Module = FullResolutionDecoder(channels, image_channels=image_channels, **arguments)
+        elif name not in DECODER_REGISTRY:
+            raise CityHeadsError(f"decoder '{name}' is not in TerraTorch's registry")
+        else:
+            extra: dict[str, Any] = {}
+            decoder, extra, includes_head = _get_decoder_and_head_kwargs(
+                name, channels, arguments, extra, num_classes=outputs
+            )
+    except (TypeError, ValueError) as error:
+        raise CityHeadsError(f"decoder '{name}' does not take these arguments ({error})") from None
+    if includes_head:
+        last: nn.Module = nn.Identity()
+    elif regression:
+        last = RegressionHead(decoder.out_channels, num_outputs=1, dropout=dropout)
+    else:
+        last = SegmentationHead(decoder.out_channels, outputs, dropout=dropout)
+    return Head(None if head.get("neck") == "shared" else neck, decoder, last)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def test_tokens_keep_their_place_on_a_grid_that_is_no_square() -> None:
     assert grid[0, 0, 3, 4] == 3 * 18 + 4
     with_class = torch.cat([torch.full((1, 1, 1), -1.0), tokens], dim=1)
     assert torch.equal(tokens_to_map(with_class, (8, 18)), grid)
-    with pytest.raises(ValueError, match="144 tokens do not fill a grid of 12 x 13"):
+    with pytest.raises(ValueError, match="144 tokens do not fill a grid of 1 x 12 x 13"):
         tokens_to_map(tokens, (12, 13))
 
 
@@ -239,18 +239,143 @@ def test_a_frozen_encoder_is_in_evaluation_mode_and_stays(model: MultiHeadModel)
 
 def test_freezing_the_decoders_freezes_the_necks_too(model: MultiHeadModel) -> None:
     model.freeze_decoder()
-    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert trainable
-    assert all(name.startswith("encoder.") for name in trainable)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    classifiers = {f"heads.{head}.head.head.2.{kind}" for head in model.heads for kind in ("weight", "bias")}
+    assert {name for name in trainable if not name.startswith("encoder.")} == classifiers
+    model.freeze_head()
+    assert all(n.startswith("encoder.") for n, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("merge", ["mean", "max", "concat"])
-def test_ways_of_merging_run(merge: str) -> None:
+@pytest.mark.parametrize("merge", ["mean", "max"])
+def test_a_modality_can_be_left_out(merge: str) -> None:
     built = build_model(make_spec(merge=merge)).eval()
+    images = make_images()
     with torch.no_grad():
-        assert torch.isfinite(built(make_images())["lulc"]).all()
-    if merge == "concat":
-        assert built.encoder.missing_mod_token.abs().max() < 0.2
+        full, without = built(images), built(images, drop=["S1RTC"])
+        del images["S1RTC"]
+        absent = built(images, drop=["S1RTC"])
+    assert torch.isfinite(without["lulc"]).all()
+    assert not torch.allclose(full["lulc"], without["lulc"])
+    assert torch.equal(without["lulc"], absent["lulc"])
+    with pytest.raises(CityHeadsError, match="all image modalities are left out"):
+        built(images, drop=["S1RTC", "S2L2A", "DEM"])
+
+
+def test_side_by_side_tokens_keep_their_places_when_one_is_missing() -> None:
+    built = build_model(make_spec(merge="concat")).eval()
+    assert built.merge is not None
+    assert built.merge.missing.abs().max() < 0.2
+    images = make_images()
+    with torch.no_grad():
+        inputs = {name: module(images[name]) for name, module in built.normalise.items()}
+        (full, *_), dim = built.features(inputs), built.merge.missing.numel()
+        (less, *_) = built.features({name: tensor for name, tensor in inputs.items() if name != "S1RTC"})
+    assert full.shape == less.shape == (2, 3 * dim, PX // 16, PX // 16)
+    # S1RTC's place holds the learnt token and DEM's place still holds DEM
+    assert torch.equal(less[:, dim : 2 * dim], built.merge.missing.view(1, -1, 1, 1).expand_as(less[:, :dim]))
+    similar = torch.cosine_similarity(full[:, 2 * dim :].flatten(), less[:, 2 * dim :].flatten(), dim=0)
+    assert similar > 0.8
+
+
+def test_modality_dropout_acts_in_training_only(shared: MultiHeadModel) -> None:
+    built = build_model(make_spec(modality_dropout=0.6))
+    images = make_images()
+    with torch.no_grad():
+        assert torch.equal(built.eval()(images)["lulc"], shared(images)["lulc"])
+    built.train()
+    torch.manual_seed(0)
+    kept = [tuple(built._inputs(images, ())) for _ in range(40)]
+    assert len(set(kept)) >= 6
+    assert all(kept)
+    torch.manual_seed(0)
+    assert [tuple(built._inputs(images, ())) for _ in range(40)] == kept
+
+
+def test_a_subset_of_bands_takes_their_weights(shared: MultiHeadModel, tmp_path: Path) -> None:
+    save_file(shared.encoder.state_dict(), tmp_path / "all.safetensors")
+    spec = make_spec(weights=str(tmp_path / "all.safetensors"))
+    stored = MODALITIES["S2L2A"]
+    chosen = ["B08", "B04", "B02"]
+    positions = [stored.bands.index(band) for band in chosen]
+    spec["modalities"]["S2L2A"] = {
+        "bands": chosen,
+        "mean": [stored.mean[p] for p in positions],
+        "std": [stored.std[p] for p in positions],
+    }
+    built = build_model(spec).eval()
+    key = "encoder_embeddings.untok_sen2l2a@224.proj.weight"
+    full = shared.encoder.state_dict()[key].view(192, 256, 12)
+    assert torch.equal(built.encoder.state_dict()[key].view(192, 256, 3), full[..., positions])
+    # with every other band at its mean, all bands and the three must agree
+    images = make_images()
+    other = [p for p in range(12) if p not in positions]
+    images["S2L2A"][:, other] = torch.tensor(stored.mean)[other].view(-1, 1, 1)
+    with torch.no_grad():
+        expected = shared.features({n: m(images[n]) for n, m in shared.normalise.items()})
+        found = built.features({n: m(images[n]) for n, m in built.normalise.items()})
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(expected, found, strict=True))
+
+
+def test_a_new_modality_is_computed_and_used() -> None:
+    spec = make_spec()
+    spec["modalities"]["NDVI"] = {"bands": ["NDVI"], "mean": [0.327], "std": [0.322]}
+    built = build_model(spec).eval()
+    assert built.modalities == ["S2L2A", "S1RTC", "DEM"]
+    images = make_images()
+    images["S2L2A"][:, :, 0, 0] = 0
+    inputs = built._inputs(images, ())
+    red, near = images["S2L2A"][:, 3], images["S2L2A"][:, 7]
+    expected = ((near - red) / (near + red) - 0.327) / 0.322
+    expected[:, 0, 0] = 0
+    assert torch.allclose(inputs["NDVI"][:, 0], expected, atol=1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(built(images)["lulc"], built(images, drop=["NDVI"])["lulc"])
+
+
+@pytest.mark.parametrize("name", ["S2L2A-B", "S1X", "demography", "rgb2"])
+def test_a_modality_that_upstream_would_mistake_is_refused(name: str) -> None:
+    spec = make_spec()
+    spec["modalities"][name] = {"bands": ["a"], "mean": [0.0], "std": [1.0]}
+    with pytest.raises(CityHeadsError, match=f"'{name}' would be taken for one of"):
+        build_model(spec)
+
+
+def test_heads_can_have_their_own_decoders_and_share_a_neck() -> None:
+    spec = make_spec(heads=("lulc", "buildings", "roads"))
+    spec["heads"]["lulc"] |= {"neck": "shared"}
+    spec["heads"]["buildings"] |= {"decoder": "FullResolutionDecoder", "neck": "shared"}
+    spec["heads"]["roads"] |= {"decoder": "FCNDecoder", "decoder_args": {"channels": 8, "num_convs": 1}}
+    built = build_model(spec).eval()
+    assert built.neck is not None
+    assert [built.heads[name].neck is None for name in ("lulc", "buildings", "roads")] == [True, True, False]
+    with torch.no_grad():
+        out = built(make_images(1, 48, 64))
+    assert {name: tuple(o.shape) for name, o in out.items()} == {
+        "lulc": (1, 5, 48, 64), "buildings": (1, 2, 48, 64), "roads": (1, 3, 48, 64)
+    }  # fmt: skip
+    spec["heads"]["roads"] |= {"decoder": "NoDecoder"}
+    with pytest.raises(CityHeadsError, match="'NoDecoder' is not in"):
+        build_model(spec)
+    spec["heads"]["roads"] |= {"decoder": "FCNDecoder", "decoder_args": {"channel": 8}}
+    with pytest.raises(CityHeadsError, match="'FCNDecoder' does not take these arguments"):
+        build_model(spec)
+
+
+def test_the_full_resolution_decoder_sees_single_pixels(shared: MultiHeadModel) -> None:
+    spec = make_spec(heads=("buildings",))
+    spec["heads"]["buildings"] |= {"decoder": "FullResolutionDecoder"}
+    built = build_model(spec).eval()
+    images = make_images(1)
+    changed = {name: tensor.clone() for name, tensor in images.items()}
+    changed["S1RTC"][0, :, 10, 10] += 20
+
+    def sharpness(model: MultiHeadModel) -> float:
+        """Share of the change that lies within 4 px of the changed pixel."""
+        with torch.no_grad():
+            difference = (model(images)["buildings"] - model(changed)["buildings"]).abs().sum(1)[0]
+        return float(difference[6:15, 6:15].sum() / difference.sum())
+
+    assert sharpness(built) > 3 * sharpness(shared)
 
 
 def write_run(folder: Path, model: MultiHeadModel, spec: dict[str, Any]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def published_weights(backbone: str) -> tuple[Path, dict[str, str]]:
     return path, {"repository": repository, "file": name, "revision": path.parent.name}
 
 
-def load_weights(encoder: nn.Module, weights: Mapping[str, Tensor], source: str) -> int:
+def load_weights(encoder: nn.Module, weights: Mapping[str, Tensor], source: str, *, new: Sequence[str] = ()) -> int:
     """Copy weights into an encoder, every one of them.
 
     Weights that the encoder has no place for (other modalities, a pretraining decoder) are left out.
@@ -83,6 +83,8 @@ def load_weights(encoder: nn.Module, weights: Mapping[str, Tensor], source: str)
         encoder: The encoder; changed in place.
         weights: Tensors by the encoder's own names, or under one common prefix (``encoder.``, ``backbone.``, ...).
         source: What to call the weights in a message.
+        new: Beginnings of names that no published weights can have, such as the embedding of a new modality; they
+            keep their random values.
 
     Returns:
         Number of tensors that were loaded.
@@ -92,7 +94,11 @@ def load_weights(encoder: nn.Module, weights: Mapping[str, Tensor], source: str)
     """
     wanted = encoder.state_dict()
     weights = _without_prefix(weights, wanted)
-    missing = sorted(name for name in wanted if name not in weights and not _COMPUTED.search(name))
+    missing = sorted(
+        name
+        for name in wanted
+        if name not in weights and not _COMPUTED.search(name) and not name.startswith(tuple(new))
+    )
     if missing:
         raise CityHeadsError(
             f"{source}: {len(missing)} of the encoder's {len(wanted)} weights are missing: {', '.join(missing[:5])}"
