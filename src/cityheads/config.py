@@ -188,6 +188,35 @@ def _check_label(where: str, label: dict[str, Any], provider: str) -> None:
         for item in label["classes"]:
             if not item["codes"]:
                 raise CityHeadsError(f"config key '{where}.classes': class '{item['name']}' has no codes")
+    elif label["kind"] == "raster":
+        if not label["source"]:
+            raise CityHeadsError(f"config key '{where}.source': name the folder of the rasters")
+        mapped = [code for number, item in enumerate(label["classes"]) for code in item["codes"] or [number]]
+        twice = sorted({code for code in mapped if (mapped + label["ignore_codes"]).count(code) > 1})
+        if twice:
+            raise CityHeadsError(
+                f"config key '{where}': code {twice[0]} is mapped twice; see classes and ignore_codes (default [0])"
+            )
+    elif label["kind"] == "vector":
+        if not label["source"]:
+            raise CityHeadsError(f"config key '{where}.source': name a vector file")
+        values = [value for item in label["classes"] for value in item["values"]] + label["ignore_values"]
+        twice_values = sorted({value for value in values if values.count(value) > 1})
+        if twice_values:
+            raise CityHeadsError(f"config key '{where}': value '{twice_values[0]}' is mapped twice")
+        if label["attribute"] is None and (values or len(names) != 2):
+            raise CityHeadsError(
+                f"config key '{where}.attribute': name the column of the class, or list two classes without values, "
+                "background first"
+            )
+        background = [item["name"] for item in label["classes"] if not item["values"]]
+        if label["attribute"] is not None and len(background) > 1:
+            raise CityHeadsError(f"config key '{where}.classes': only one class, the background, can be without values")
+        if (label["attribute"] is None or background) and not label["boundary"]:
+            raise CityHeadsError(
+                f"config key '{where}.boundary': '{names[0] if label['attribute'] is None else background[0]}' is known "
+                "inside a surveyed area only; name its vector file"
+            )
     else:
         if len(names) != 2:
             raise CityHeadsError(f"config key '{where}.classes': footprints make two classes, background first")

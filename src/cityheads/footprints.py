@@ -11,11 +11,11 @@ import numpy as np
 import shapely
 
 from cityheads.config import IGNORE
-from cityheads.coverage import burn
+from cityheads.coverage import burn, covered_fraction
 from cityheads.errors import CityHeadsError
 from cityheads.grid import Grid, Parent, find_parent, parent_polygon, read_parents
-from cityheads.io import sha256_file, write_json
-from cityheads.masks import write_mask
+from cityheads.io import read_json, sha256_file, write_json
+from cityheads.masks import write_cuts, write_mask
 from cityheads.vectors import (
     Vectors,
     dates,
@@ -145,6 +145,7 @@ def rasterize_buildings(
     boundary: Path,
     chips: Path,
     out: Path,
+    scenes: Path | None = None,
 ) -> None:
     """Write one parent's building mask and its sub-chips.
 
@@ -159,21 +160,36 @@ def rasterize_buildings(
         footprints: Prepared footprints.
         boundary: Prepared boundary.
         chips: Folder that takes ``MASK_{label}/{chip}.tif``.
-        out: The parent's mask, written last.
+        out: The parent's mask, written last; with ``fraction_layer``, ``FRACTION_{label}.tif`` lies beside it (float32,
+            covered fraction, NaN where unknown), and its cuts beside the mask's.
+        scenes: The parent's frozen scene choice, which ``standing_only`` needs.
 
     Raises:
-        CityHeadsError: A prepared file is missing or damaged.
+        CityHeadsError: A prepared file is missing or damaged, or the date of the scene is not known.
     """
     grid = Grid.from_settings(settings["grid"])
     row = find_parent(read_parents(parents, grid), parent, parents)
     rules = settings["labels"][label]
     target = Target.of_parent(row, grid)
-    buildings = polygons_of(footprints, row, grid)
+    tags = {"rule": rules["rule"]}
+    if rules["standing_only"]:
+        year = _scene_year(scenes, label)
+        buildings, newer, undated = _standing(footprints, row, grid, year)
+        tags |= {"scene_year": str(year), "newer_left_out": str(newer), "undated_kept": str(undated)}
+        log.info("%s: %d buildings are newer than %d, %d of unknown year stay", parent, newer, year, undated)
+    else:
+        buildings = polygons_of(footprints, row, grid)
     surveyed = burn(polygons_of(boundary, row, grid), target, "centre")
     mask = building_mask(buildings, surveyed, target, rules["rule"], rules["area_threshold"])
-    tags = {"rule": rules["rule"]}
     if rules["rule"] == "area":
         tags["area_threshold"] = str(rules["area_threshold"])
+    if rules["fraction_layer"]:
+        fraction = covered_fraction(buildings, target).astype(np.float32)
+        fraction[~surveyed & (fraction == 0)] = np.nan
+        name = f"FRACTION_{label}"
+        write_cuts(
+            fraction, row, grid, name, out.with_name(f"{name}.tif"), chips, nodata=np.nan, bands=["covered fraction"]
+        )
     write_mask(mask, row, grid, label, rules, out, chips, tags=tags)
     log.info(
         "%s: %d footprints, %.1f %% of the surveyed pixels are buildings (rule %s), %.1f %% of all are ignored",
@@ -208,9 +224,36 @@ def building_mask(
 def polygons_of(path: Path, parent: Parent, grid: Grid) -> np.ndarray:
     """Read the polygons of a prepared file that may touch a parent, in the parent's CRS, as WKB or shapely objects."""
     wkb, _, epsg = read_near(path, lambda epsg: _bounds(parent, grid, epsg))
+    return _into(wkb, epsg, parent)
+
+
+def _into(wkb: np.ndarray, epsg: int, parent: Parent) -> np.ndarray:
+    """Reproject where needed; WKB that lies right is passed on as it is, which saves decoding it."""
     if epsg == parent.epsg or not len(wkb):
         return wkb
     return project(shapely.from_wkb(wkb), epsg, parent.epsg)
+
+
+def _scene_year(scenes: Path | None, label: str) -> int:
+    """Give the year of the Sentinel-2 scene that comes first in the parent's mosaic."""
+    if scenes is None:
+        raise CityHeadsError(f"config key 'labels.{label}.standing_only': needs --scenes, the parent's scene choice")
+    chosen = read_json(scenes)
+    try:
+        return int(chosen["layers"]["S2L2A"]["items"][0]["datetime"][:4])
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise CityHeadsError(f"{scenes}: names no date of a Sentinel-2 scene; delete it and run again") from None
+
+
+def _standing(path: Path, parent: Parent, grid: Grid, year: int) -> tuple[np.ndarray, int, int]:
+    """Read the buildings that stood in a year; also count the newer ones left out and the undated ones kept.
+
+    The city's table knows years only: what was built in the year of the scene counts as standing.
+    """
+    wkb, columns, epsg = read_near(path, lambda epsg: _bounds(parent, grid, epsg), ("construction_year",))
+    years = np.array([np.nan if value is None else value for value in columns["construction_year"]], float)
+    newer = years > year
+    return _into(wkb[~newer], epsg, parent), int(newer.sum()), int(np.isnan(years).sum())
 
 
 def _bounds(parent: Parent, grid: Grid, epsg: int) -> tuple[float, float, float, float]:

@@ -15,15 +15,10 @@ from cityheads.grid import Grid, Parent, chip_id
 from cityheads.io import write_raster
 from cityheads.warp import Target
 
-__all__ = ["IGNORE_COLOR", "mask_path", "write_mask"]
+__all__ = ["IGNORE_COLOR", "write_cuts", "write_mask"]
 
 #: Colour of the pixels that neither train nor count, on maps.
 IGNORE_COLOR = "#ffffff"
-
-
-def mask_path(chips: Path, label: str, chip_id: str) -> Path:
-    """Name the mask of one sub-chip: ``chips/MASK_{label}/{chip}.tif``."""
-    return chips / f"MASK_{label}" / f"{chip_id}.tif"
 
 
 def write_mask(
@@ -61,11 +56,25 @@ def write_mask(
     names = ";".join(f"{number}={item['name']}" for number, item in enumerate(classes))
     text = {"label": label, "classes": names, "ignore": str(IGNORE), "parent_id": parent.parent_id, **(tags or {})}
     colors = {number: item["color"] for number, item in enumerate(classes)} | {IGNORE: IGNORE_COLOR}
+    write_cuts(array, parent, grid, f"MASK_{label}", out, chips, nodata=IGNORE, bands=[label], tags=text, colors=colors)
+
+
+def write_cuts(array: np.ndarray, parent: Parent, grid: Grid, layer: str, out: Path, chips: Path, **how: Any) -> None:
+    """Write a layer's exact cuts to ``chips/{layer}/{chip}.tif``, then the parent's raster.
+
+    Args:
+        array: (parent_px, parent_px).
+        parent: The parent.
+        grid: Size of parents and sub-chips.
+        layer: Folder of the cuts.
+        out: The parent's raster.
+        chips: Folder of all layers' sub-chips.
+        **how: What `cityheads.io.write_raster` takes besides.
+    """
     target: Any = Target.of_parent(parent, grid)  # write_raster takes what has a shape, a transform and a CRS
     px = grid.chip_px
     for row, col in product(range(grid.chips_per_side), repeat=2):
         place: Any = Target((px, px), target.transform * Affine.translation(col * px, row * px), target.crs)
         cut = array[row * px : (row + 1) * px, col * px : (col + 1) * px]
-        path = mask_path(chips, label, chip_id(parent.parent_id, row, col))
-        write_raster(path, cut, place, nodata=IGNORE, bands=[label], tags=text, colors=colors)
-    write_raster(out, array, target, nodata=IGNORE, bands=[label], tags=text, colors=colors)
+        write_raster(chips / layer / f"{chip_id(parent.parent_id, row, col)}.tif", cut, place, **how)
+    write_raster(out, array, target, **how)
