@@ -53,7 +53,9 @@ ERRORS = {
     "only the single-task model wrong": "#3f8fc5",
     "both wrong": "#3b3b46",
 }
-SEQUENTIAL = LinearSegmentedColormap.from_list("cityheads", ["#ffffff", "#c5d8ea", "#6d9dc9", "#1f5f99", "#123c66"])
+SEQUENTIAL = LinearSegmentedColormap.from_list(
+    "cityheads", ["#ffffff", "#c5d8ea", "#6d9dc9", "#1f5f99", "#123c66"]
+).with_extremes(bad="#eef0f2")
 
 #: Grey scale of the radar panels in dB: from calm water to double bounce.
 VV_RANGE_DB = (-24.0, 2.0)
@@ -509,22 +511,22 @@ class _Gallery:
                     fontsize=7, zorder=3,
                 )  # fmt: skip
 
-    @staticmethod
     def _map_key(
-        sheet: _Sheet, x: float, y: float, count: dict[str, int], chips: dict[str, int], outlined: bool
+        self, sheet: _Sheet, x: float, y: float, count: dict[str, int], chips: dict[str, int], outlined: bool
     ) -> None:
+        dropped = any(self.results.statistics["dropped"].values())
         for index, split in enumerate(SPLITS):
             at = y + index * 0.42
             sheet.swatch(x, at, SPLIT_COLOR[split], size=0.17)
             sheet.text(x + 0.28, at, split, va="center_baseline", weight="bold", size=9)
             held = f"{_count(count[split], 'parent')}, {_count(chips[split], 'sub-chip')}"
             sheet.text(x + 0.28, at + 0.17, held, va="center_baseline", size=7.5, color=MUTED)
-        at = y + 3 * 0.42
-        sheet.swatch(x, at, "white", size=0.17)
-        sheet.text(x + 0.28, at, "dropped sub-chip", va="center_baseline")
-        if outlined:
-            sheet.swatch(x, at + 0.3, "#f6f4ef", size=0.17)
-            sheet.text(x + 0.28, at + 0.3, "surveyed area", va="center_baseline")
+        rest = [("dropped sub-chip", "white")] if dropped else []
+        rest += [("surveyed area", "#f6f4ef")] if outlined else []
+        for index, (text, color) in enumerate(rest):
+            at = y + 3 * 0.42 + index * 0.3
+            sheet.swatch(x, at, color, size=0.17)
+            sheet.text(x + 0.28, at, text, va="center_baseline")
 
     @staticmethod
     def _north_and_scale(sheet: _Sheet, x: float, y: float, inches_per_km: float) -> None:
@@ -556,21 +558,11 @@ class _Gallery:
         low, high = axes.get_xlim()
         length = _round_length((high - low) / 3)
         transform = axes.get_xaxis_transform()
+        high -= 0.08 * (high - low)
         axes.plot([high - length, high], [1.03, 1.03], color=INK, linewidth=2, clip_on=False, transform=transform)
-        axes.text(
-            high - length,
-            1.05,
-            f" {length:g} km",
-            fontsize=7.5,
-            color=MUTED,
-            ha="left",
-            va="bottom",
-            transform=transform,
-        )
-        axes.annotate(
-            "N", (high, 1.03), (-1, 5), textcoords="offset points", xycoords=transform, ha="right", fontsize=7.5,
-            fontweight="bold",
-        )  # fmt: skip
+        style: dict[str, Any] = {"textcoords": "offset points", "xycoords": transform, "fontsize": 7.5}
+        axes.annotate(f"{length:g} km", (high - length / 2, 1.03), (0, 3), color=MUTED, ha="center", **style)
+        axes.annotate("N", (high, 1.03), (10, 0), ha="center", va="center", fontweight="bold", **style)
 
     # --------------------------------------------------------------- panels
 
@@ -810,10 +802,12 @@ class _Gallery:
             for true in range(len(names)):
                 for guess in range(len(names)):
                     value = share[true, guess]
+                    known = not np.isnan(value)
                     axes.text(
-                        guess, true, "n/a" if np.isnan(value) else number(100 * value, 0 if cell < 0.45 else 1),
+                        guess, true, number(100 * value, 0 if cell < 0.45 else 1) if known else "n/a",
                         ha="center", va="center_baseline", fontsize=min(9, 15 * cell),
-                        color="white" if value > 0.5 else INK, fontweight="bold" if true == guess else "normal",
+                        color="white" if value > 0.5 else INK if known else MUTED,
+                        fontweight="bold" if known and true == guess else "normal",
                     )  # fmt: skip
             axes.set_xticks(range(len(names)), names, rotation=35 if turned else 0, ha="right" if turned else "center")
             axes.set_yticks(
@@ -969,14 +963,19 @@ class _Gallery:
         ]
         sheet.legend(left, 0.06, key)
         confidence = f"{100 * gate['confidence']:g}\N{NO-BREAK SPACE}%"
+        interval = (
+            f" with its {confidence} interval (bootstrap over parents, the same {gate['resamples']:,} resamples for "
+            "both models)"
+            if any(head["interval_pp"] for head in heads.values())
+            else "; there is no interval"
+        )
         ticks = " Small ticks are single seeds." if len(gate["seeds"]) > 1 else ""
         self.save(
             sheet,
             "delta",
             "delta",
             "What sharing costs or gains",
-            f"Difference of the scores on the test parents with its {confidence} interval (bootstrap over parents, the "
-            f"same {gate['resamples']:,} resamples for both models). Dashed lines are the gate's thresholds.{ticks}",
+            f"Difference of the scores on the test parents{interval}. Dashed lines are the gate's thresholds.{ticks}",
             f"Deltas with {confidence} intervals: {'; '.join(told)}. Thresholds at {signed(-strong)} and "
             f"{signed(-acceptable)} percentage points.",
         )
