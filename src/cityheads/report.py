@@ -230,7 +230,7 @@ class _Page:
             if rule["kind"] == "footprints":
                 summary = self.results.json("labels", label, "summary.json")
                 dropped = {key.replace("_", " "): count for key, count in summary["dropped"].items() if count}
-                found.append({"label": label, "rule": rule["rule"], **summary, "dropped": dropped})
+                found.append({"label": label, "options": rule, **summary, "dropped": dropped})
         return found
 
     # --------------------------------------------------------------- scores
