@@ -114,6 +114,18 @@ VERBS: dict[str, Verb] = {
             ),
         ),
         Verb(
+            "fetch_footprints",
+            "download building footprints: the city's official layer, Overture's, or any file",
+            "cityheads.providers:fetch_footprints",
+            ("grid", "archive"),
+            (
+                _PARENTS,
+                Argument("provider", "nyc, overture or file", str),
+                _out("file to write; NAME.json beside it holds its checksum"),
+                Argument("url", "resource (nyc), folder of a release (overture), or file", str, required=False),
+            ),
+        ),
+        Verb(
             "prepare_footprints",
             "clean the building footprints once, for all parents",
             "cityheads.footprints:prepare_footprints",
