@@ -211,8 +211,8 @@ def score(confusion: np.ndarray, metric: str) -> float | None:
 def rank_chips(confusions: dict[str, np.ndarray], metric: str, count: int) -> list[tuple[str, str]]:
     """Pick the best, median and worst sub-chips of a head.
 
-    Where the metric is the IoU of one class, sub-chips with less than 1 % of it do not take part: with a handful of
-    pixels any score can come out. Sub-chips without a score do not take part either.
+    Where the metric is the IoU of one class, sub-chips of which it covers less than 1 % do not take part: with a
+    handful of pixels any score can come out. Sub-chips without a score do not take part either.
 
     Args:
         confusions: Matrix per sub-chip, (n, n), rows true.
@@ -224,7 +224,8 @@ def rank_chips(confusions: dict[str, np.ndarray], metric: str, count: int) -> li
     """
     scores = {chip: value for chip, matrix in confusions.items() if (value := score(matrix, metric)) is not None}
     if metric == "iou":
-        ample = {c: v for c, v in scores.items() if confusions[c][-1].sum() >= 0.01 * confusions[c].sum()}
+        whole = max((matrix.sum() for matrix in confusions.values()), default=0)
+        ample = {c: v for c, v in scores.items() if confusions[c][-1].sum() >= 0.01 * whole}
         scores = ample or scores
     order = sorted(scores, key=lambda chip: (-scores[chip], chip))
     if len(order) <= 3 * count:

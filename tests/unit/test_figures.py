@@ -244,8 +244,9 @@ def test_ranking_is_ordered_and_without_repeats(hits: list[int], count: int) -> 
 def test_ranking_by_one_class_needs_some_of_it() -> None:
     many = {f"c{i}": np.array([[900, 0], [100 - i, i]]) for i in range(1, 6)}
     few = {"lucky": np.array([[999, 0], [0, 1]]), "none": np.array([[1000, 0], [0, 0]])}
+    few["mostly ignored"] = np.array([[10, 0], [0, 5]])
     assert {chip for _, chip in rank_chips(many | few, "iou", 1)} == {"c5", "c3", "c1"}
-    assert [chip for _, chip in rank_chips(few, "iou", 1)] == ["lucky"]
+    assert [chip for _, chip in rank_chips({"lucky": few["lucky"], "none": few["none"]}, "iou", 1)] == ["lucky"]
 
 
 def test_ignored_pixels_are_hatched_and_classes_keep_their_colour() -> None:
