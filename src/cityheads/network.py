@@ -231,14 +231,19 @@ class Raster:
         self._reopen = reopen
         self._file: RangeFile | None = None
         self._layout: Layout | None = None
-        self._levels: dict[int, Any] = {}
+        self._dataset: Any = None
         self._start()
 
     def _start(self) -> None:
         if self._reopen is not None:
             self._file, self._layout = self._reopen()
             self._path = self._file.path
-        self._levels = {0: self._open(0)}
+        try:
+            self._dataset = self._open(0)
+        except BaseException:
+            if self._file is not None:
+                self._file.close()
+            raise
 
     def _open(self, level: int) -> Any:
         import rasterio
@@ -253,12 +258,11 @@ class Raster:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self._levels[0], name)
+        return getattr(self._dataset, name)
 
     def close(self) -> None:
         """Close it; closing twice is fine."""
-        for dataset in self._levels.values():
-            dataset.close()
+        self._dataset.close()
         if self._file is not None:
             self._file.close()
 
@@ -279,7 +283,7 @@ class Raster:
                         self.close()
                         self._start()
                     if self._file is None:
-                        return self._levels[0].read(band, window=window, out_shape=out_shape, **how)
+                        return self._dataset.read(band, window=window, out_shape=out_shape, **how)
                     return self._read_remote(band, window, out_shape, how)
                 except CityHeadsError as error:
                     raise CityHeadsError(f"{self._where}: {error}") from None
@@ -296,14 +300,11 @@ class Raster:
             window = Window(0, 0, self.width, self.height)
         level, spans = self._blocks(window, out_shape)
         self._file.fetch(spans)
-        if level not in self._levels:
-            self._levels[level] = self._open(level)
-        dataset = self._levels[level]
-        across, down = self.width / dataset.width, self.height / dataset.height
-        inner = Window(window.col_off / across, window.row_off / down, window.width / across, window.height / down)
-        if out_shape is None and level == 0:
-            return dataset.read(band, window=inner, **how)
-        return dataset.read(band, window=inner, out_shape=out_shape, **how)
+        # opened after the fetch: an earlier handle may have buffered the pages of the sparse file as they were before
+        with self._open(level) as dataset:
+            across, down = self.width / dataset.width, self.height / dataset.height
+            inner = Window(window.col_off / across, window.row_off / down, window.width / across, window.height / down)
+            return dataset.read(band, window=inner, out_shape=out_shape, **how)
 
     def cost(self, window: Any, out_shape: tuple[int, int] | None = None) -> int:
         """Give the bytes that reading a window will fetch; 0 for a local file."""

@@ -284,6 +284,8 @@ class ApiCatalog:
             raise CityHeadsError(f"{where}: the search's answer is no STAC ({network.scrub(str(error))})") from None
         items = {}
         for raw in features:
+            if raw.get("collection") != collection:
+                continue  # not every server heeds every part of a search
             own = [link.get("href") for link in raw.get("links") or () if link.get("rel") == "self"]
             item = _checked(Item(raw, str(own[0]) if own else self.location, self.root))
             if item.touches(polygon):
