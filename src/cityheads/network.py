@@ -240,6 +240,8 @@ class Raster:
             self._path = self._file.path
         try:
             self._dataset = self._open(0)
+            if self._file is not None and self._dataset.crs is None:
+                raise ValueError("it has no CRS")
         except BaseException:
             if self._file is not None:
                 self._file.close()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 UPDATE = "CITYHEADS_UPDATE_DOCS=1 pytest -m slow tests/integration/test_fault_matrix.py"
 
-NETWORK = {"attempts": 3, "backoff_s": 0.001, "timeout_s": 0.3, "connections": 8}
+NETWORK = {"attempts": 3, "backoff_s": 0.001, "timeout_s": 10.0, "connections": 8}
 
 #: Which request is struck: of a collection's raster, the one for its header, and the one for its pixels.
 COLLECTIONS = {
@@ -142,6 +142,8 @@ def test_a_passing_fault_changes_nothing_and_a_lasting_one_is_named(
     if fault == "expired" and collection == "catalogue":
         table[collection, fault, "passing"] = table[collection, fault, "lasting"] = "not signed"
         return
+    # short only where silence is what is tested: a busy machine is not a fault
+    bench.settings["archive"]["network"]["timeout_s"] = 0.4 if fault == "silence" else 10.0
     # a raster is asked for twice: its header, then its pixels
     requests = (0,) if collection == "catalogue" else (0, 1)
     table[collection, fault, "passing"] = "fails at once" if fault in FINAL else "same bytes"
@@ -202,6 +204,7 @@ def test_the_documented_matrix_is_what_happened(
 
 
 def test_the_choice_survives_every_passing_fault_at_once(bench: Bench) -> None:
+    bench.settings["archive"]["network"]["timeout_s"] = 10.0
     bench.server.faults[:] = [
         strike(fault, match, 1) for fault in ("503", "truncated") for match, _ in COLLECTIONS.values()
     ]
