@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, sha256_file
+from cityheads.modalities import MODALITIES, Modality
 
 __all__ = ["ChipDataModule", "ChipDataset", "ChipStore", "EpochSampler", "d4"]
 
@@ -124,6 +125,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
         modalities: Modalities to read.
         labels: Label layer per head.
         augment: ``none`` or ``d4``.
+        jitter: Standard deviation of one random shift per band, in units of the band's pretraining standard deviation.
         seed: Seed of the augmentation.
     """
 
@@ -135,6 +137,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
         labels: Mapping[str, str],
         *,
         augment: str = "none",
+        jitter: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.store = store
@@ -142,7 +145,9 @@ class ChipDataset(Dataset[dict[str, Any]]):
         self.images = {name: store.array(name) for name in modalities}
         self.masks = {head: store.array(f"MASK_{label}") for head, label in labels.items()}
         self.augment = augment
+        self.jitter = jitter
         self.seed = seed
+        self.files: str | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -150,10 +155,9 @@ class ChipDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         position, epoch = key if isinstance(key, tuple) else (key, 0)
         index = self.indices[position]
-        element = 0
-        if self.augment == "d4":
-            element = int(np.random.default_rng([self.seed, _AUGMENT, epoch, index]).integers(8))
-        return {
+        rng = np.random.default_rng([self.seed, _AUGMENT, epoch, index])
+        element = int(rng.integers(8)) if self.augment == "d4" else 0
+        item: dict[str, Any] = {
             "image": {
                 name: _tensor(d4(np.asarray(array[index]), element), np.float32) for name, array in self.images.items()
             },
@@ -162,11 +166,24 @@ class ChipDataset(Dataset[dict[str, Any]]):
             },
             "chip_id": self.store.chips[index],
         }
+        if self.jitter:
+            for name, image in item["image"].items():
+                item["image"][name] = _shift(image, MODALITIES[name], self.jitter, rng)
+        if self.files is not None:
+            item["filename"] = self.files.format(item["chip_id"])
+        return item
 
 
 def _tensor(array: np.ndarray, dtype: type) -> Tensor:
     # a C-ordered copy: torch takes neither negative strides nor the read-only pages of a memory map
     return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+
+
+def _shift(image: Tensor, modality: Modality, jitter: float, rng: np.random.Generator) -> Tensor:
+    """Shift every band of (C, h, w) by its own random amount; missing pixels stay missing, the others valid."""
+    shift = jitter * rng.standard_normal(len(modality.bands)) * np.array(modality.std)
+    moved = (image + torch.from_numpy(shift.astype(np.float32)).view(-1, 1, 1)).clamp_min(modality.valid_min)
+    return moved.where(image != modality.nodata, image)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -198,9 +215,12 @@ class ChipDataModule(LightningDataModule):
         labels: Label layer per head.
         batch_size: Chips a step.
         augment: Augmentation of the training split, ``none`` or ``d4``.
+        jitter: Random shift per band of the training split, as in ``ChipDataset``.
         seed: Seed of shuffling and augmentation.
         workers: Loader processes; 0 reads in this one.
         pin_memory: Copy batches to page-locked memory, for a CUDA device.
+        chips_dir: Folder of the sub-chips' GeoTIFFs; batches of ``predict`` then name the first modality's file, from
+            which TerraTorch's writer takes the georeference.
     """
 
     def __init__(
@@ -211,22 +231,26 @@ class ChipDataModule(LightningDataModule):
         *,
         batch_size: int = 16,
         augment: str = "d4",
+        jitter: float = 0.0,
         seed: int = 0,
         workers: int = 0,
         pin_memory: bool = False,
+        chips_dir: Path | None = None,
     ) -> None:
         super().__init__()
+        self.chips_dir = chips_dir
         self.store = ChipStore(dataset_dir)
         self.indices = self.store.split_indices()
         self.modalities = list(modalities)
         self.labels = dict(labels)
         self.batch_size = batch_size
         self.augment = augment
+        self.jitter = jitter
         self.seed = seed
         self.workers = workers
         self.pin_memory = pin_memory
 
-    def dataset(self, split: str, *, augment: str = "none") -> ChipDataset:
+    def dataset(self, split: str, *, augment: str = "none", jitter: float = 0.0) -> ChipDataset:
         """Give one split.
 
         Raises:
@@ -237,7 +261,13 @@ class ChipDataModule(LightningDataModule):
                 f"{self.store.dataset_dir}: split '{split}' has no chips; change the splits or the quality limits"
             )
         return ChipDataset(
-            self.store, self.indices[split], self.modalities, self.labels, augment=augment, seed=self.seed
+            self.store,
+            self.indices[split],
+            self.modalities,
+            self.labels,
+            augment=augment,
+            jitter=jitter,
+            seed=self.seed,
         )
 
     def _loader(self, dataset: ChipDataset, **kwargs: Any) -> DataLoader[dict[str, Any]]:
@@ -251,7 +281,7 @@ class ChipDataModule(LightningDataModule):
         A last batch that is not full is left out (the chips in it differ from epoch to epoch), unless it is the only
         one: batch statistics over one or two chips would unsettle the decoders.
         """
-        dataset = self.dataset("train", augment=self.augment)
+        dataset = self.dataset("train", augment=self.augment, jitter=self.jitter)
         return self._loader(
             dataset, sampler=EpochSampler(len(dataset), self.seed), drop_last=len(dataset) >= self.batch_size
         )
@@ -263,3 +293,10 @@ class ChipDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Give the test chips in the order of the store."""
         return self._loader(self.dataset("test"))
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Give the test chips, with the name of a file that holds their georeference."""
+        dataset = self.dataset("test")
+        if self.chips_dir is not None:
+            dataset.files = str(Path(self.chips_dir) / self.modalities[0] / "{}.tif")
+        return self._loader(dataset)

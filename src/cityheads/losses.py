@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cityheads.config import IGNORE
 
-__all__ = ["LOSSES", "HeadLoss", "dice_loss", "focal_loss"]
+__all__ = ["LOSSES", "REGRESSION_LOSSES", "HeadLoss", "RegressionLoss", "dice_loss", "focal_loss"]
 
 #: Names that a head's ``loss`` may take.
 LOSSES = ("dice", "ce", "dice_ce", "focal", "lovasz")
@@ -144,3 +144,39 @@ class HeadLoss(nn.Module):
         if self.kind == "ce":
             return cross_entropy
         return cross_entropy + dice_loss(logits, target, weight=weight, ignore_index=ignore)
+
+
+#: Names that the ``loss`` of a regression head may take.
+REGRESSION_LOSSES = ("huber", "mse", "mae")
+
+
+class RegressionLoss(nn.Module):
+    """The loss of a head of per-pixel values, over the pixels whose target is known.
+
+    Args:
+        kind: One of ``REGRESSION_LOSSES``; Huber's turns from squared to absolute at 1.
+    """
+
+    def __init__(self, kind: str = "huber") -> None:
+        super().__init__()
+        if kind not in REGRESSION_LOSSES:
+            raise ValueError(f"regression loss '{kind}' is none of {', '.join(REGRESSION_LOSSES)}")
+        self.kind = kind
+
+    def forward(self, values: Tensor, target: Tensor) -> Tensor:
+        """Give the loss of a batch.
+
+        Args:
+            values: (B, 1, H, W) predicted values.
+            target: (B, H, W) targets, NaN where unknown.
+
+        Returns:
+            Scalar; without a known pixel a zero that is cut off from the graph, as in ``HeadLoss``.
+        """
+        valid = target.isfinite()
+        if not valid.any():
+            return values.new_zeros((), dtype=torch.float32)
+        predicted, true = values[:, 0].float()[valid], target[valid].float()
+        if self.kind == "huber":
+            return F.huber_loss(predicted, true)
+        return F.mse_loss(predicted, true) if self.kind == "mse" else F.l1_loss(predicted, true)

@@ -389,7 +389,7 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
             {name: len(known.get(name, entry["bands"])) for name, entry in modalities.items()},
             merge_method=model["merge"],
         )
-        encoder = backbone.module
+        encoder: Any = backbone.module
         if weights and (model["weights"] or model["pretrained"]):
             from cityheads.backbones.weights import load_weights, published_weights, read_weights
 
@@ -402,7 +402,7 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
                 from cityheads.backbones.terramind import select_bands
 
                 select_bands(encoder, name, modalities[name]["bands"])
-    channels: list[int] = list(encoder.out_channels)
+    channels = [int(size) for size in encoder.out_channels]
     indices = default_indices(len(channels))
     merge = None
     if model["merge"] == "concat":

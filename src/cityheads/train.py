@@ -9,6 +9,8 @@ import math
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from cityheads.backbones.tuning import add_low_rank, merged_state, recompute_blocks
 from cityheads.datamodule import ChipDataModule
 from cityheads.errors import CityHeadsError
 from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, write_bytes, write_json
@@ -56,16 +59,14 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     dataset, out = Path(dataset), Path(out)
     options = settings["train"]
     spec = make_spec(settings, run=run, seed=seed, dataset=dataset)
-    torch.set_num_threads(options["threads"])
-    # numbers below 1e-38 cost a hundred times more on a CPU and carry nothing
-    torch.set_flush_denormal(True)
     cuda = _uses_cuda(options["accelerator"])
     data = ChipDataModule(
         dataset,
-        list(spec["modalities"]),
+        [name for name in spec["modalities"] if name in MODALITIES],
         {name: head["label"] for name, head in spec["heads"].items()},
         batch_size=options["batch_size"],
         augment=options["augment"],
+        jitter=options["jitter"],
         seed=seed,
         workers=options["workers"],
         pin_memory=cuda,
@@ -75,12 +76,24 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     model = build_model(spec)
     # after the model, since importing TerraTorch sets filters of its own
     _quiet()
+    if spec["model"]["lora"]:
+        lora = spec["model"]["lora"]
+        add_low_rank(model.encoder, lora["rank"], lora["alpha"], lora["targets"])
+    if options["recompute"]:
+        recompute_blocks(model.encoder)
+    if options["compile"]:
+        # the interference of the heads is measured by going back through a graph twice
+        torch._functorch.config.donated_buffer = False
+        model.compile()
     task = MultiHeadTask(
-        model,
         spec["heads"],
+        model,
         lr=options["lr"],
         weight_decay=options["weight_decay"],
         warmup_fraction=options["warmup_fraction"],
+        balance=options["balance"],
+        layer_decay=options["layer_decay"],
+        seed=seed,
     )
     work = out / ".work"
     identity = sha256_bytes(canonical_json([spec, options, data.store.index, data.indices]).encode())
@@ -90,6 +103,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
         accelerator="cuda" if cuda else "cpu",
         devices=1,
         precision=options["precision"],
+        accumulate_grad_batches=options["accumulate"],
         max_epochs=options["epochs"],
         # some CUDA kernels of the decoders (bilinear upsampling) have no deterministic version
         deterministic="warn" if cuda else True,
@@ -103,7 +117,8 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
         enable_model_summary=False,
         default_root_dir=work,
     )
-    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    with _arithmetic(options["threads"]):
+        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     _write(out, spec, model, recorder, data, options, trainer, began)
@@ -133,16 +148,13 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
             "loss": head["loss"],
             "weight": head["weight"],
             "metric": head["metric"],
+            **{key: head[key] for key in ("decoder", "decoder_args", "neck", "class_weights", "lr")},
         }
+        weights = head["class_weights"]
+        if weights is not None and len(weights) != len(wanted):
+            raise CityHeadsError(f"config key 'heads.{name}.class_weights': {len(wanted)} classes need as many weights")
     statistics = read_json(dataset / "statistics.json")
-    modalities = {
-        name: {
-            "bands": list(MODALITIES[name].bands),
-            "mean": list(MODALITIES[name].mean),
-            "std": list(MODALITIES[name].std),
-        }
-        for name in model["modalities"]
-    }
+    modalities = {name: _statistics(name, model, statistics, dataset) for name in model["modalities"]}
     return {
         "format": 1,
         "run": run,
@@ -154,6 +166,30 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
         "heads": heads,
         "simulated": bool(statistics["simulated"]),
     }
+
+
+def _statistics(name: str, model: dict[str, Any], statistics: dict[str, Any], dataset: Path) -> dict[str, Any]:
+    """Give the bands of a modality with the mean and standard deviation that the model is to use."""
+    if name == "NDVI":
+        # TerraMind v1's pretraining statistics (terratorch's v1_pretraining_mean and _std, "tok_ndvi@224")
+        return {"bands": ["NDVI"], "mean": [0.327], "std": [0.322]}
+    modality = MODALITIES[name]
+    mean, std = modality.mean, modality.std
+    if model["normalization"] == "train":
+        entry = statistics["modalities"].get(name)
+        if entry is None or min(entry["std"]) <= 0:
+            raise CityHeadsError(
+                f"{dataset / 'statistics.json'}: no usable statistics of {name}; set model.normalization to pretraining"
+            )
+        mean, std = entry["mean"], entry["std"]
+    wanted = model["bands"].get(name, list(modality.bands))
+    for band in wanted:
+        if band not in modality.bands:
+            raise CityHeadsError(
+                f"config key 'model.bands.{name}': no band '{band}'; there are {', '.join(modality.bands)}"
+            )
+    chosen = [modality.bands.index(band) for band in wanted]
+    return {"bands": list(wanted), "mean": [mean[p] for p in chosen], "std": [std[p] for p in chosen]}
 
 
 class _Recorder(Callback):
@@ -210,7 +246,7 @@ class _Recorder(Callback):
         if score > self.best_score or self.best_epoch < 0:
             self.best_epoch = epoch
             self.best_score = score if not math.isnan(score) else -math.inf
-            self.best = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
+            self.best = {name: value.cpu().clone() for name, value in merged_state(pl_module.model).items()}
         if epoch - self.best_epoch >= self.patience:
             self.stopped_early = epoch + 1 < self.epochs
             trainer.should_stop = True
@@ -308,6 +344,9 @@ def _history(rows: list[dict[str, float]], model: MultiHeadModel, spec: dict[str
     for name, head in spec["heads"].items():
         names += [f"val/{name}/loss", f"val/{name}/{head['metric']}"]
     names.append("val/score")
+    names += [f"train/{name}/chips" for name in spec["heads"]]
+    if len(spec["heads"]) > 1:
+        names.append("train/gradient_cosine")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
@@ -332,6 +371,20 @@ def _uses_cuda(accelerator: str) -> bool:
     if accelerator == "cuda" and not available:
         raise CityHeadsError("config key 'train.accelerator': cuda was asked for, but torch finds no CUDA device")
     return available and accelerator != "cpu"
+
+
+@contextmanager
+def _arithmetic(threads: int) -> Iterator[None]:
+    """Set the number of threads, on which the last bits of sums depend, and round the tiniest numbers to 0."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    # numbers below 1e-38 cost a hundred times more on a CPU and carry nothing
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
 
 
 def _quiet() -> None:

@@ -75,8 +75,8 @@ def make_masks(batch: int = 2) -> dict[str, torch.Tensor]:
 
 
 def make_task(model: MultiHeadModel, heads: dict[str, Any]) -> MultiHeadTask:
-    task = MultiHeadTask(model, heads, lr=1e-2, weight_decay=0.0, warmup_fraction=0.0)
-    task.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    task = MultiHeadTask(heads, model, lr=1e-2, weight_decay=0.0, warmup_fraction=0.0, interference_every=10**6)
+    task.log_dict = task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     return task
 
 

@@ -18,7 +18,7 @@ from model_fixtures import make_settings, write_store
 import cityheads.train
 from cityheads.errors import CityHeadsError
 from cityheads.multihead import load_model
-from cityheads.task import Confusion, iou_per_class, schedule
+from cityheads.task import Confusion, MultiHeadTask, iou_per_class, schedule
 from cityheads.train import train
 
 
@@ -56,12 +56,16 @@ def test_a_training_leaves_what_the_next_rules_read(run_dir: Path) -> None:
     assert list(history[0]) == [
         "epoch", "lr", "train/loss", "train/lulc/loss", "train/buildings/loss", "val/loss",
         "val/lulc/loss", "val/lulc/miou", "val/buildings/loss", "val/buildings/iou", "val/score",
+        "train/lulc/chips", "train/buildings/chips", "train/gradient_cosine",
     ]  # fmt: skip
     for row in history:
         both = float(row["train/lulc/loss"]) + float(row["train/buildings/loss"])
         assert float(row["train/loss"]) == pytest.approx(both, rel=1e-5)
         score = (float(row["val/lulc/miou"]) + float(row["val/buildings/iou"])) / 2
         assert float(row["val/score"]) == pytest.approx(score, rel=1e-5)
+        # of the 16 training chips one has no building labels
+        assert (row["train/lulc/chips"], row["train/buildings/chips"]) == ("16", "15")
+        assert -1 <= float(row["train/gradient_cosine"]) <= 1
     scores = [float(row["val/score"]) for row in history]
     assert training["best_epoch"] == int(np.argmax(scores))
     assert training["best_score"] == pytest.approx(max(scores), rel=1e-5)
