@@ -60,7 +60,7 @@ def git_revision() -> str | None:
 def code_fingerprint(module: str) -> str:
     """Give a hash over a module and every module of this package that it imports, directly or not.
 
-    Comments, docstrings and layout do not count: only what could change a result does. Snakemake reruns a job when
+    Templates that they name count too; comments, docstrings and layout do not: only what could change a result does. Snakemake reruns a job when
     its parameters change but does not see a changed package, so rules carry this as a parameter.
 
     Args:
@@ -77,6 +77,8 @@ def code_fingerprint(module: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(_closure(module)):
         digest.update(f"{name}\n{_normalised(name)}\n".encode())
+        for template in _templates(name):
+            digest.update(template.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -119,6 +121,14 @@ def _imports(module: str) -> list[str]:
             # `from cityheads.x import y` may name a module y or an attribute; a name that is no module has no path
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
+
+
+def _templates(module: str) -> list[Path]:
+    """List the files in ``templates/`` that a module names."""
+    texts = {
+        node.value for node in ast.walk(_tree(module)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return [path for path in sorted((_SOURCE / "templates").iterdir()) if path.name in texts]
 
 
 @functools.cache

@@ -42,3 +42,36 @@ rule assemble_dataset:
         "cityheads assemble_dataset --config {params.config} --log {log}"
         " --parents {input.parents} --scenes {params.scenes} --quality {params.quality} --chips {params.chips}"
         " --out {params.out}"
+
+
+rule check_labels:
+    input:
+        parents=SHEET,
+        dataset=rules.assemble_dataset.output,
+        imagery=expand(f"{RESULTS}/parents/{{parent}}/S2L2A.tif", parent=PARENTS),
+        masks=expand(
+            f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+            parent=PARENTS,
+            label=LABELS,
+        ),
+    output:
+        picture=f"{RESULTS}/labels/check.png",
+        found=f"{RESULTS}/labels/check.json",
+    log:
+        f"{RESULTS}/logs/check_labels.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/check_labels.tsv"
+    conda:
+        "../../envs/cityheads.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        settings=settings("check_labels"),
+        code=code("check_labels"),
+        config=CONFIG,
+    message:
+        "Compare the labels with each other and with the imagery"
+    shell:
+        "cityheads check_labels --config {params.config} --log {log}"
+        " --parents {input.parents} --results {RESULTS} --picture {output.picture} --out {output.found}"

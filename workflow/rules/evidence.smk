@@ -3,6 +3,24 @@
 EVALUATED = expand(
     f"{RESULTS}/evaluation/{{run}}/{{seed}}/metrics.json", run=RUNS, seed=SEEDS
 )
+# Figure and the caption that it shares with its like, if any.
+FIGURES = {
+    name: name
+    for name in (
+        "delta",
+        "map",
+        "curves_score",
+        "curves_loss",
+        "balance",
+        "dropped",
+        "timings",
+    )
+}
+FIGURES |= {
+    f"{kind}_{head}": kind
+    for kind in ("panels", "confusion")
+    for head in config["runs"][GATE_RUN]["heads"]
+}
 
 
 rule compare:
@@ -43,21 +61,29 @@ rule compare:
 rule draw_figures:
     input:
         parents=SHEET,
+        gate=rules.compare.output.gate,
         dataset=rules.assemble_dataset.output,
-        layers=expand(f"{RESULTS}/parents/{{parent}}/S2L2A.tif", parent=PARENTS),
-        history=expand(
-            f"{RESULTS}/runs/{{run}}/{{seed}}/history.csv", run=RUNS, seed=SEEDS
+        boundaries=expand(
+            f"{RESULTS}/labels/{{label}}/boundary.parquet", label=FOOTPRINTS
+        ),
+        trained=expand(
+            f"{RESULTS}/runs/{{run}}/{{seed}}/{{file}}",
+            run=RUNS,
+            seed=SEEDS,
+            file=["history.csv", "training.json"],
         ),
         evaluated=EVALUATED,
-        gate=rules.compare.output.gate,
     output:
-        figures=report(
-            directory(f"{RESULTS}/figures"),
-            patterns=["{name}.png"],
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"figure": "{name}"},
-        ),
+        **{
+            name: report(
+                f"{RESULTS}/figures/{name}.png",
+                caption=f"../report/{caption}.rst",
+                category="Figures",
+                labels={"figure": name.replace("_", " ")},
+            )
+            for name, caption in FIGURES.items()
+        },
+        listed=f"{RESULTS}/figures/figures.json",
     log:
         f"{RESULTS}/logs/draw_figures/figures.log",
     benchmark:
@@ -72,11 +98,12 @@ rule draw_figures:
         code=code("draw_figures"),
         config=CONFIG,
         results=folder_of("input.gate"),
+        out=folder_of("output.listed"),
     message:
         "Draw the figures"
     shell:
         "cityheads draw_figures --config {params.config} --log {log}"
-        " --parents {input.parents} --results {params.results} --out {output.figures}"
+        " --parents {input.parents} --results {params.results} --out {params.out}"
 
 
 rule report:
@@ -93,7 +120,7 @@ rule report:
         ),
         evaluated=EVALUATED,
         gate=rules.compare.output.gate,
-        figures=rules.draw_figures.output.figures,
+        figures=rules.draw_figures.output,
     output:
         f"{RESULTS}/report.html",
     log:
