@@ -179,6 +179,18 @@ VERBS: dict[str, Verb] = {
             ),
         ),
         Verb(
+            "check_labels",
+            "compare the labels with each other and with the imagery",
+            "cityheads.consistency:check_labels",
+            ("grid", "labels"),
+            (
+                _PARENTS,
+                Argument("results", "results folder"),
+                Argument("picture", "what was found, as a picture (PNG)"),
+                _out("what was found (JSON)"),
+            ),
+        ),
+        Verb(
             "assemble_dataset",
             "account for every sub-chip, deal the splits, and pack the kept ones",
             "cityheads.manifest:assemble_dataset",
