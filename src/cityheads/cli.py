@@ -268,6 +268,19 @@ VERBS: dict[str, Verb] = {
             (_PARENTS, Argument("results", "results folder"), _out("folder of the bundle")),
         ),
         Verb(
+            "publish_catalog",
+            "describe the dataset as a static STAC catalogue",
+            "cityheads.catalog:publish_catalog",
+            ("project", "archive.imagery", "labels"),
+            (
+                Argument("scenes", "folder of the frozen scene choices"),
+                Argument("parents_dir", "folder of the parents' rasters"),
+                _CHIPS,
+                _DATASET,
+                _out("folder of the catalogue; catalog.json is written last"),
+            ),
+        ),
+        Verb(
             "fetch",
             "print as JSON what the published model says about a point",
             "cityheads.predict:print_fetch",

@@ -31,6 +31,7 @@ __all__ = [
     "open_raster",
     "resolve_link",
     "scrub",
+    "stored_document",
     "stored_href",
 ]
 
@@ -126,6 +127,11 @@ def stored_href(document: str, href: str, *, root: str, asset_base: str | None, 
     base = base_of(root if root.endswith(".json") else posixpath.join(root, "catalog.json"), asset_base)
     start = base if asset_base is not None else str(Path(document).parent)
     return _relative(base, _inside(base, start, href, where))
+
+
+def stored_document(document: str, root: str) -> str:
+    """Give the place of an item's document: its URL without secrets, or its path relative to the catalogue's folder."""
+    return scrub(document) if is_remote(document) else _relative(root, os.path.normpath(Path.cwd() / document))
 
 
 def _clean_url(href: str, signed: bool, where: str) -> str:

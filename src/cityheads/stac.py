@@ -448,6 +448,7 @@ class _Choice:
         return {
             "id": item.id,
             "collection": item.raw.get("collection"),
+            "self": network.stored_document(item.document, self.catalog.root),
             "datetime": item.properties.get("datetime"),
             "properties": {key: item.properties[key] for key in _KEPT if key in item.properties},
             **more,

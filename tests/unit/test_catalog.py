@@ -1,0 +1,149 @@
+"""The published catalogue: valid STAC, true to the files, linked to its sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+import shapely
+from made_archive import EPSG, LEFT, TOP, complete
+from pystac.extensions.projection import ProjectionExtension
+
+from cityheads.catalog import publish_catalog
+from cityheads.chips import slice_parent
+from cityheads.config import pick, resolve
+from cityheads.imagery import read_parent
+from cityheads.landcover import rasterize_landcover
+from cityheads.manifest import assemble_dataset
+from cityheads.stac import select_scenes
+
+PARENTS = {"A": (LEFT, TOP), "B": (LEFT + 320, TOP), "C": (LEFT, TOP - 320)}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the verbs on three small parents and publish the result."""
+    folder = tmp_path_factory.mktemp("published")
+    archive = complete(folder / "archive")
+    archive.root["cityheads:simulated"] = True
+    # a cloud over one sub-chip, which is then dropped
+    codes = np.full((60, 60), 4, np.uint8)
+    codes[:8, :8] = 9
+    with rasterio.open(folder / "archive" / "assets" / "S2_A" / "SCL.tif", "r+") as scl:
+        scl.write(codes, 1)
+    catalog = str(archive.write())
+    classes = [
+        {"name": "water", "color": "#3a7bc8", "codes": [80]},
+        {"name": "dry land", "color": "#c8574d", "codes": [10, 30, 50]},
+    ]
+    config = resolve(
+        {
+            "project": {"name": "made", "title": "Made"},
+            "grid": {"parent_px": 32, "chips_per_side": 2},
+            "archive": {"provider": "stac", "catalog": catalog},
+            "labels": {"LULC": {"kind": "landcover", "classes": classes}},
+            "heads": {"lulc": {"label": "LULC"}},
+            "runs": {"multihead": {"heads": ["lulc"]}, "lulc": {"heads": ["lulc"]}},
+        }
+    )
+    parents = folder / "parents.tsv"
+    rows = [f"{name}\t{EPSG}\t{left}\t{top}" for name, (left, top) in PARENTS.items()]
+    parents.write_text("\n".join(["parent_id\tepsg\tleft\ttop", *rows, ""]))
+    for name in PARENTS:
+        scenes, raster = folder / "scenes" / f"{name}.json", folder / "parents" / name
+        select_scenes(
+            pick(config, ("grid", "archive", "labels")), parents=parents, parent=name, catalog=catalog, out=scenes
+        )
+        read_parent(
+            pick(config, ("grid", "archive", "quality")), parents=parents, parent=name, scenes=scenes, out=raster
+        )
+        slice_parent(
+            pick(config, ("grid", "quality", "archive.imagery")), parents=parents, parent=name, parent_dir=raster,
+            chips=folder / "chips", out=folder / "quality" / f"{name}.json",
+        )  # fmt: skip
+        rasterize_landcover(
+            pick(config, ("grid", "archive", "labels")), parents=parents, parent=name, label="LULC", scenes=scenes,
+            chips=folder / "chips", out=raster / "MASK_LULC.tif",
+        )  # fmt: skip
+    assemble_dataset(
+        pick(config, ("grid", "archive.imagery", "labels", "splits", "quality")), parents=parents,
+        scenes=folder / "scenes", quality=folder / "quality", chips=folder / "chips", out=folder / "dataset",
+    )  # fmt: skip
+    publish_catalog(
+        pick(config, ("project", "archive.imagery", "labels")), scenes=folder / "scenes",
+        parents_dir=folder / "parents", chips=folder / "chips", dataset=folder / "dataset", out=folder / "stac",
+    )  # fmt: skip
+    return folder
+
+
+def items(folder: Path) -> list[pystac.Item]:
+    return list(pystac.Catalog.from_file(str(folder / "stac" / "catalog.json")).get_items(recursive=True))
+
+
+def test_it_validates_against_the_core_schemas(published: Path) -> None:
+    root = pystac.Catalog.from_file(str(published / "stac" / "catalog.json"))
+    root.validate()
+    for child in root.get_children():
+        child.validate()
+    for item in items(published):
+        # the extensions' schemas are on the internet; see tests/online
+        item.stac_extensions = []
+        item.validate()
+
+
+def test_it_lists_the_kept_sub_chips_and_counts_the_dropped(published: Path) -> None:
+    names = {item.id for item in items(published)}
+    assert len(names) == 11
+    assert "A_r0c0" not in names
+    root = json.loads((published / "stac" / "catalog.json").read_text())
+    assert root["description"].startswith("11 of 12 sub-chips")
+    assert root["cityheads:simulated"] is True
+
+
+def test_grids_files_and_checksums_are_those_of_the_rasters(published: Path) -> None:
+    for item in items(published):
+        projection = ProjectionExtension.ext(item)
+        assert set(item.assets) == {"S2L2A", "S1RTC", "DEM", "MASK_LULC"}
+        for asset in item.assets.values():
+            path = Path(asset.get_absolute_href() or "")
+            content = path.read_bytes()
+            assert asset.extra_fields["file:size"] == len(content)
+            assert asset.extra_fields["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+            with rasterio.open(path) as raster:
+                assert projection.code == f"EPSG:{raster.crs.to_epsg()}"
+                assert projection.shape == list(raster.shape)
+                assert projection.transform == list(raster.transform)[:6]
+                bands = asset.to_dict()["bands"]
+                assert [band["data_type"] for band in bands] == list(raster.dtypes)
+                assert str(bands[0]["nodata"]) == f"{raster.nodata:g}"
+                place = shapely.box(*rasterio.warp.transform_bounds(raster.crs, 4326, *raster.bounds))
+            assert shapely.geometry.shape(item.geometry).within(place.buffer(1e-6))
+
+
+def test_items_lead_to_the_scenes_they_were_made_of(published: Path) -> None:
+    for item in items(published):
+        found = {}
+        for link in item.get_links("derived_from"):
+            path = Path(link.get_absolute_href() or "")
+            found[link.title] = json.loads(path.read_text())["id"]
+        assert found == {name: name for name in ("S2_A", "S1_A", "DEM_A", "WC_A")}
+        assert item.properties["cityheads:offset_dn"] == {"S2_A": 1000}
+
+
+def test_the_classes_are_told_with_their_colours(published: Path) -> None:
+    mask: Any = items(published)[0].assets["MASK_LULC"].to_dict()["bands"][0]
+    assert [(entry["value"], entry["name"]) for entry in mask["classification:classes"]] == [
+        (0, "water"), (1, "dry_land"), (255, "ignore"),
+    ]  # fmt: skip
+    assert mask["classification:classes"][0]["color_hint"] == "3A7BC8"
+
+
+def test_no_machine_path_is_published(published: Path) -> None:
+    for path in (published / "stac").rglob("*.json"):
+        assert str(published) not in path.read_text()
