@@ -58,9 +58,9 @@ rule check_labels:
         picture=f"{RESULTS}/labels/check.png",
         found=f"{RESULTS}/labels/check.json",
     log:
-        f"{RESULTS}/logs/check_labels.log",
+        f"{RESULTS}/logs/check_labels/labels.log",
     benchmark:
-        f"{RESULTS}/benchmarks/check_labels.tsv"
+        f"{RESULTS}/benchmarks/check_labels/labels.tsv"
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
@@ -70,8 +70,9 @@ rule check_labels:
         settings=settings("check_labels"),
         code=code("check_labels"),
         config=CONFIG,
+        results=folder_of("output.found", up=2),
     message:
         "Compare the labels with each other and with the imagery"
     shell:
         "cityheads check_labels --config {params.config} --log {log}"
-        " --parents {input.parents} --results {RESULTS} --picture {output.picture} --out {output.found}"
+        " --parents {input.parents} --results {params.results} --picture {output.picture} --out {output.found}"
