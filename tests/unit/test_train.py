@@ -18,7 +18,7 @@ from model_fixtures import make_settings, write_store
 import cityheads.train
 from cityheads.errors import CityHeadsError
 from cityheads.multihead import load_model
-from cityheads.task import Confusion, MultiHeadTask, iou_per_class, schedule
+from cityheads.task import Confusion, iou_per_class, schedule
 from cityheads.train import train
 
 
