@@ -49,6 +49,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 #: Cylindrical equal area on the WGS84 ellipsoid (EASE-Grid 2.0, global).
 _EQUAL_AREA = 6933
 
+#: Numbers beyond these are no building number (doubles hold whole numbers up to here), year or code.
+_LARGEST_BIN, _LARGEST_INT32 = 2**53, 2**31 - 1
+
 #: A degree box around a parent is widened by this, about 10 m, for what its densified outline leaves out.
 _MARGIN_DEG = 1e-4
 
@@ -104,6 +107,9 @@ def prepare_footprints(
     provenance, crs = _provenance(source, vectors), vectors.crs
     del vectors  # a city's geometries take a gigabyte: let the file's own go before they are copied into another CRS
     geometry = project(geometry, crs, epsg)
+    finite = np.isfinite(shapely.area(geometry))  # beyond the projection's domain
+    counts["dropped"]["not_finite"] += int((~finite).sum())
+    geometry, kept = geometry[finite], kept[finite]
     in_parents = _rows_per_parent(geometry, sheet, grid, epsg)
     if not any(in_parents.values()):
         raise CityHeadsError(f"{source}: none of its {len(geometry)} footprints lies in a parent of {parents}")
@@ -289,8 +295,12 @@ def _attributes(table: pa.Table) -> tuple[pa.Table, dict[str, str | None], dict[
             values, unreadable[ours] = numbers(table[theirs])
             if ours in ("construction_year", "height_roof_ft"):
                 values = np.where(values > 0, values, np.nan)
-            whole = values if ours == "height_roof_ft" else np.trunc(values)
-            arrays[ours] = pa.array(whole, from_pandas=True).cast(kinds[ours])
+            if ours != "height_roof_ft":
+                values = np.trunc(values)
+                strange = np.abs(values) > (_LARGEST_BIN if ours == "bin" else _LARGEST_INT32)
+                unreadable[ours] += int(strange.sum())
+                values = np.where(strange, np.nan, values)
+            arrays[ours] = pa.array(values, from_pandas=True).cast(kinds[ours])
     return pa.table(arrays), columns, {name: number for name, number in unreadable.items() if number}
 
 
@@ -311,7 +321,8 @@ def _clean(
     codes = attributes["feature_code"].to_numpy()
     histogram = _histogram(codes)
     wanted = np.isin(codes, feature_codes) if feature_codes else np.ones(len(codes), bool)
-    usable = ~shapely.is_missing(polygons)
+    finite = np.isfinite(shapely.area(polygons))
+    usable = ~shapely.is_missing(polygons) & finite
     rows = np.flatnonzero(usable & wanted)
     if not rows.size:
         held = ", ".join(f"{code} ({number})" for code, number in histogram.items())
@@ -321,7 +332,7 @@ def _clean(
     shapes = polygons[rows]
     broken = ~shapely.is_valid(shapes)
     shapes[broken] = only_polygons(shapely.make_valid(shapes[broken]))
-    collapsed = shapely.is_missing(shapes) | (shapely.area(shapes) == 0)
+    collapsed = ~(shapely.area(shapes) > 0)
     shapes, rows = shapes[~collapsed], rows[~collapsed]
     again = _duplicates(shapes, attributes["bin"].to_numpy()[rows])
     counts = {
@@ -331,6 +342,7 @@ def _clean(
             "unreadable": vectors.unreadable,
             "empty": int(empty.sum()) - vectors.unreadable,
             "not_polygon": int(flat.sum()),
+            "not_finite": int((~shapely.is_missing(polygons) & ~finite).sum()),
             "other_feature_code": int((usable & ~wanted).sum()),
             "no_area": int(collapsed.sum()),
             "duplicate": int(again.sum()),

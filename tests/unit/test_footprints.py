@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +320,8 @@ def test_what_is_mended_and_dropped_is_counted(tmp_path: Path) -> None:
     facts = city.prepare(source, write_geojson(tmp_path / "a.geojson", [AROUND], epsg=32618))
     assert facts["rows"] == 10
     assert facts["dropped"] == {
-        "unreadable": 0, "empty": 2, "not_polygon": 1, "other_feature_code": 2, "no_area": 1, "duplicate": 1,
+        "unreadable": 0, "empty": 2, "not_polygon": 1, "not_finite": 0, "other_feature_code": 2,
+        "no_area": 1, "duplicate": 1,
     }  # fmt: skip
     assert facts["repaired"] == 1
     assert facts["kept"] == 3
@@ -333,6 +335,51 @@ def test_what_is_mended_and_dropped_is_counted(tmp_path: Path) -> None:
     assert bow_area == pytest.approx(5000, rel=1e-6), "both halves of the bow tie, 100 x 100 / 2"
     # the touching line of a mended ring is no polygon and is left out
     assert set(frame.geometry.geom_type) <= {"Polygon", "MultiPolygon"}
+
+
+def test_values_and_corners_that_make_no_sense(tmp_path: Path) -> None:
+    """Numbers too large for a year, corners that are no numbers, and places beyond the projection."""
+    frame = gpd.GeoDataFrame(
+        {"feature_code": [2100] * 3, "construction_year": ["99999999999", "1999", "2000"], "bin": ["1", "1e30", "x"]},
+        geometry=[SQUARE, shapely.Polygon([(587000, 4511000), (587100, np.nan), (587100, 4511100)]), HOLED],
+        crs=32618,
+    )
+    city = City(tmp_path, [PLACE])
+    frame.to_parquet(tmp_path / "b.parquet")
+    facts = city.prepare(tmp_path / "b.parquet", write_geojson(tmp_path / "a.json", [AROUND], epsg=32618))
+    assert facts["kept"] == 2
+    assert facts["dropped"]["not_finite"] == 1
+    assert facts["unreadable_values"] == {"bin": 2, "construction_year": 1}
+    pole = shapely.box(20, 95, 21, 96)
+    here = gpd.GeoSeries([SQUARE], crs=32618).to_crs(4326)[0]
+    gpd.GeoDataFrame({"feature_code": [2100] * 2}, geometry=[here, pole], crs=4326).to_parquet(tmp_path / "b.parquet")
+    facts = city.prepare(tmp_path / "b.parquet", tmp_path / "a.json")
+    assert (facts["kept"], facts["dropped"]["not_finite"]) == (1, 1)
+
+
+number_texts = st.one_of(
+    st.floats(allow_nan=False).map(str), st.integers().map(str), st.text(max_size=6), st.just(" 12 ")
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(number_texts, max_size=8))
+def test_numbers_are_pythons(texts: list[str]) -> None:
+    import pyarrow as pa
+
+    from cityheads.vectors import numbers
+
+    values, unreadable = numbers(pa.chunked_array([pa.array(texts, pa.string())]))
+    wrong = 0
+    for text, value in zip(texts, values, strict=True):
+        if not text.strip():
+            assert np.isnan(value)
+        elif re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text.strip(), re.ASCII):
+            assert value == float(text)
+        else:
+            wrong += 1
+            assert np.isnan(value)
+    assert unreadable == wrong
 
 
 def test_garages_by_option(tmp_path: Path, murray_hill: Path, boroughs: Path) -> None:
