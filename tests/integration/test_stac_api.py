@@ -163,7 +163,7 @@ def test_recorded_earth_search_items_say_whether_the_offset_is_applied(realdata:
         realdata, tmp_path, EARTH_SEARCH, "stac_client_cassettes/earthsearch_cop-dem-glo-30.yaml",
         "stac_client_cassettes/earthsearch_sentinel-2-l2a_multi.yaml",
     )  # fmt: skip
-    raw = yaml.safe_load((Path(__file__).parents[2] / "config" / "earth-search.yaml").read_text())
+    raw = yaml.safe_load((Path(__file__).parents[2] / "config" / "nyc-earth-search.yaml").read_text())
     rule = raw["archive"]["imagery"]["S2L2A"]
     with server:
         replay.url = server.url

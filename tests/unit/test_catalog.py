@@ -28,8 +28,11 @@ PARENTS = {"A": (LEFT, TOP), "B": (LEFT + 320, TOP), "C": (LEFT, TOP - 320)}
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish(tmp_path_factory.mktemp("published"))
+
+
+def publish(folder: Path) -> Path:
     """Run the verbs on three small parents and publish the result."""
-    folder = tmp_path_factory.mktemp("published")
     archive = complete(folder / "archive")
     archive.root["cityheads:simulated"] = True
     # a cloud over one sub-chip, which is then dropped
