@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,18 +150,25 @@ def read_layers(
     def read(index: int, planned: Plan) -> np.ndarray:
         task, raster = tasks[index], opened[index]
         assert raster is not None
+        cost = raster.cost(planned.window, planned.read_shape)
         want = task.wanted
         with network.named(task.where, task.href):
             pixels = read_onto(
                 raster, target, resampling=want.resampling, fill=want.fill, undeclared=want.undeclared, planned=planned
             )
         raster.close()
+        meter.add(cost)
         return pixels
 
+    meter = _Meter(parent.parent_id)
     try:
         with ThreadPoolExecutor(min(archive["workers"], len(tasks))) as pool:
             plans = list(pool.map(prepare, range(len(tasks))))
-            _announce(parent, opened, plans)
+            meter.expect(
+                raster.cost(planned.window, planned.read_shape)
+                for raster, planned in zip(opened, plans, strict=True)
+                if raster is not None
+            )
             arrays = list(pool.map(read, range(len(tasks)), plans))
     finally:
         for raster in opened:
@@ -176,15 +184,29 @@ def read_layers(
     return layers
 
 
-def _announce(parent: Parent, rasters: Sequence[network.Raster | None], plans: Sequence[Plan]) -> None:
-    """Say how much will be fetched, before it is."""
-    costs = [
-        raster.cost(planned.window, planned.read_shape)
-        for raster, planned in zip(rasters, plans, strict=True)
-        if raster is not None
-    ]
-    if sum(costs):
-        progress.info("%s: %.1f MB to fetch from %d rasters", parent.parent_id, sum(costs) / 1e6, len(costs))
+class _Meter:
+    """Says how many bytes will be fetched before they are, and then how many are there, in quarters."""
+
+    def __init__(self, parent_id: str) -> None:
+        self._parent_id = parent_id
+        self._expected = self._fetched = self._said = 0
+        self._lock = threading.Lock()
+
+    def expect(self, costs: Iterable[int]) -> None:
+        """Announce the bytes to come; nothing is said of local rasters."""
+        rasters = list(costs)
+        self._expected = sum(rasters)
+        if self._expected:
+            progress.info("%s: %.1f MB to fetch from %d rasters", self._parent_id, self._expected / 1e6, len(rasters))
+
+    def add(self, cost: int) -> None:
+        """Count what one raster brought."""
+        with self._lock:
+            self._fetched += cost
+            quarter = 4 * self._fetched // self._expected if self._expected else 0
+            if quarter > self._said:
+                self._said = quarter
+                progress.info("%s: %d %% of %.1f MB", self._parent_id, 25 * quarter, self._expected / 1e6)
 
 
 def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes: Path, out: Path) -> None:
@@ -271,6 +293,18 @@ def _ids(choice: Mapping[str, Any], layer: str) -> list[str]:
     return [item["id"] for item in choice["layers"][layer]["items"]]
 
 
+def _sources(choice: Mapping[str, Any], layer: str) -> dict[str, dict[str, Any]]:
+    """Give, per item, what tells where its pixels come from."""
+    return {
+        item["id"]: {
+            "datetime": item["datetime"],
+            "baseline": item["properties"].get("s2:processing_baseline"),
+            "hrefs": item["assets"],
+        }
+        for item in choice["layers"][layer]["items"]
+    }
+
+
 def _take_s2(
     choice: Mapping[str, Any], parent: Parent, found: Mapping[str, Layer], rule: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
@@ -324,6 +358,7 @@ def _take_s2(
         clear = float(np.isin(scl[valid], sorted(SCL_CLEAR)).mean())
     return stack, scl, {
         "items": _ids(choice, "S2L2A"),
+        "sources": _sources(choice, "S2L2A"),
         "offset_dn": dict(zip(_ids(choice, "S2L2A"), offsets, strict=True)),
         "resampling": found["S2L2A"].resampling,
         "unit_conversion": "digital numbers minus offset_dn, not below 1; 0 stays nodata",
@@ -368,6 +403,7 @@ def _take_s1(
             )
     return stack, {
         "items": _ids(choice, "S1RTC"),
+        "sources": _sources(choice, "S1RTC"),
         "resampling": found["S1RTC"].resampling,
         "unit_conversion": "10 log10 of linear power; not above 0 is nodata"
         if linear
@@ -395,6 +431,7 @@ def _take_dem(
         raise CityHeadsError(f"{where}: unit error: elevations from {low:.0f} to {high:.0f} m are not of this world")
     return elevation[None], {
         "items": _ids(choice, "DEM"),
+        "sources": _sources(choice, "DEM"),
         "resampling": found["DEM"].resampling,
         "unit_conversion": "none, metres",
         "valid_fraction": 1.0,

@@ -93,6 +93,13 @@ def parse(read: Callable[[int, int], bytes]) -> Layout:
     Raises:
         ValueError: No TIFF, or one that is broken or beyond bounds.
     """
+    try:
+        return _parse(read)
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"its directories are broken ({error})") from None
+
+
+def _parse(read: Callable[[int, int], bytes]) -> Layout:
     header = read(0, 16)
     order = {b"II": "<", b"MM": ">"}.get(header[:2])
     if order is None or len(header) < 16:

@@ -385,6 +385,7 @@ def test_the_bytes_to_come_are_announced(site: Site, caplog: pytest.LogCaptureFi
     site.select()
     site.read()
     assert "P1: 0.1 MB to fetch from 16 rasters" in caplog.text
+    assert "P1: 100 % of 0.1 MB" in caplog.text
 
 
 def test_public_buckets_are_read_over_https(monkeypatch: pytest.MonkeyPatch) -> None:
