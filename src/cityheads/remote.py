@@ -126,7 +126,7 @@ class Client:
         *,
         span: tuple[int, int] | None = None,
         limit: int = _MAX_WHOLE_BYTES,
-        sign: Callable[[str, bool], str] | None = None,
+        sign: Callable[[str, str], str] | None = None,
         method: str = "GET",
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
@@ -138,7 +138,7 @@ class Client:
             url: Without secrets.
             span: First byte and the one after the last.
             limit: Most bytes taken.
-            sign: Gives the URL to ask for; its second argument says that the last signature was refused.
+            sign: Gives the URL to ask for; its second argument is the signed URL that was just refused, or empty.
             method: HTTP method.
             body: Body to send.
             headers: Headers to send.
@@ -147,7 +147,7 @@ class Client:
         Raises:
             NetworkError: It cannot be had; the message holds the scrubbed URL and the last reason.
         """
-        refused = False
+        refused = asked = ""
         reason, status = "", None
         for attempt in range(1, self.policy.attempts + 1):
             try:
@@ -161,7 +161,7 @@ class Client:
                 return answer
             except _AgainError as error:
                 reason, status, wait = str(error), error.status, error.wait_s
-                refused = status in (401, 403)
+                refused = asked if status in (401, 403) else ""
                 if refused and sign is None:
                     break
                 if wait is None:
@@ -335,16 +335,18 @@ def client(archive: Mapping[str, Any]) -> Client:
 #: Where Planetary Computer gives out read tokens; the variable is that of its own SDK.
 _TOKENS = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
 _AZURE = ".blob.core.windows.net"
+#: A token that expires sooner than this is renewed before it is used.
+_TOKEN_SPARE_S = 120
 _tokens: dict[str, tuple[str, float]] = {}
 _tokens_lock = threading.Lock()
 
 
-def sign(url: str, refused: bool, *, http: Client) -> str:
+def sign(url: str, refused: str, *, http: Client) -> str:
     """Sign a Planetary Computer blob's URL with its container's read token; other URLs stay as they are.
 
     Args:
         url: Unsigned URL.
-        refused: The last signature was refused: fetch a new one.
+        refused: The signed URL that was just refused, or empty; its token is not used again.
         http: Fetches the token.
     """
     parts = urlsplit(url)
@@ -354,7 +356,8 @@ def sign(url: str, refused: bool, *, http: Client) -> str:
     container = f"{host.removesuffix(_AZURE)}/{parts.path.split('/')[1]}"
     with _tokens_lock:
         token, expires = _tokens.get(container, ("", 0.0))
-        if refused or expires - time.time() < 120:
+        # many requests are refused at once when a token expires; the first one fetches the new token for all
+        if (token and token in refused) or expires - time.time() < _TOKEN_SPARE_S:
             headers = {}
             if os.environ.get("PC_SDK_SUBSCRIPTION_KEY"):
                 headers["Ocp-Apim-Subscription-Key"] = os.environ["PC_SDK_SUBSCRIPTION_KEY"]
@@ -388,7 +391,7 @@ class RangeFile:
     The sparse file lives in memory where the system can do that, else in the folder for temporary files.
     """
 
-    def __init__(self, http: Client, url: str, signer: Callable[[str, bool], str] | None) -> None:
+    def __init__(self, http: Client, url: str, signer: Callable[[str, str], str] | None) -> None:
         self._http = http
         self._url = url
         self._signer = signer

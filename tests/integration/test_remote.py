@@ -301,6 +301,7 @@ def test_an_expired_signature_is_signed_again(signed_site: Site) -> None:
     signed_site.server.signature = "secretword2"
     signed_site.read(sign="planetary-computer")
     assert signed_site.server.count("sig=secretword2") > 10
+    assert signed_site.server.tokens_given == 2  # one for all, however many were refused
 
 
 def test_a_signature_that_is_never_accepted_names_item_and_band(signed_site: Site) -> None:
