@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -92,6 +94,17 @@ def test_a_remote_archive_gives_the_bytes_of_the_local_one(site: Site) -> None:
     near = site.folder / "near"
     read_parent(read_settings(), parents=sheet(site.folder), parent="P1", scenes=out, out=near)
     assert digest(near) == far
+
+
+def test_without_memory_files_temporary_ones_are_used_and_removed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.select()
+    expected = digest(site.read("memory"))
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    scratch = site.folder / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    assert digest(site.read("disk")) == expected
+    assert list(scratch.iterdir()) == []
 
 
 def test_only_the_touched_blocks_are_fetched_each_once(tmp_path: Path) -> None:
@@ -315,6 +328,24 @@ def test_a_signature_that_is_never_accepted_names_item_and_band(signed_site: Sit
 def test_without_signing_a_refusal_fails_at_once(signed_site: Site) -> None:
     with pytest.raises(CityHeadsError, match=r"item S2_A: band SCL: .*the server answers 403"):
         signed_site.select()
+
+
+def test_only_blobs_of_azure_are_signed(client: Client) -> None:
+    for url in (
+        "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a.tif",
+        "https://blob.core.windows.net.evil.example/a",
+    ):
+        assert remote.sign(url, "", http=client) == url
+
+
+def test_an_answer_that_is_no_token_is_said_so(signed_site: Site, client: Client) -> None:
+    (signed_site.folder / "archive" / "no").mkdir()
+    (signed_site.folder / "archive" / "no" / "assets").write_text('{"message": "busy"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PC_SDK_SAS_URL", f"{signed_site.server.url}/no")
+        patch.setattr(signed_site.server, "signature", None)
+        with pytest.raises(NetworkError, match="the answer is no token"):
+            remote.sign(f"{signed_site.server.url}/assets/a.tif", "", http=client)
 
 
 # --- offline, frozen choices, untrusted servers -----------------------------------------------------------------------
