@@ -149,6 +149,13 @@ def _cross_check(config: dict[str, Any]) -> None:
         raise CityHeadsError(f"config key 'model.modalities': {missing[0]} is not in archive.imagery")
     if "S2L2A" not in archive["imagery"]:
         raise CityHeadsError("config key 'archive.imagery': S2L2A is needed; the other modalities are chosen around it")
+    splits = config["splits"]
+    if splits["fold"] >= splits["folds"]:
+        raise CityHeadsError(
+            f"config key 'splits.fold': {splits['fold']} is not below splits.folds ({splits['folds']})"
+        )
+    if splits["method"] == "region" and not splits["region"]:
+        raise CityHeadsError("config key 'splits.region': name the region that method region leaves out")
     if abs(sum(config["splits"]["fractions"].values()) - 1) > 1e-6:
         raise CityHeadsError("config key 'splits.fractions': train, val and test must sum to 1")
     for name, label in labels.items():

@@ -35,7 +35,7 @@ __all__ = [
 
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("parent_id", "epsg", "left", "top")
-_OPTIONAL = ("split",)
+_OPTIONAL = ("split", "region")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}(_[A-Za-z0-9-]+)*")
 
 
@@ -79,6 +79,7 @@ class Parent:
         left: x of the upper left corner, in metres.
         top: y of the upper left corner, in metres.
         split: ``train``, ``val`` or ``test`` where the sheet fixes it, else None.
+        region: Name of the part of the city, for leaving one region out, else None.
     """
 
     parent_id: str
@@ -86,6 +87,7 @@ class Parent:
     left: float
     top: float
     split: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def parent_polygon(parent: Parent, grid: Grid, epsg: int | None = None) -> Polyg
 def read_parents(path: Path, grid: Grid) -> list[Parent]:
     """Read and check the parent sheet: tab-separated, ``#`` lines are comments.
 
-    Columns: ``parent_id``, ``epsg``, ``left``, ``top`` and, optionally, ``split``.
+    Columns: ``parent_id``, ``epsg``, ``left``, ``top`` and, optionally, ``split`` and ``region``.
 
     Raises:
         CityHeadsError: A missing or unknown column, an empty sheet, a value that is no number, a duplicate or unfit
@@ -203,7 +205,8 @@ def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Parent
     split = (row.get("split") or "").strip() or None
     if split is not None and split not in SPLITS:
         raise CityHeadsError(f"{where} ({identifier}): split '{split}' is none of {', '.join(SPLITS)}")
-    return Parent(identifier, int(numbers["epsg"]), numbers["left"], numbers["top"], split)
+    region = (row.get("region") or "").strip() or None
+    return Parent(identifier, int(numbers["epsg"]), numbers["left"], numbers["top"], split, region)
 
 
 def _check(path: Path, parents: list[Parent], grid: Grid) -> None:

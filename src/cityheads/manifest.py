@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from cityheads.config import IGNORE
 from cityheads.errors import CityHeadsError
 from cityheads.grid import SPLITS, Grid, Parent, chip_ids, parent_polygon, read_parents, subchips
 from cityheads.io import atomic_path, read_json, read_raster, sha256_file, write_json
 from cityheads.modalities import MODALITIES
-from cityheads.splits import deal_parents, missing_classes
+from cityheads.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out
 
 __all__ = ["assemble_dataset"]
 
@@ -61,8 +62,13 @@ def assemble_dataset(
         for label in labels
     }
     dealt, method = deal_parents(sheet, counts, settings["splits"])
+    lock = lock_of(sheet, dealt)
+    check_lock(lock, settings["splits"]["test_lock"])
     for row in rows:
         row["split"] = dealt[row["parent_id"]]
+    _drop_near_held_out(kept, sheet, dealt, grid, settings["splits"]["buffer_m"])
+    kept = [row for row in kept if row["kept"]]
+    keep = np.array([row["kept"] for row in rows])
     per_split = {
         split: {
             label: pixels[label][keep & np.array([row["split"] == split for row in rows])].sum(axis=0)
@@ -88,7 +94,9 @@ def assemble_dataset(
         out / "splits.json",
         {
             "method": method,
-            "seed": settings["splits"]["seed"] if method == "search" else None,
+            "seed": None if method == "sheet" else settings["splits"]["seed"],
+            "test_lock": lock,
+            "buffer_m": settings["splits"]["buffer_m"],
             "parents": dealt,
             "class_fractions": {
                 split: {label: _fractions(of[label]) for label in labels} for split, of in per_split.items()
@@ -115,6 +123,22 @@ def assemble_dataset(
     )
     _write_manifest(out / "chips.parquet", rows)
     log.info("%d sub-chips, %d kept; %s", len(rows), len(kept), {s: list(dealt.values()).count(s) for s in SPLITS})
+
+
+def _drop_near_held_out(
+    kept: list[dict[str, Any]], sheet: list[Parent], dealt: dict[str, str], grid: Grid, buffer_m: float
+) -> None:
+    """Mark the kept rows that come too near to a parent held out from them as dropped, with the reason."""
+    of = {parent.parent_id: parent for parent in sheet}
+    side = grid.chip_px * grid.resolution_m
+    boxes = [
+        (of[row["parent_id"]], shapely.box(row["left"], row["top"] - side, row["left"] + side, row["top"]))
+        for row in kept
+    ]
+    near = near_held_out(boxes, [row["split"] for row in kept], sheet, dealt, grid, buffer_m)
+    for row, split in zip(kept, near, strict=True):
+        if split is not None:
+            row["kept"], row["reason"] = False, f"within {buffer_m:g} m of a {split} parent"
 
 
 def _rows(

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import shapely
 
 from cityheads.errors import CityHeadsError
-from cityheads.grid import SPLITS, Parent
+from cityheads.grid import SPLITS, Grid, Parent, parent_polygon
+from cityheads.io import canonical_json, sha256_bytes
 
-__all__ = ["deal_parents", "missing_classes", "split_sizes"]
+__all__ = ["check_lock", "deal_parents", "lock_of", "missing_classes", "near_held_out", "split_sizes"]
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +47,11 @@ def deal_parents(
 ) -> tuple[dict[str, str], str]:
     """Deal parents to splits.
 
-    Where the sheet has a split column, it is taken as it is. Else the assignment is sought whose splits hold every
-    class and whose share of each class's pixels (and of all pixels) is nearest to the wanted fractions: thousands of
-    random assignments, then pairwise swaps from the best few until none helps.
+    Method ``search`` takes the sheet's split column where there is one. Else the assignment is sought whose splits hold
+    every class and whose share of each class's pixels (and of all pixels) is nearest to the wanted fractions: thousands
+    of random assignments, then pairwise swaps from the best few until none helps. Method ``folds`` seeks equal folds in
+    the same way; one is test, the next is val, the others are train. Method ``region`` makes one region the test split
+    and seeks train and val among the others.
 
     Args:
         parents: Parents in sheet order.
@@ -55,12 +59,14 @@ def deal_parents(
         settings: The config's ``splits`` section.
 
     Returns:
-        Split per parent id, and the method: ``sheet`` or ``search``.
+        Split per parent id, and the method: ``sheet``, ``search``, ``fold K of N`` or ``region NAME left out``.
 
     Raises:
-        CityHeadsError: Too few parents, or a sheet that leaves a split empty.
+        CityHeadsError: Too few parents, a sheet that leaves a split empty, or no such region.
     """
-    if all(parent.split for parent in parents):
+    ids = [parent.parent_id for parent in parents]
+    method = settings["method"]
+    if method == "search" and all(parent.split for parent in parents):
         dealt = {parent.parent_id: str(parent.split) for parent in parents}
         empty = [name for name in SPLITS if name not in dealt.values()]
         if empty:
@@ -68,29 +74,117 @@ def deal_parents(
                 f"the parent sheet's split column leaves {empty[0]} empty; give it at least one parent"
             )
         return dealt, "sheet"
+    shares = _shares(counts)
+    rng = np.random.default_rng(settings["seed"])
+    if method == "folds":
+        folds, fold = settings["folds"], settings["fold"]
+        if len(parents) < folds:
+            raise CityHeadsError(f"{len(parents)} parents cannot fill {folds} folds; lower splits.folds")
+        groups = _search(np.arange(len(parents)) % folds, shares, rng)
+        names = {fold: "test", (fold + 1) % folds: "val"}
+        dealt = {identifier: names.get(int(group), "train") for identifier, group in zip(ids, groups, strict=True)}
+        return dealt, f"fold {fold} of {folds}"
+    if method == "region":
+        return _leave_out(parents, shares, settings, rng), f"region {settings['region']} left out"
     sizes = split_sizes(len(parents), settings["fractions"])
-    wanted = np.array([sizes[name] for name in SPLITS], float) / len(parents)
+    groups = _search(np.repeat(np.arange(len(SPLITS)), [sizes[name] for name in SPLITS]), shares, rng)
+    return {identifier: SPLITS[group] for identifier, group in zip(ids, groups, strict=True)}, "search"
+
+
+def _leave_out(
+    parents: Sequence[Parent], shares: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator
+) -> dict[str, str]:
+    regions = sorted({parent.region for parent in parents if parent.region})
+    if settings["region"] not in regions:
+        known = f"there are {', '.join(regions)}" if regions else "the parent sheet has no region column"
+        raise CityHeadsError(f"config key 'splits.region': no region '{settings['region']}'; {known}")
+    left = [index for index, parent in enumerate(parents) if parent.region != settings["region"]]
+    if len(left) < 2:
+        raise CityHeadsError(f"leaving region '{settings['region']}' out leaves {len(left)} parents; two are needed")
+    fractions = settings["fractions"]
+    val = min(len(left) - 1, max(1, round(len(left) * fractions["val"] / (fractions["train"] + fractions["val"]))))
+    groups = _search(np.repeat([0, 1], [len(left) - val, val]), shares[left], rng)
+    dealt = {parent.parent_id: "test" for parent in parents}
+    dealt |= {parents[index].parent_id: ("train", "val")[group] for index, group in zip(left, groups, strict=True)}
+    return dealt
+
+
+def lock_of(parents: Sequence[Parent], dealt: Mapping[str, str]) -> str:
+    """Give a hash of the test parents: their ids and places, in any order."""
+    tested = sorted((p.parent_id, p.epsg, p.left, p.top) for p in parents if dealt[p.parent_id] == "test")
+    return sha256_bytes(canonical_json(tested).encode())[:16]
+
+
+def check_lock(found: str, wanted: str | None) -> None:
+    """Refuse a test set that is not the locked one.
+
+    Raises:
+        CityHeadsError: The hashes differ.
+    """
+    if wanted is not None and wanted != found:
+        raise CityHeadsError(
+            f"config key 'splits.test_lock': the test set is {found}, not the locked {wanted}; scores of different "
+            "test sets do not compare, so undo what changed it, or lock the new one"
+        )
+
+
+def near_held_out(
+    boxes: Sequence[tuple[Parent, shapely.Geometry]],
+    splits: Sequence[str],
+    parents: Sequence[Parent],
+    dealt: Mapping[str, str],
+    grid: Grid,
+    buffer_m: float,
+) -> list[str | None]:
+    """Say for each sub-chip which held-out split it comes too near to: val or test for train, test for val.
+
+    Args:
+        boxes: Per sub-chip its parent and its square, in the parent's CRS.
+        splits: Split per sub-chip.
+        parents: All parents.
+        dealt: Split per parent id.
+        grid: Size of the parents.
+        buffer_m: Least distance in metres; 0 keeps all.
+
+    Returns:
+        Name of the split, or None for a sub-chip that may stay.
+    """
+    if buffer_m == 0:
+        return [None] * len(boxes)
+    held: dict[tuple[int, str], shapely.Geometry] = {}
+    for epsg in {parent.epsg for parent, _ in boxes}:
+        for split in ("val", "test"):
+            squares = [parent_polygon(p, grid, epsg) for p in parents if dealt[p.parent_id] == split]
+            held[epsg, split] = shapely.union_all(squares)
+    found: list[str | None] = []
+    for (parent, box), own in zip(boxes, splits, strict=True):
+        others = SPLITS[SPLITS.index(own) + 1 :]
+        near = [other for other in others if shapely.distance(box, held[parent.epsg, other]) < buffer_m]
+        found.append(near[-1] if near else None)
+    return found
+
+
+def _shares(counts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Give per parent its share of each class's pixels and, last, of all labelled ones; absent classes are left out."""
     classes = np.concatenate([np.asarray(counts[label], float) for label in sorted(counts)], axis=1)
     present = classes[:, classes.sum(axis=0) > 0]
     labelled = np.concatenate([present, classes.sum(axis=1, keepdims=True)], axis=1)
-    shares = labelled / np.maximum(labelled.sum(axis=0), 1)
+    return np.asarray(labelled / np.maximum(labelled.sum(axis=0), 1))
 
-    rng = np.random.default_rng(settings["seed"])
-    base = np.repeat(np.arange(len(SPLITS)), [sizes[name] for name in SPLITS])
+
+def _search(base: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Permute group codes so that each group's share of everything is nearest to its share of the parents."""
+    wanted = np.bincount(base) / len(base)
     starts = rng.permuted(np.tile(base, (_STARTS, 1)), axis=1)
-    scores = _costs(starts, shares, wanted)
-    best = min(
-        (_descend(starts[index], shares, wanted) for index in np.argsort(scores, kind="stable")[:_DESCENTS]),
-        key=lambda found: found[0],
-    )
-    dealt = {parent.parent_id: SPLITS[code] for parent, code in zip(parents, best[1], strict=True)}
-    log.info("splits %s at cost %.4f", {name: list(dealt.values()).count(name) for name in SPLITS}, best[0])
-    return dealt, "search"
+    order = np.argsort(_costs(starts, shares, wanted), kind="stable")[:_DESCENTS]
+    cost, best = min((_descend(starts[index], shares, wanted) for index in order), key=lambda found: found[0])
+    log.info("groups of %s parents at cost %.4f", np.bincount(best).tolist(), cost)
+    return best
 
 
 def _costs(assignments: np.ndarray, shares: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Give the cost of assignments (M, P): relative share errors, plus a large price per class that a split lacks."""
-    held = np.stack([(assignments == code) @ shares for code in range(len(SPLITS))], axis=1)
+    held = np.stack([(assignments == code) @ shares for code in range(len(wanted))], axis=1)
     error = ((held / wanted[None, :, None] - 1) ** 2).mean(axis=(1, 2))
     return error + 1000.0 * (held == 0).sum(axis=(1, 2))
 

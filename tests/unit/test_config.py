@@ -60,6 +60,8 @@ def test_defaults_are_filled_at_every_depth_and_the_argument_is_left_alone(defau
         ("gate.baselines", {"flood": "lulc"}, "has no such head"),
         ("runs.lulc", {"heads": ["buildings"]}, "not single-task for lulc"),
         ("splits.fractions", {"train": 0.5, "val": 0.1, "test": 0.1}, "sum to 1"),
+        ("splits.fold", 5, "not below splits.folds"),
+        ("splits.method", "region", "splits.region"),
         ("archive.catalog", "x/catalog.json", "simulated provider makes its own"),
         ("archive.provider", "stac", "needs the URL or path"),
         ("labels.LULC.ignore_codes", [0, 50], "code 50 is mapped twice"),

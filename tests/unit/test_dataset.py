@@ -16,14 +16,25 @@ from hypothesis import strategies as st
 
 from cityheads.chips import clear_fraction, slice_parent, valid_mask
 from cityheads.errors import CityHeadsError
-from cityheads.grid import SPLITS, Grid, Parent, parent_geobox, read_parents, subchips
+from cityheads.grid import SPLITS, Grid, Parent, parent_geobox, parent_polygon, read_parents, subchips
 from cityheads.io import read_json, sha256_file, write_json, write_raster
 from cityheads.manifest import assemble_dataset
 from cityheads.modalities import MODALITIES
-from cityheads.splits import deal_parents, missing_classes, split_sizes
+from cityheads.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out, split_sizes
 
 GRID = Grid(resolution_m=10, parent_px=64, chips_per_side=4)
 FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
+SPLITTING: dict[str, Any] = {
+    "method": "search",
+    "fractions": FRACTIONS,
+    "seed": 5,
+    "folds": 5,
+    "fold": 0,
+    "region": None,
+    "buffer_m": 0,
+    "test_lock": None,
+    "require_every_class": True,
+}
 SETTINGS: dict[str, Any] = {
     "grid": {"resolution_m": 10, "parent_px": 64, "chips_per_side": 4},
     "archive.imagery": {"S2L2A": {"scl_asset": "SCL"}, "S1RTC": {}, "DEM": {}},
@@ -32,7 +43,7 @@ SETTINGS: dict[str, Any] = {
         "LULC": {"classes": [{"name": n, "color": "#000000"} for n in ("water", "developed", "forest")]},
         "BUILDINGS": {"classes": [{"name": n, "color": "#000000"} for n in ("not building", "building")]},
     },
-    "splits": {"fractions": FRACTIONS, "seed": 1, "require_every_class": True},
+    "splits": SPLITTING | {"seed": 1},
 }
 
 
@@ -266,7 +277,7 @@ def test_rare_classes_reach_every_split_wherever_that_is_possible(seed: int) -> 
     counts = rng.integers(1, 1000, (22, 3))
     rare = np.zeros((22, 1), int)
     rare[rng.choice(22, 3, replace=False)] = 50
-    dealt, method = deal_parents(sheet_of(22), {"A": np.hstack([counts, rare])}, {"fractions": FRACTIONS, "seed": seed})
+    dealt, method = deal_parents(sheet_of(22), {"A": np.hstack([counts, rare])}, SPLITTING | {"seed": seed})
     assert method == "search"
     held = {dealt[f"P{i}"] for i in np.flatnonzero(rare[:, 0])}
     assert held == set(SPLITS)
@@ -274,7 +285,7 @@ def test_rare_classes_reach_every_split_wherever_that_is_possible(seed: int) -> 
 
 def test_the_search_is_balanced_and_repeatable() -> None:
     counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
-    config = {"fractions": FRACTIONS, "seed": 5}
+    config = SPLITTING
     one, _ = deal_parents(sheet_of(22), {"A": counts}, config)
     two, _ = deal_parents(sheet_of(22), {"A": counts}, config)
     assert one == two
@@ -285,7 +296,7 @@ def test_the_search_is_balanced_and_repeatable() -> None:
 
 
 def test_the_sheets_splits_win_and_must_fill_every_split() -> None:
-    config = {"fractions": FRACTIONS, "seed": 0}
+    config = SPLITTING
     given_splits = ["test", "train", "val"]
     assert deal_parents(sheet_of(3, given_splits), {"A": np.ones((3, 2))}, config) == (
         {"P0": "test", "P1": "train", "P2": "val"},
@@ -300,3 +311,90 @@ def test_the_sheets_splits_win_and_must_fill_every_split() -> None:
 def test_missing_classes_are_listed() -> None:
     pixels = {split: {"A": [1, 0 if split == "val" else 2]} for split in SPLITS}
     assert missing_classes(pixels, {"A": ["x", "y"]}) == [{"split": "val", "label": "A", "class": "y"}]
+
+
+def test_every_parent_is_tested_in_exactly_one_fold_and_folds_are_balanced() -> None:
+    counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
+    tested: list[str] = []
+    for fold in range(5):
+        dealt, method = deal_parents(sheet_of(22), {"A": counts}, SPLITTING | {"method": "folds", "fold": fold})
+        assert method == f"fold {fold} of 5"
+        assert set(dealt.values()) == set(SPLITS)
+        mine = [parent for parent, split in dealt.items() if split == "test"]
+        held = counts[[dealt[f"P{i}"] == "test" for i in range(22)]].sum(axis=0) / counts.sum(axis=0)
+        assert np.abs(held / (len(mine) / 22) - 1).max() < 0.35
+        tested += mine
+    assert sorted(tested) == sorted(f"P{i}" for i in range(22))
+    with pytest.raises(CityHeadsError, match="4 parents cannot fill 5 folds"):
+        deal_parents(sheet_of(4), {"A": np.ones((4, 2))}, SPLITTING | {"method": "folds"})
+
+
+def test_one_region_can_be_left_out() -> None:
+    sheet = [Parent(f"P{i}", 32618, i * 1e4, 0, None, "bronx" if i % 4 == 0 else "queens") for i in range(12)]
+    counts = {"A": np.ones((12, 2))}
+    dealt, method = deal_parents(sheet, counts, SPLITTING | {"method": "region", "region": "bronx"})
+    assert method == "region bronx left out"
+    assert {parent for parent, split in dealt.items() if split == "test"} == {"P0", "P4", "P8"}
+    assert sorted(dealt.values()).count("val") == 2
+    with pytest.raises(CityHeadsError, match="no region 'brooklyn'; there are bronx, queens"):
+        deal_parents(sheet, counts, SPLITTING | {"method": "region", "region": "brooklyn"})
+    with pytest.raises(CityHeadsError, match="has no region column"):
+        deal_parents(sheet_of(12), counts, SPLITTING | {"method": "region", "region": "bronx"})
+
+
+def test_a_locked_test_set_cannot_change_unnoticed(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    sheet = sheet_of(4)
+    dealt = {"P0": "train", "P1": "val", "P2": "test", "P3": "test"}
+    lock = lock_of(sheet, dealt)
+    assert lock == lock_of(sheet[::-1], dealt | {"P0": "val", "P1": "train"}), "only the test parents count"
+    assert lock != lock_of(sheet, dealt | {"P3": "train"})
+    moved = [*sheet[:3], Parent("P3", 32618, 30010, 0)]
+    assert lock != lock_of(moved, dealt), "a test parent that moved is another one"
+    check_lock(lock, None)
+    check_lock(lock, lock)
+    root, _ = made
+    right = read_json(root / "dataset" / "splits.json")["test_lock"]
+    assemble(root, SETTINGS | {"splits": SETTINGS["splits"] | {"test_lock": right}}, tmp_path)
+    with pytest.raises(CityHeadsError, match=f"the test set is {right}, not the locked 0123"):
+        assemble(root, SETTINGS | {"splits": SETTINGS["splits"] | {"test_lock": "0123"}}, tmp_path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(buffer_m=st.integers(1, 900), seed=st.integers(0, 99))
+def test_the_buffer_leaves_that_distance_between_splits(buffer_m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sheet = [Parent(f"P{i}", 32618, 640.0 * (i % 3), 640.0 * (i // 3)) for i in range(9)]
+    dealt = {parent.parent_id: SPLITS[code] for parent, code in zip(sheet, rng.integers(0, 3, 9), strict=True)}
+    boxes = [
+        (parent, shapely.box(*piece.geobox.boundingbox.bbox)) for parent in sheet for piece in subchips(parent, GRID)
+    ]
+    splits = [dealt[parent.parent_id] for parent, _ in boxes]
+    near = near_held_out(boxes, splits, sheet, dealt, GRID, buffer_m)
+    for (_, box), own, found in zip(boxes, splits, near, strict=True):
+        gaps = {
+            other: min(
+                (box.distance(parent_polygon(p, GRID)) for p in sheet if dealt[p.parent_id] == other), default=np.inf
+            )
+            for other in SPLITS[SPLITS.index(own) + 1 :]
+        }
+        assert (found is not None) == any(gap < buffer_m for gap in gaps.values())
+
+
+def test_sub_chips_within_the_buffer_are_dropped_and_counted(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    root, _ = made
+    # parents lie 60 m apart, so a buffer of 100 m takes one column of sub-chips beside each held-out neighbour
+    config = SETTINGS | {"splits": SETTINGS["splits"] | {"buffer_m": 100}}
+    assemble(root, config, tmp_path)
+    before = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    after = gpd.read_parquet(tmp_path / "chips.parquet")
+    lost = after[before.kept & ~after.kept]
+    assert len(lost)
+    assert lost.reason.str.fullmatch(r"within 100 m of a (val|test) parent").all()
+    assert set(lost.col) <= {0, 3}
+    assert (after.split == before.split).all()
+    assert after[after.split == "test"].kept.sum() == before[before.split == "test"].kept.sum()
+    assert len(read_json(tmp_path / "store" / "index.json")["chips"]) == after.kept.sum()
