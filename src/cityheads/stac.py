@@ -50,6 +50,9 @@ _COARSE = 4
 #: A radar pass that covers this much of the parent counts as covering it; the rest is up to the quality test.
 _FULL_COVER = 0.995
 
+#: Two processings of a product have footprints that differ by their rounding; this share may stick out.
+_SUPERSEDED_REST = 0.02
+
 #: More documents than this in one static catalogue are refused (a loop, or a catalogue that needs an API).
 _MAX_DOCUMENTS = 50_000
 
@@ -564,7 +567,7 @@ def _choose_s2(choice: _Choice, rule: Mapping[str, Any]) -> dict[str, Any]:
             rejected.append((item, f"tile cloud cover {cloud:.1f} % is above {rule['max_cloud_percent']:g} %"))
         else:
             kept.append(item)
-    kept = _drop_superseded(kept, rejected)
+    kept = _drop_superseded(kept, choice.polygon, rejected)
     if not kept:
         raise _nothing(choice, "S2L2A", collection, items, rejected)
     passes = _passes(kept, _s2_pass)
@@ -614,9 +617,13 @@ def _target_date(rule: Mapping[str, Any], interval: tuple[datetime | None, datet
     return start + (end - start) / 2
 
 
-def _drop_superseded(items: Iterable[Item], rejected: list[tuple[Item, str]]) -> list[Item]:
-    """Keep the newest processing of each tile and pass; archives hold several."""
-    newest: dict[tuple[str, str], Item] = {}
+def _drop_superseded(items: Iterable[Item], polygon: shapely.Geometry, rejected: list[tuple[Item, str]]) -> list[Item]:
+    """Drop older processings of a tile and pass, which archives keep.
+
+    A pass may also come in two products of one tile that lie beside each other, where a data strip ends in it: only
+    what a newer product covers is superseded.
+    """
+    groups: dict[tuple[str, str], list[Item]] = {}
 
     def age(item: Item) -> tuple[str, str, str]:
         properties = item.properties
@@ -626,13 +633,21 @@ def _drop_superseded(items: Iterable[Item], rejected: list[tuple[Item, str]]) ->
             item.id,
         )
 
-    for item in sorted(items, key=age):
+    for item in items:
         tile = item.properties.get("s2:mgrs_tile", item.properties.get("grid:code"))
-        key = (_s2_pass(item), str(tile) if tile else item.id)
-        if key in newest:
-            rejected.append((newest[key], f"superseded by {item.id}"))
-        newest[key] = item
-    return sorted(newest.values(), key=lambda item: item.id)
+        groups.setdefault((_s2_pass(item), str(tile) if tile else item.id), []).append(item)
+    kept: list[Item] = []
+    for group in groups.values():
+        newer: list[Item] = []
+        for item in sorted(group, key=age, reverse=True):
+            here = item.footprint.intersection(polygon)
+            left = here.difference(shapely.union_all([other.footprint for other in newer])) if newer else here
+            if newer and left.area <= _SUPERSEDED_REST * here.area:
+                rejected.append((item, f"superseded by {newer[0].id}"))
+            else:
+                newer.append(item)
+        kept += newer
+    return sorted(kept, key=lambda item: item.id)
 
 
 def _s2_pass(item: Item) -> str:

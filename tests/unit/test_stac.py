@@ -170,6 +170,17 @@ def test_the_newest_processing_of_a_tile_is_taken(tmp_path: Path) -> None:
     assert reasons(scenes, "S2L2A") == {"OLD": "superseded by NEW"}
 
 
+def test_two_products_of_one_tile_and_pass_that_lie_side_by_side_are_both_kept(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    archive.items["sentinel-2-l2a"].clear()
+    for name, left in (("STRIP_1", LEFT - 960), ("STRIP_2", LEFT + 160)):
+        add_s2(archive, name, "2024-07-10T15:50:00Z", left=left, **{
+            "s2:datatake_id": "GS2A_20240710T154941_047272_N05.10", "s2:mgrs_tile": "18TWL"})  # fmt: skip
+    scenes = choose(archive, tmp_path)
+    assert ids(scenes, "S2L2A") == ["STRIP_2", "STRIP_1"]
+    assert scenes["layers"]["S2L2A"]["valid_fraction"] == 1
+
+
 def test_without_a_scene_classification_the_valid_fraction_of_a_band_decides(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     add_s2(archive, "HALF", "2024-07-16T15:50:00Z", left=LEFT + 320)
