@@ -144,7 +144,11 @@ def _cross_check(config: dict[str, Any]) -> None:
         raise CityHeadsError("config key 'archive.catalog': provider stac needs the URL or path of a catalogue")
     if archive["provider"] == "simulated" and archive["catalog"]:
         raise CityHeadsError("config key 'archive.catalog': the simulated provider makes its own; remove the key")
-    missing = [name for name in config["model"]["modalities"] if name not in archive["imagery"]]
+    # NDVI is computed from S2L2A
+    chosen = config["model"]["modalities"]
+    if "NDVI" in chosen and "S2L2A" not in chosen:
+        raise CityHeadsError("config key 'model.modalities': NDVI is computed from S2L2A; name that as well")
+    missing = [name for name in chosen if name != "NDVI" and name not in archive["imagery"]]
     if missing:
         raise CityHeadsError(f"config key 'model.modalities': {missing[0]} is not in archive.imagery")
     if "S2L2A" not in archive["imagery"]:

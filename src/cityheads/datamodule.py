@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, sha256_file
 from cityheads.modalities import MODALITIES, Modality
 
-__all__ = ["ChipDataModule", "ChipDataset", "ChipStore", "EpochSampler", "d4"]
+__all__ = ["ChipDataModule", "ChipDataset", "ChipStore", "EpochSampler", "d4", "keep_freed_memory"]
 
 #: Names of the random streams, so that no two draw the same numbers from one seed.
 _SHUFFLE, _AUGMENT = 1, 2
@@ -153,30 +154,48 @@ class ChipDataset(Dataset[dict[str, Any]]):
         return len(self.indices)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        position, epoch = key if isinstance(key, tuple) else (key, 0)
-        index = self.indices[position]
-        rng = np.random.default_rng([self.seed, _AUGMENT, epoch, index])
-        element = int(rng.integers(8)) if self.augment == "d4" else 0
-        item: dict[str, Any] = {
-            "image": {
-                name: _tensor(d4(np.asarray(array[index]), element), np.float32) for name, array in self.images.items()
-            },
-            "mask": {
-                head: _tensor(d4(np.asarray(array[index]), element), np.int64) for head, array in self.masks.items()
-            },
-            "chip_id": self.store.chips[index],
-        }
+        batch = self.__getitems__([key])
+        item = {part: {name: tensor[0] for name, tensor in batch[part].items()} for part in ("image", "mask")}
+        return item | {name: value[0] for name, value in batch.items() if name not in item}
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> dict[str, Any]:
+        """Give a whole batch: every pixel is turned, converted and put in its place in one pass."""
+        pairs = [key if isinstance(key, tuple) else (key, 0) for key in keys]
+        indices = [self.indices[position] for position, _ in pairs]
+        streams = [
+            np.random.default_rng([self.seed, _AUGMENT, epoch, index])
+            for (_, epoch), index in zip(pairs, indices, strict=True)
+        ]
+        turns = [int(stream.integers(8)) if self.augment == "d4" else 0 for stream in streams]
+        images = {name: _gather(array, indices, turns, torch.float32) for name, array in self.images.items()}
         if self.jitter:
-            for name, image in item["image"].items():
-                item["image"][name] = _shift(image, MODALITIES[name], self.jitter, rng)
+            for name, image in images.items():
+                for chip, stream in zip(image, streams, strict=True):
+                    chip.copy_(_shift(chip, MODALITIES[name], self.jitter, stream))
+        chips = [self.store.chips[index] for index in indices]
+        batch: dict[str, Any] = {
+            "image": images,
+            "mask": {name: _gather(array, indices, turns, torch.int64) for name, array in self.masks.items()},
+            "chip_id": chips,
+        }
         if self.files is not None:
-            item["filename"] = self.files.format(item["chip_id"])
-        return item
+            batch["filename"] = [self.files.format(chip) for chip in chips]
+        return batch
 
 
-def _tensor(array: np.ndarray, dtype: type) -> Tensor:
-    # a C-ordered copy: torch takes neither negative strides nor the read-only pages of a memory map
-    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+def _gather(array: np.ndarray, indices: Sequence[int], turns: Sequence[int], dtype: torch.dtype) -> Tensor:
+    out = torch.empty((len(indices), *array.shape[1:]), dtype=dtype)
+    target = out.numpy()
+    for row, (index, turn) in enumerate(zip(indices, turns, strict=True)):
+        chip = array[index]
+        # turning touches pixels out of order, which is cheaper on the stored type than on a wider one
+        target[row] = np.ascontiguousarray(d4(chip, turn)) if turn else chip
+    return out
+
+
+def _whole(batch: dict[str, Any]) -> dict[str, Any]:
+    """Take a batch as it is: the dataset has put it together."""
+    return batch
 
 
 def _shift(image: Tensor, modality: Modality, jitter: float, rng: np.random.Generator) -> Tensor:
@@ -184,6 +203,22 @@ def _shift(image: Tensor, modality: Modality, jitter: float, rng: np.random.Gene
     shift = jitter * rng.standard_normal(len(modality.bands)) * np.array(modality.std)
     moved = (image + torch.from_numpy(shift.astype(np.float32)).view(-1, 1, 1)).clamp_min(modality.valid_min)
     return moved.where(image != modality.nodata, image)
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory for the next batch, in place of giving it back and having it zeroed anew.
+
+    Most of the time of filling a large batch goes there. Where the C library is another one, nothing happens.
+
+    Returns:
+        Whether it was told.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h
+    return all([mallopt(-3, 1 << 30), mallopt(-1, (1 << 31) - 1), mallopt(-2, 1 << 26)])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -272,7 +307,12 @@ class ChipDataModule(LightningDataModule):
 
     def _loader(self, dataset: ChipDataset, **kwargs: Any) -> DataLoader[dict[str, Any]]:
         return DataLoader(
-            dataset, batch_size=self.batch_size, num_workers=self.workers, pin_memory=self.pin_memory, **kwargs
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            pin_memory=self.pin_memory,
+            collate_fn=_whole,
+            **kwargs,
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

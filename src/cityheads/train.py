@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from cityheads.backbones.tuning import add_low_rank, merged_state, recompute_blocks
-from cityheads.datamodule import ChipDataModule
+from cityheads.datamodule import ChipDataModule, keep_freed_memory
 from cityheads.errors import CityHeadsError
 from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, write_bytes, write_json
 from cityheads.modalities import MODALITIES
@@ -60,6 +60,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     options = settings["train"]
     spec = make_spec(settings, run=run, seed=seed, dataset=dataset)
     cuda = _uses_cuda(options["accelerator"])
+    keep_freed_memory()
     data = ChipDataModule(
         dataset,
         [name for name in spec["modalities"] if name in MODALITIES],

@@ -261,3 +261,46 @@ def test_two_processes_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp
     )
     for name in ("model.safetensors", "history.csv"):
         assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"lora": {"rank": 2}}, "train": {"epochs": 1, "accumulate": 2}},
+        {"train": {"epochs": 1, "balance": "pcgrad", "recompute": True, "jitter": 0.1}},
+        {"train": {"epochs": 1, "balance": "uncertainty", "layer_decay": 0.7, "precision": "bf16-mixed"}},
+        {"model": {"modalities": ["S2L2A", "NDVI"], "bands": {"S2L2A": ["B04", "B08"]}, "normalization": "train"}},
+        {"model": {"merge": "concat", "modality_dropout": 0.3, "freeze_encoder": True}},
+    ],
+    ids=["lora", "pcgrad", "uncertainty", "bands", "concat"],
+)
+def test_other_ways_of_training_leave_a_model_that_loads(
+    dataset_dir: Path, tmp_path: Path, changes: dict[str, dict[str, Any]]
+) -> None:
+    settings = make_settings(**{"train": {"epochs": 1}, **changes})
+    train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    model, spec = load_model(tmp_path)
+    store = dataset_dir / "store"
+    images = {
+        name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32)) for name in model.modalities
+    }
+    with torch.no_grad():
+        out = model(images)
+    assert all(torch.isfinite(logits).all() for logits in out.values())
+    truth = np.load(store / "MASK_BUILDINGS.npy")[16:20]
+    counts = Confusion(2)
+    counts.update(out["buildings"], torch.from_numpy(truth.astype(np.int64)))
+    (row,) = rows(tmp_path)
+    tolerance = 0.02 if settings["train"]["precision"] != "32-true" else 1e-3
+    assert float(row["val/buildings/iou"]) == pytest.approx(float(iou_per_class(counts.counts)[1]), abs=tolerance)
+    assert list(spec["modalities"]) == settings["model"]["modalities"]
+
+
+def test_class_weights_must_fit_the_classes(dataset_dir: Path, tmp_path: Path) -> None:
+    settings = make_settings()
+    settings["heads"]["lulc"]["class_weights"] = [1.0, 2.0]
+    with pytest.raises(CityHeadsError, match=r"heads\.lulc\.class_weights': 3 classes need as many weights"):
+        train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
+    settings = make_settings(model={"bands": {"S2L2A": ["B04", "B99"]}})
+    with pytest.raises(CityHeadsError, match=r"model\.bands\.S2L2A': no band 'B99'"):
+        train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)

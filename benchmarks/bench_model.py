@@ -1,0 +1,307 @@
+"""Measure the model layer against what it replaces: `python benchmarks/bench_model.py [part ...]`.
+
+* ``loader``: samples a second of `ChipDataModule` from the packed store, and of TerraTorch's
+  `GenericMultiModalDataModule` from GeoTIFFs with the same pixels (12 x uint16, 2 + 1 x float32, one mask), in one
+  process each, files in the page cache.
+* ``step``: a training step of `MultiHeadTask` in a Lightning loop against the same modules in a bare loop.
+* ``forward``: one forward of a model with two heads against one of each of two models with one.
+* ``memory``: activations kept for the backward pass, with and without recomputation of the encoder's blocks.
+* ``cuda``: training samples a second at 224 px in bf16, with and without `torch.compile`; only where there is a GPU.
+
+Timings are medians of wall seconds at ``--threads`` CPU threads; run them on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PARTS = ("loader", "step", "forward", "memory", "cuda")
+MODALITIES = ("S2L2A", "S1RTC", "DEM")
+CLASSES = {"lulc": 5, "buildings": 2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--px", type=int, default=256, help="side of a chip, for loader and forward")
+    parser.add_argument("--chips", type=int, default=64, help="chips of the loader")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    for part in arguments.parts:
+        globals()[f"bench_{part}"](arguments)
+
+
+def median_s(work: Callable[[], Any], repeats: int) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def bench_loader(arguments: argparse.Namespace) -> None:
+    import warnings
+
+    from terratorch.datamodules import GenericMultiModalDataModule
+
+    from cityheads.datamodule import ChipDataModule, keep_freed_memory
+
+    keep_freed_memory()  # as a training does; it helps both loaders
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        write_chips(Path(folder), arguments.chips, arguments.px)
+        ours = ChipDataModule(Path(folder) / "dataset", MODALITIES, {"lulc": "LULC"}, batch_size=16, augment="d4")
+        theirs = GenericMultiModalDataModule(
+            batch_size=16, modalities=list(MODALITIES), task="segmentation", num_classes=5, rgb_modality="S2L2A",
+            means={"S2L2A": [0.0] * 12, "S1RTC": [0.0] * 2, "DEM": [0.0]},
+            stds={"S2L2A": [1.0] * 12, "S1RTC": [1.0] * 2, "DEM": [1.0]},
+            train_data_root={name: f"{folder}/chips/{name}" for name in MODALITIES},
+            val_data_root={name: f"{folder}/chips/{name}" for name in MODALITIES},
+            test_data_root={name: f"{folder}/chips/{name}" for name in MODALITIES},
+            train_label_data_root=f"{folder}/chips/MASK_LULC", val_label_data_root=f"{folder}/chips/MASK_LULC",
+            test_label_data_root=f"{folder}/chips/MASK_LULC",
+            image_grep="*.tif", label_grep="*.tif", no_label_replace=None, drop_last=False,
+        )  # fmt: skip
+        theirs.setup("fit")
+        rates = {}
+        for name, loader in (("store", ours.train_dataloader()), ("GeoTIFF", theirs.train_dataloader())):
+
+            def read(loader: Any = loader) -> int:
+                return sum(1 for _ in loader)
+
+            rates[name] = arguments.chips / median_s(read, arguments.repeats)
+        print(
+            f"loader {arguments.px} px: {rates['store']:.0f} samples/s from the store, {rates['GeoTIFF']:.1f} "
+            f"through GenericMultiModalDataModule: {rates['store'] / rates['GeoTIFF']:.0f} x"
+        )
+
+
+def write_chips(folder: Path, chips: int, px: int) -> None:
+    """Write the same random chips as a packed store and as GeoTIFFs."""
+    import pyarrow as pa
+    import rasterio
+    from pyarrow import parquet
+    from rasterio.transform import from_origin
+
+    from cityheads.io import sha256_file, write_json
+
+    rng = np.random.default_rng(0)
+    arrays = {
+        "S2L2A": rng.integers(1, 6000, (chips, 12, px, px), dtype=np.uint16),
+        "S1RTC": rng.normal(-12, 4, (chips, 2, px, px)).astype(np.float32),
+        "DEM": rng.normal(20, 5, (chips, 1, px, px)).astype(np.float32),
+        "MASK_LULC": rng.integers(0, 5, (chips, 1, px, px), dtype=np.uint8),
+    }
+    ids = [f"P{index:03d}_r0c0" for index in range(chips)]
+    store = folder / "dataset" / "store"
+    store.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(store / f"{name}.npy", array[:, 0] if name.startswith("MASK") else array)
+        (folder / "chips" / name).mkdir(parents=True)
+        for chip, pixels in zip(ids, array, strict=True):
+            with rasterio.open(
+                folder / "chips" / name / f"{chip}.tif", "w", driver="GTiff", width=px, height=px,
+                count=len(pixels), dtype=array.dtype.name, crs="EPSG:32618", compress="deflate",
+                predictor=3 if array.dtype.kind == "f" else 2, transform=from_origin(500000, 4500000, 10, 10),
+            ) as target:  # fmt: skip
+                target.write(pixels)
+    entries = {}
+    for name in arrays:
+        stored = np.load(store / f"{name}.npy", mmap_mode="r")
+        entries[name] = {
+            "dtype": stored.dtype.name, "shape": list(stored.shape), "sha256": sha256_file(store / f"{name}.npy")
+        }  # fmt: skip
+    write_json(store / "index.json", {"format": 1, "chips": ids, "chip_px": px, "arrays": entries})
+    table = {"chip_id": ids, "split": ["train"] * chips, "kept": [True] * chips, "store_index": list(range(chips))}
+    parquet.write_table(pa.table(table), folder / "dataset" / "chips.parquet")
+
+
+def make_spec(backbone: str, heads: tuple[str, ...], channels: list[int]) -> dict[str, Any]:
+    from cityheads.modalities import MODALITIES as TABLE
+
+    model = {
+        "backbone": backbone, "pretrained": False, "weights": None, "merge": "mean", "decoder_channels": channels,
+        "dropout": 0.1, "freeze_encoder": False,
+    }  # fmt: skip
+    return {
+        "format": 1, "run": "bench", "seed": 0, "backbone": backbone, "model": model,
+        "modalities": {
+            name: {"bands": list(TABLE[name].bands), "mean": list(TABLE[name].mean), "std": list(TABLE[name].std)}
+            for name in MODALITIES
+        },
+        "heads": {head: {"classes": list(range(CLASSES[head])), "loss": "dice"} for head in heads},
+    }  # fmt: skip
+
+
+def make_batch(batch: int, px: int, device: str = "cpu") -> dict[str, Any]:
+    import torch
+
+    image = {
+        "S2L2A": torch.rand(batch, 12, px, px, device=device) * 4000,
+        "S1RTC": torch.randn(batch, 2, px, px, device=device) * 4 - 12,
+        "DEM": torch.rand(batch, 1, px, px, device=device) * 50,
+    }
+    mask = {name: torch.randint(0, count, (batch, px, px), device=device) for name, count in CLASSES.items()}
+    return {"image": image, "mask": mask, "chip_id": [""] * batch}
+
+
+def bench_step(arguments: argparse.Namespace) -> None:
+    import logging
+
+    import torch
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import Callback
+
+    from cityheads.losses import HeadLoss
+    from cityheads.multihead import build_model
+    from cityheads.task import MultiHeadTask
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    spec = make_spec("terramind_v1_tiny", ("lulc", "buildings"), [128, 64, 32, 16])
+    batch, steps, rounds = make_batch(16, 64), 26, arguments.repeats
+    model = build_model(spec)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    losses = {name: HeadLoss("dice") for name in spec["heads"]}
+
+    def bare() -> float:
+        model.train()
+        began = time.perf_counter()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            logits = model(batch["image"])
+            sum(loss(logits[name], batch["mask"][name]) for name, loss in losses.items()).backward()  # type: ignore[union-attr]
+            optimizer.step()
+        return (time.perf_counter() - began) / steps
+
+    class Clock(Callback):
+        began = ended = 0.0
+
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            self.ended = time.perf_counter()
+
+    def through_lightning() -> float:
+        task, clock = MultiHeadTask(spec["heads"], model, lr=1e-4), Clock()
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[clock],
+        )  # fmt: skip
+        # batches that are there already, so that the loader does not count
+        trainer.fit(task, train_dataloaders=[batch] * steps)
+        return (clock.ended - clock.began) / steps
+
+    bare()
+    pairs = [(bare(), through_lightning()) for _ in range(rounds)]  # in turn, so that both see the same machine
+    plain, full = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"step: bare {plain * 1e3:.0f} ms, MultiHeadTask {full * 1e3:.0f} ms: {100 * (full / plain - 1):+.1f} %")
+
+
+def bench_forward(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from cityheads.multihead import build_model
+
+    channels = [512, 256, 128, 64]
+    models = {
+        heads: build_model(make_spec("terramind_v1_base", heads, channels)).eval()
+        for heads in (("lulc", "buildings"), ("lulc",), ("buildings",))
+    }
+    images = make_batch(1, arguments.px)["image"]
+    times: dict[tuple[str, ...], list[float]] = {heads: [] for heads in models}
+    with torch.inference_mode():
+        for _ in range(arguments.repeats + 1):
+            for heads, model in models.items():
+                began = time.perf_counter()
+                model(images)
+                times[heads].append(time.perf_counter() - began)
+    both, *single = (statistics.median(values[1:]) for values in times.values())
+    print(
+        f"forward base {arguments.px} px: two heads {both:.2f} s, two models {sum(single):.2f} s: "
+        f"{both / sum(single):.2f} of the time"
+    )
+
+
+def bench_memory(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from cityheads.backbones.tuning import recompute_blocks
+    from cityheads.multihead import build_model
+
+    for recompute in (False, True):
+        model = build_model(make_spec("terramind_v1_base", ("lulc", "buildings"), [512, 256, 128, 64]))
+        if recompute:
+            recompute_blocks(model.encoder)
+        kept: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            began = time.perf_counter()
+            logits = model(make_batch(2, 224)["image"])
+            total = sum(value for key, value in kept.items() if key not in parameters)
+            torch.stack([value.mean() for value in logits.values()]).sum().backward()
+        print(
+            f"memory base 224 px, 2 chips, recompute {recompute}: {total / 2**20:.0f} MiB of activations kept, "
+            f"{time.perf_counter() - began:.1f} s forward and backward"
+        )
+
+
+def bench_cuda(arguments: argparse.Namespace) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        print("cuda: no device")
+        return
+    from cityheads.losses import HeadLoss
+    from cityheads.multihead import build_model
+
+    print(torch.cuda.get_device_name())
+    for backbone in ("terramind_v1_tiny", "terramind_v1_base"):
+        for compiled in (False, True):
+            model = build_model(make_spec(backbone, ("lulc", "buildings"), [512, 256, 128, 64])).cuda()
+            if compiled:
+                model.compile()
+            batch, losses = make_batch(16, 224, "cuda"), {name: HeadLoss("dice").cuda() for name in CLASSES}
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+            def step(model: Any = model, batch: Any = batch, losses: Any = losses, optimizer: Any = optimizer) -> None:
+                with torch.autocast("cuda", torch.bfloat16):
+                    logits = model(batch["image"])
+                    total = torch.stack([loss(logits[name], batch["mask"][name]) for name, loss in losses.items()])
+                optimizer.zero_grad()
+                total.sum().backward()
+                optimizer.step()
+                torch.cuda.synchronize()
+
+            torch.cuda.reset_peak_memory_stats()
+            seconds = median_s(step, 20)
+            rate = 16 / seconds
+            print(
+                f"{backbone} 224 px bf16 compile {compiled}: {rate:.0f} samples/s, "
+                f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, "
+                f"{30 * 224 / rate:.0f} s for 224 chips x 30 epochs"
+            )
+
+
+if __name__ == "__main__":
+    main()
