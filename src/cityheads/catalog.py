@@ -14,6 +14,7 @@ from cityheads import network
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, write_json
 from cityheads.modalities import MODALITIES
+from cityheads.stac import acquired
 
 __all__ = ["publish_catalog"]
 
@@ -136,7 +137,7 @@ def _item(
 ) -> dict[str, Any]:
     step, px = row["resolution_m"], row["chip_px"]
     properties: dict[str, Any] = {
-        "datetime": choice["layers"]["S2L2A"]["items"][0]["datetime"],
+        "datetime": acquired(choice["layers"]["S2L2A"]["items"][0]),
         "gsd": step,
         "proj:code": f"EPSG:{row['epsg']}",
         "proj:shape": [px, px],

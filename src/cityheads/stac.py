@@ -28,7 +28,7 @@ from cityheads.io import read_json, write_json
 from cityheads.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
 from cityheads.warp import Target, read_onto
 
-__all__ = ["Item", "offset_dn", "open_catalog", "parse_interval", "read_scenes", "select_scenes"]
+__all__ = ["Item", "acquired", "offset_dn", "open_catalog", "parse_interval", "read_scenes", "select_scenes"]
 
 log = logging.getLogger(__name__)
 
@@ -491,7 +491,8 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     imagery = archive["imagery"]
     layers: dict[str, dict[str, Any]] = {"S2L2A": _choose_s2(choice, imagery["S2L2A"])}
     if "S1RTC" in imagery:
-        when = _parse_time(layers["S2L2A"]["items"][0]["datetime"], "S2L2A")
+        first = layers["S2L2A"]["items"][0]
+        when = _parse_time(acquired(first), f"item {first['id']}")
         layers["S1RTC"] = _choose_s1(choice, imagery["S1RTC"], when)
     if "DEM" in imagery:
         layers["DEM"] = _choose_dem(choice, imagery["DEM"])
@@ -512,6 +513,11 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
         },
     )
     log.info("%s: %s", parent, "; ".join(f"{name}: {layer['why']}" for name, layer in layers.items()))
+
+
+def acquired(item: Mapping[str, Any]) -> str:
+    """Give the time of an item of a frozen choice, or the start of its period."""
+    return str(item["datetime"] or item["properties"]["start_datetime"])
 
 
 def read_scenes(path: Path, parent: Parent) -> dict[str, Any]:

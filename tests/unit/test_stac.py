@@ -243,6 +243,16 @@ def test_radar_is_taken_near_the_optical_scene_in_the_preferred_direction_and_ov
     assert ids(choose(archive, tmp_path, S1RTC={"orbit": "ascending", "max_days": 0.5}), "S1RTC") == ["DESC_NEAR"]
 
 
+def test_an_optical_item_with_a_period_instead_of_a_time_is_dated_by_its_start(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    properties = archive.items["sentinel-2-l2a"][0]["properties"]
+    properties["start_datetime"], properties["datetime"] = properties["datetime"], None
+    properties["end_datetime"] = "2024-07-10T15:51:00Z"
+    scenes = choose(archive, tmp_path)
+    assert ids(scenes, "S2L2A") == ["S2_A"]
+    assert scenes["layers"]["S1RTC"]["why"].startswith("100.0% valid; 1.7 days")
+
+
 def test_a_single_polarisation_scene_is_passed_over(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     add_s1(archive, "S1_SV", "2024-07-10T10:50:00Z", "ascending", 2)
