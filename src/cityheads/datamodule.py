@@ -193,7 +193,7 @@ def _gather(array: np.ndarray, indices: Sequence[int], turns: Sequence[int], dty
     return out
 
 
-def _whole(batch: dict[str, Any]) -> dict[str, Any]:
+def _whole(batch: Any) -> Any:
     """Take a batch as it is: the dataset has put it together."""
     return batch
 
