@@ -2,8 +2,8 @@
 
     python benchmarks/bench_workflow.py [--cores N] [--stages help,dry-run,dataset,report,again]
 
-Prints one Markdown table. The run goes to a temporary folder that is removed at the end. Machines differ and are noisy: read
-the columns against each other, and against the same command on the same machine.
+Prints one Markdown table. The run goes to a temporary folder that is removed at the end. Machines differ and are noisy:
+compare with the same command on the same machine.
 """
 
 from __future__ import annotations

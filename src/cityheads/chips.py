@@ -13,7 +13,7 @@ from cityheads.grid import Grid, find_parent, parent_geobox, read_parents, subch
 from cityheads.io import read_raster, write_json, write_raster
 from cityheads.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA, Modality
 
-__all__ = ["clear_fraction", "slice_parent", "valid_mask"]
+__all__ = ["clear_fraction", "in_range_fraction", "slice_parent", "valid_mask"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,19 @@ def valid_mask(array: np.ndarray, modality: Modality) -> np.ndarray:
     """
     missing = ~np.isfinite(array) if np.isnan(modality.nodata) else array == modality.nodata
     return ~missing.any(axis=0)
+
+
+def in_range_fraction(array: np.ndarray, modality: Modality) -> float | None:
+    """Give the share of stored values within physical limits, over all bands; None where there is no data.
+
+    Args:
+        array: (C, H, W) in the modality's stored dtype and nodata.
+        modality: What the array is.
+    """
+    data = array[np.isfinite(array)] if np.isnan(modality.nodata) else array[array != modality.nodata]
+    if not data.size:
+        return None
+    return float(((data >= modality.valid_min) & (data <= modality.valid_max)).mean())
 
 
 def clear_fraction(scl: np.ndarray) -> float:
@@ -77,10 +90,12 @@ def slice_parent(
     quality = []
     for piece in pieces:
         valid: dict[str, float] = {}
+        in_range: dict[str, float | None] = {}
         for name, array in layers.items():
             modality = MODALITIES[name]
             cut = array[:, piece.row_slice, piece.col_slice]
             valid[name] = float(valid_mask(cut, modality).mean())
+            in_range[name] = in_range_fraction(cut, modality)
             write_raster(
                 chips / name / f"{piece.chip_id}.tif",
                 cut,
@@ -96,8 +111,9 @@ def slice_parent(
                 "row": piece.row,
                 "col": piece.col,
                 "valid_fraction": valid,
+                "in_range_fraction": in_range,
                 "clear_fraction": clear,
-                "reasons": _reasons(valid, clear, settings["quality"]),
+                "reasons": _reasons(valid, in_range, clear, settings["quality"]),
             }
         )
     write_json(out, {"parent_id": parent, "chips": quality})
@@ -114,10 +130,17 @@ def _read_on(path: Path, geobox: Any) -> np.ndarray:
     return array
 
 
-def _reasons(valid: dict[str, float], clear: float | None, quality: dict[str, Any]) -> list[str]:
+def _reasons(
+    valid: dict[str, float], in_range: dict[str, float | None], clear: float | None, quality: dict[str, Any]
+) -> list[str]:
     """Say why a sub-chip is dropped, worst kind of fault first; empty for one that is kept."""
     reasons = [
         f"{name} has too many missing pixels" for name, share in valid.items() if share < quality["min_valid_fraction"]
+    ]
+    reasons += [
+        f"{name} has too many impossible values"
+        for name, share in in_range.items()
+        if share is not None and share < quality["min_in_range_fraction"]
     ]
     if clear is not None and clear < quality["min_clear_fraction"]:
         reasons.append("too cloudy")

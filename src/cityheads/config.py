@@ -225,8 +225,8 @@ def _check_label(where: str, label: dict[str, Any], provider: str) -> None:
             raise CityHeadsError(f"config key '{where}.classes': only one class, the background, can be without values")
         if (label["attribute"] is None or background) and not label["boundary"]:
             raise CityHeadsError(
-                f"config key '{where}.boundary': '{names[0] if label['attribute'] is None else background[0]}' is known "
-                "inside a surveyed area only; name its vector file"
+                f"config key '{where}.boundary': '{names[0] if label['attribute'] is None else background[0]}' is "
+                "known inside a surveyed area only; name its vector file"
             )
     else:
         if len(names) != 2:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Wanted:
         resampling: For rasters that do not lie on the grid.
         fill: Value where there is no data.
         undeclared: Nodata of rasters that declare none; None for a product that has none.
+        resampling_of: Resampling of single bands that differ.
     """
 
     layer: str
@@ -54,6 +55,11 @@ class Wanted:
     resampling: str
     fill: float
     undeclared: float | None
+    resampling_of: Mapping[str, str] = field(default_factory=dict)
+
+    def way(self, band: str) -> str:
+        """Give the resampling of one band."""
+        return self.resampling_of.get(band, self.resampling)
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,12 @@ def read_layers(
         want = task.wanted
         with network.named(task.where, task.href):
             pixels = read_onto(
-                raster, target, resampling=want.resampling, fill=want.fill, undeclared=want.undeclared, planned=planned
+                raster,
+                target,
+                resampling=want.way(task.band),
+                fill=want.fill,
+                undeclared=want.undeclared,
+                planned=planned,
             )
         raster.close()
         meter.add(cost)
@@ -180,7 +191,7 @@ def read_layers(
     for task, array, planned in zip(tasks, arrays, plans, strict=True):
         layers[task.name].pixels[task.band].append(array)
         if planned.window is not None and planned.paste is None:
-            layers[task.name].resampling[task.band] = task.wanted.resampling
+            layers[task.name].resampling[task.band] = task.wanted.way(task.band)
     return layers
 
 
@@ -267,7 +278,7 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
 
 def _wanted(imagery: Mapping[str, Any]) -> dict[str, Wanted]:
     rule = imagery["S2L2A"]
-    wanted = {"S2L2A": Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule["resampling"], 0, 0)}
+    wanted = {"S2L2A": Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule["resampling"], 0, 0, rule["resampling_of"])}
     if rule["scl_asset"] is not None:
         wanted["SCL"] = Wanted("S2L2A", ["SCL"], "nearest", SCL_NODATA, SCL_NODATA)
     if "S1RTC" in imagery:

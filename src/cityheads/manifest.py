@@ -176,6 +176,7 @@ def _rows(
         }
         for name in modalities:
             row[f"valid_fraction_{name}"] = found["valid_fraction"][name]
+            row[f"in_range_fraction_{name}"] = found["in_range_fraction"][name]
             row[f"scenes_{name}"] = ";".join(item["id"] for item in chosen["layers"][name]["items"])
             row[f"sha256_{name}"] = sha256_file(_chip(chips, name, piece.chip_id))
         for label, rule in labels.items():

@@ -14,7 +14,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cityheads.chips import clear_fraction, slice_parent, valid_mask
+from cityheads.chips import clear_fraction, in_range_fraction, slice_parent, valid_mask
 from cityheads.errors import CityHeadsError
 from cityheads.grid import SPLITS, Grid, Parent, parent_geobox, parent_polygon, read_parents, subchips
 from cityheads.io import read_json, sha256_file, write_json, write_raster
@@ -38,7 +38,7 @@ SPLITTING: dict[str, Any] = {
 SETTINGS: dict[str, Any] = {
     "grid": {"resolution_m": 10, "parent_px": 64, "chips_per_side": 4},
     "archive.imagery": {"S2L2A": {"scl_asset": "SCL"}, "S1RTC": {}, "DEM": {}},
-    "quality": {"min_valid_fraction": 0.95, "min_clear_fraction": 0.8},
+    "quality": {"min_valid_fraction": 0.95, "min_in_range_fraction": 0.95, "min_clear_fraction": 0.8},
     "labels": {
         "LULC": {"classes": [{"name": n, "color": "#000000"} for n in ("water", "developed", "forest")]},
         "BUILDINGS": {"classes": [{"name": n, "color": "#000000"} for n in ("not building", "building")]},
@@ -58,6 +58,8 @@ def make_parent(root: Path, parent: Parent, rng: np.random.Generator) -> dict[st
     }
     layers["SCL"][0, :16, :8] = 9
     layers["S1RTC"][:, :, 56:] = np.nan
+    # a glint over a tenth of r1c0: twice as bright as a white sheet
+    layers["S2L2A"][:, 16:32, :2] = 30000
     masks = {
         "LULC": rng.integers(0, 3, (64, 64), dtype="uint8"),
         "BUILDINGS": rng.integers(0, 2, (64, 64), dtype="uint8"),
@@ -132,7 +134,14 @@ def test_every_sub_chip_is_accounted_for_and_dropped_ones_have_a_reason(
     assert table.crs.to_epsg() == 4326
     assert ((table.reason == "") == table.kept).all()
     dropped = table[~table.kept].groupby("reason").size().to_dict()
-    assert dropped == {"too cloudy": 6, "S1RTC has too many missing pixels": 24}
+    assert dropped == {
+        "too cloudy": 6,
+        "S1RTC has too many missing pixels": 24,
+        "S2L2A has too many impossible values": 6,
+    }
+    glint = table[(table.row == 1) & (table.col == 0)]
+    assert (glint.in_range_fraction_S2L2A == 1 - 2 / 16).all()
+    assert (table[table.kept].in_range_fraction_S2L2A == 1).all()
     assert (table[table.col == 3].valid_fraction_S1RTC == 0.5).all()
     assert (table[(table.row == 0) & (table.col == 0)].clear_fraction == 0.5).all()
     assert (table[table.row == 3].ignored_fraction_BUILDINGS == 1).all()
@@ -255,6 +264,9 @@ def test_clear_and_valid_count_what_their_names_say() -> None:
     assert clear_fraction(np.zeros(4, int)) == 0.0
     array = np.array([[[1, 0]], [[1, 1]]], "uint16")
     assert valid_mask(array, MODALITIES["S2L2A"]).tolist() == [[True, False]]
+    assert in_range_fraction(array, MODALITIES["S2L2A"]) == 1.0
+    assert in_range_fraction(np.array([[[-80, -10, np.nan]]]), MODALITIES["S1RTC"]) == 0.5
+    assert in_range_fraction(np.zeros((1, 2, 2)), MODALITIES["S2L2A"]) is None
 
 
 @given(parents=st.integers(3, 60), train=st.integers(40, 80), val=st.integers(5, 19))

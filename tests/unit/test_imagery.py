@@ -121,6 +121,19 @@ def test_coarse_bands_come_onto_the_grid_by_the_configured_method(tmp_path: Path
     assert {methods[band] for band in BANDS if GSD[band] > 10} == {method}
 
 
+def test_a_single_band_may_come_onto_the_grid_by_another_method(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    plain = pixels(run(archive, tmp_path, S2L2A={"resampling": "bilinear"}) / "S2L2A.tif")
+    cubic = pixels(run(archive, tmp_path, S2L2A={"resampling": "cubic"}) / "S2L2A.tif")
+    out = run(archive, tmp_path, S2L2A={"resampling": "bilinear", "resampling_of": {"B01": "cubic"}})
+    mixed = pixels(out / "S2L2A.tif")
+    for index, band in enumerate(BANDS):
+        np.testing.assert_array_equal(mixed[index], (cubic if band == "B01" else plain)[index])
+    assert not np.array_equal(plain[BANDS.index("B01")], cubic[BANDS.index("B01")])
+    methods = reading(out)["layers"]["S2L2A"]["resampling"]
+    assert (methods["B01"], methods["B09"]) == ("cubic", "bilinear")
+
+
 def test_radar_becomes_decibels_and_nodata_nan(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     vv = s1_rasters(np.random.default_rng(8))["vv"]

@@ -141,7 +141,7 @@ def test_every_rule_has_what_a_rule_must_have() -> None:
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
     blocks = re.split(r"^ *rule (\w+):$", text, flags=re.MULTILINE)[1:]
     rules = dict(zip(blocks[::2], blocks[1::2], strict=True))
-    assert set(rules) == {*STAGES, "check_labels", "rasterize_layer"}
+    assert set(rules) == {*STAGES, "check_labels", "publish_catalog", "rasterize_layer"}
     for name, body in rules.items():
         for directive in ("log", "benchmark", "conda", "threads", "resources", "params", "message", "shell"):
             assert re.search(rf"^ +{directive}:", body, re.MULTILINE), f"rule {name} has no {directive}"
