@@ -213,7 +213,8 @@ def bench_step(arguments: argparse.Namespace) -> None:
     pairs = [(bare(), through_lightning()) for _ in range(rounds)]  # in turn, so that both see the same machine
     plain, full = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(
-        f"step, CPU seconds: bare {plain * 1e3:.0f} ms, MultiHeadTask {full * 1e3:.0f} ms: {100 * (full / plain - 1):+.1f} %"
+        f"step, CPU seconds: bare {plain * 1e3:.0f} ms, MultiHeadTask {full * 1e3:.0f} ms: "
+        f"{100 * (full / plain - 1):+.1f} %"
     )
 
 

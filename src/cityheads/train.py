@@ -21,9 +21,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from cityheads.backbones.tuning import add_low_rank, merged_state, recompute_blocks
+from cityheads.backbones.weights import published_weights
 from cityheads.datamodule import ChipDataModule, keep_freed_memory
 from cityheads.errors import CityHeadsError
-from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, write_bytes, write_json
+from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.modalities import MODALITIES
 from cityheads.multihead import MultiHeadModel, build_model, mix
 from cityheads.provenance import environment
@@ -319,6 +320,7 @@ def _write(
             **environment(),
             "device": torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
             "threads": options["threads"],
+            "weights": _origin(spec),
             "wall_s": round(time.perf_counter() - began, 1),
         },
     )
@@ -338,6 +340,14 @@ def _write(
             "steps": trainer.global_step,
         },
     )
+
+
+def _origin(spec: dict[str, Any]) -> dict[str, str] | None:
+    """Say where the encoder's first weights came from: the resolved revision, or the hash of a local file."""
+    if spec["model"]["weights"]:
+        path = Path(spec["model"]["weights"])
+        return {"file": path.name, "sha256": sha256_file(path)}
+    return published_weights(spec["backbone"])[1] if spec["model"]["pretrained"] else None
 
 
 def _history(rows: list[dict[str, float]], model: MultiHeadModel, spec: dict[str, Any]) -> str:

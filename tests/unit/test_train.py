@@ -304,3 +304,19 @@ def test_class_weights_must_fit_the_classes(dataset_dir: Path, tmp_path: Path) -
     settings = make_settings(model={"bands": {"S2L2A": ["B04", "B99"]}})
     with pytest.raises(CityHeadsError, match=r"model\.bands\.S2L2A': no band 'B99'"):
         train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
+
+
+def test_local_weights_are_recorded_by_their_hash(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from cityheads.io import sha256_file
+
+    assert json.loads((run_dir / "environment.json").read_text())["weights"] is None
+    model, _ = load_model(run_dir)
+    save_file(
+        {name: value.contiguous() for name, value in model.encoder.state_dict().items()}, tmp_path / "e.safetensors"
+    )
+    settings = make_settings(model={"weights": str(tmp_path / "e.safetensors")}, train={"epochs": 1})
+    train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
+    origin = json.loads((tmp_path / "run" / "environment.json").read_text())["weights"]
+    assert origin == {"file": "e.safetensors", "sha256": sha256_file(tmp_path / "e.safetensors")}
