@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
         return 1
     set_up()
     verb, rest = arguments[0], arguments[1:]
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}", "VIRTUAL_ENV": str(ENVIRONMENT)}
+    path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = os.environ | {"PATH": path, "VIRTUAL_ENV": str(ENVIRONMENT)}
     if verb == "run":
         return subprocess.call([BIN / "snakemake", *(rest or ["--cores", "all"])], cwd=ROOT, env=environment)
     if verb == "test":

@@ -60,8 +60,9 @@ def git_revision() -> str | None:
 def code_fingerprint(module: str) -> str:
     """Give a hash over a module and every module of this package that it imports, directly or not.
 
-    Templates that they name count too; comments, docstrings and layout do not: only what could change a result does. Snakemake reruns a job when
-    its parameters change but does not see a changed package, so rules carry this as a parameter.
+    Templates that they name count too; comments, docstrings and layout do not: only what could change a result does.
+    Snakemake reruns a job when its parameters change but does not see a changed package, so rules carry this as a
+    parameter.
 
     Args:
         module: Dotted name, such as ``cityheads.chips``.

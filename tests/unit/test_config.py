@@ -28,7 +28,9 @@ def change(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return changed
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "terramesh.yaml", "nyc.yaml", "nyc-lite.yaml", "nyc-earth-search.yaml"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "terramesh.yaml", "nyc.yaml", "nyc-lite.yaml", "nyc-earth-search.yaml"]
+)
 def test_every_config_of_the_repository_is_right(repository: Path, name: str) -> None:
     config = load_config(repository / "config" / name)
     assert resolve(config) == config, "a resolved config resolves to itself"
