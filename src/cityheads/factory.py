@@ -168,6 +168,7 @@ class MultiHeadModelFactory(ModelFactory):
             neck=build_neck(channels, necks)[0] if shared else None,
             merge=merge,
             modality_dropout=modality_dropout,
+            passed=[name for name in modalities if name not in images],
         )
 
 

@@ -167,6 +167,7 @@ class MultiHeadModel(nn.Module):
         merge: Module from the encoder's tokens per modality to one set of tokens, where the encoder does not merge.
         modality_dropout: Chance that a modality is left out of a training batch; at least one stays.
         derived: Modalities computed from others: ``NDVI``.
+        passed: Inputs that are no images and go to the encoder as they are: ``coords``.
     """
 
     def __init__(
@@ -180,6 +181,7 @@ class MultiHeadModel(nn.Module):
         merge: nn.Module | None = None,
         modality_dropout: float = 0.0,
         derived: Sequence[str] = (),
+        passed: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.encoder = backbone.module
@@ -192,12 +194,13 @@ class MultiHeadModel(nn.Module):
         del self.backbone["module"]
         self.modality_dropout = modality_dropout
         self.derived = set(derived)
+        self.passed = list(passed)
         self._encoder_frozen = False
 
     @property
     def modalities(self) -> list[str]:
         """Names of the inputs that the caller gives."""
-        return [name for name in self.normalise if name not in self.derived]
+        return [name for name in (*self.normalise, *self.passed) if name not in self.derived]
 
     def freeze_encoder(self) -> None:
         """Stop training the encoder: no gradients, and evaluation mode whatever the model's mode is."""
@@ -285,7 +288,7 @@ class MultiHeadModel(nn.Module):
         missing = [name for name in self.modalities if name not in images and name not in drop]
         if missing:
             raise CityHeadsError(f"the model needs modality {missing[0]}; it was given {', '.join(images) or 'none'}")
-        names = [name for name in self.normalise if name not in drop]
+        names = [name for name in (*self.normalise, *self.passed) if name not in drop]
         if self.training and self.modality_dropout:
             names = self._drop_some(names)
         inputs: dict[str, Tensor] = {}
@@ -295,7 +298,7 @@ class MultiHeadModel(nn.Module):
                     continue
                 inputs[name] = self.normalise[name](ndvi(images["S2L2A"]))
             else:
-                inputs[name] = images[name] if name == "coords" else self.normalise[name](images[name])
+                inputs[name] = images[name] if name in self.passed else self.normalise[name](images[name])
         if not any(tensor.dim() >= 4 for tensor in inputs.values()):
             raise CityHeadsError("all image modalities are left out; the model needs at least one")
         steps = {tensor.shape[2] for tensor in inputs.values() if tensor.dim() == 5}
@@ -309,9 +312,9 @@ class MultiHeadModel(nn.Module):
 
     def _drop_some(self, names: list[str]) -> list[str]:
         keep = [name for name in names if float(torch.rand(())) >= self.modality_dropout]
-        if any(name != "coords" for name in keep):
+        if any(name not in self.passed for name in keep):
             return keep
-        images = [name for name in names if name != "coords"]
+        images = [name for name in names if name not in self.passed]
         return [images[int(torch.randint(len(images), ()))]]
 
     def _blank(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -446,6 +449,7 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
         merge=merge,
         modality_dropout=model.get("modality_dropout", 0.0),
         derived=[name for name in modalities if name == "NDVI"],
+        passed=[name for name in modalities if name == "coords"],
     )
     if model["freeze_encoder"]:
         built.freeze_encoder()

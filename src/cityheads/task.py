@@ -175,7 +175,7 @@ class MultiHeadTask(TerraTorchTask):
         warmup_fraction: float = 0.1,
         balance: str = "fixed",
         layer_decay: float = 1.0,
-        interference_every: int = 25,
+        interference_every: int = 50,
         freeze_backbone: bool = False,
         freeze_decoder: bool = False,
         freeze_head: bool = False,

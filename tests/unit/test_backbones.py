@@ -206,3 +206,19 @@ def test_recomputed_activations_give_the_same_gradients_and_names(shared: MultiH
         assert a.grad is not None, name
         assert b.grad is not None, name
         assert torch.allclose(a.grad, b.grad, atol=1e-6), name
+
+
+def test_coordinates_reach_the_encoder() -> None:
+    """Which place they name is lost upstream: TerraTorch 1.2.11's tokenizer gave the same tokens for all places tried."""
+    model = MultiHeadModelFactory().build_model(
+        heads=HEADS, backbone="terramind_v1_tiny", backbone_modalities=["S2L2A", "coords"],
+        decoder_channels=[16, 16, 8, 8],
+    ).eval()  # fmt: skip
+    image = torch.rand(1, 12, PX, PX)
+    with torch.no_grad():
+        here = model({"S2L2A": image, "coords": torch.tensor([[-73.9, 40.7]])}).output
+        unknown = model({"S2L2A": image}, drop=["coords"]).output
+    assert here.shape == (1, 6, PX, PX)
+    assert not torch.equal(here, unknown)
+    with pytest.raises(CityHeadsError, match="needs modality coords"):
+        model({"S2L2A": image})
