@@ -209,7 +209,7 @@ def test_recomputed_activations_give_the_same_gradients_and_names(shared: MultiH
 
 
 def test_coordinates_reach_the_encoder() -> None:
-    """Which place they name is lost upstream: TerraTorch 1.2.11's tokenizer gave the same tokens for all places tried."""
+    """Which place they name is lost upstream: TerraTorch 1.2.11 gave the same tokens for all places tried."""
     model = MultiHeadModelFactory().build_model(
         heads=HEADS, backbone="terramind_v1_tiny", backbone_modalities=["S2L2A", "coords"],
         decoder_channels=[16, 16, 8, 8],
