@@ -384,14 +384,15 @@ def _die_with_workflow() -> None:
 
     Linux only (``prctl(PR_SET_PDEATHSIG)``); elsewhere an orphan finishes its own job, which is harmless but for time.
     """
-    if os.environ.get("CITYHEADS_WORKFLOW") and sys.platform == "linux":
+    workflow = os.environ.get("CITYHEADS_WORKFLOW")
+    if workflow and sys.platform == "linux":
         import ctypes
         import signal
 
-        parent = os.getppid()
         pr_set_pdeathsig = 1  # linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
+        # Snakemake may have been killed before this line; its orphans are handed to process 1
+        if os.getppid() == 1 and workflow != "1":
             os.kill(os.getpid(), signal.SIGKILL)
 
 

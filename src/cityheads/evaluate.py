@@ -112,28 +112,25 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
         CityHeadsError: The test split is empty, the model belongs to another run, or it was trained on other classes
             than the dataset has.
     """
-    import torch
-
+    from cityheads.arithmetic import fixed_arithmetic
     from cityheads.datamodule import ChipStore
     from cityheads.multihead import load_model
 
     dataset, out, train = Path(dataset), Path(out), settings["train"]
-    torch.set_num_threads(train["threads"])
-    # as in training: numbers below 1e-38 cost a hundred times more on a CPU and carry nothing
-    torch.set_flush_denormal(True)
     chips = _test_chips(dataset)
     model, spec = load_model(run_dir)
     _check(spec, run, seed, settings["runs"][run]["heads"], Path(run_dir), dataset)
     heads: dict[str, Any] = spec["heads"]
     store = ChipStore(dataset)
-    scored = evaluate_model(
-        as_predictor(model, device_of(train["accelerator"])),
-        {name: store.array(name) for name in spec["modalities"]},
-        {head: store.array(f"MASK_{rule['label']}") for head, rule in heads.items()},
-        {head: len(rule["classes"]) for head, rule in heads.items()},
-        [chip.position for chip in chips],
-        train["batch_size"],
-    )
+    with fixed_arithmetic(train["threads"]):
+        scored = evaluate_model(
+            as_predictor(model, device_of(train["accelerator"])),
+            {name: store.array(name) for name in spec["modalities"]},
+            {head: store.array(f"MASK_{rule['label']}") for head, rule in heads.items()},
+            {head: len(rule["classes"]) for head, rule in heads.items()},
+            [chip.position for chip in chips],
+            train["batch_size"],
+        )
     for head, predicted in scored.predictions.items():
         buffer = io.BytesIO()
         np.save(buffer, predicted, allow_pickle=False)

@@ -9,8 +9,6 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from cityheads.arithmetic import fixed_arithmetic
 from cityheads.backbones.tuning import add_low_rank, merged_state, recompute_blocks
 from cityheads.backbones.weights import published_weights
 from cityheads.datamodule import ChipDataModule, keep_freed_memory
@@ -119,7 +118,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
         enable_model_summary=False,
         default_root_dir=work,
     )
-    with _arithmetic(options["threads"]):
+    with fixed_arithmetic(options["threads"]):
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -382,20 +381,6 @@ def _uses_cuda(accelerator: str) -> bool:
     if accelerator == "cuda" and not available:
         raise CityHeadsError("config key 'train.accelerator': cuda was asked for, but torch finds no CUDA device")
     return available and accelerator != "cpu"
-
-
-@contextmanager
-def _arithmetic(threads: int) -> Iterator[None]:
-    """Set the number of threads, on which the last bits of sums depend, and round the tiniest numbers to 0."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    # numbers below 1e-38 cost a hundred times more on a CPU and carry nothing
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(before)
 
 
 def _quiet() -> None:

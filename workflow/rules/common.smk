@@ -50,7 +50,7 @@ wildcard_constraints:
 
 
 # A job is a single command that takes the shell's place: killed with Snakemake, it leaves no orphan that goes on writing.
-shell.prefix("set -euo pipefail; export CITYHEADS_WORKFLOW=1; exec ")
+shell.prefix(f"set -euo pipefail; export CITYHEADS_WORKFLOW={os.getpid()}; exec ")
 
 
 onstart:
