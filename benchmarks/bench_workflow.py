@@ -73,9 +73,7 @@ def main() -> None:
             "report": ("training to report, after that", snakemake, 1, "600 s with the row above; 4 GB"),
             "again": ("snakemake -n, everything done", [*snakemake, "-n"], 3, "5 s"),
         }
-        print(
-            f"{platform.machine()}, {arguments.cores} cores, Python {platform.python_version()}\n"
-        )
+        print(f"{platform.machine()}, {arguments.cores} cores, Python {platform.python_version()}\n")
         print(
             "| what | runs | wall, s (median) | peak memory of the tree, GB | aim |\n|---|---|---|---|---|", flush=True
         )
