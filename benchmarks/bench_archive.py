@@ -199,7 +199,7 @@ def read_stackstac(url: str, px: int, threads: int) -> np.ndarray:
     """Read with stackstac."""
     import dask
     import pandas as pd
-    import stackstac  # type: ignore[import-untyped]
+    import stackstac
     from rasterio.enums import Resampling
 
     # stackstac 0.5 passes an argument that pandas 3 no longer has
