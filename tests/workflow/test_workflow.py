@@ -89,12 +89,16 @@ def test_an_overlay_is_laid_over_the_default(snakemake: Run, place: Path) -> Non
 
 
 def test_a_full_config_stands_alone(snakemake: Run, place: Path) -> None:
+    # without a grid section of its own it would take the default config's 256 px, were that laid below it
     config = yaml.safe_load((place / "config/config.yaml").read_text())
     del config["grid"]
     (place / "full.yaml").write_text(yaml.safe_dump(config))
-    done = snakemake(place, "-n", "--configfile", place / "full.yaml", "--printshellcmds")
-    assert "chips_per_side" not in done.stdout
-    snakemake(place, "-n", "--configfile", place / "full.yaml")
+    snakemake(place, "results/archive/catalog.json", "-n", "--configfile", place / "full.yaml")
+    config["parents"] = "config/small.tsv"
+    (place / "config/small.tsv").write_text("parent_id\tepsg\tleft\ttop\nA\t32618\t0\t0\nB\t32618\t3000\t0\n")
+    (place / "full.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(place, "-n", "--configfile", place / "full.yaml", check=False)
+    assert "move them apart by 8960 m" in done.stdout + done.stderr, "896 px is the schema's default"
 
 
 @pytest.mark.parametrize(
