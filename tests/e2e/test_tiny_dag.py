@@ -161,6 +161,7 @@ def compare(one: Path, two: Path, **which: tuple[str, ...]) -> None:
     assert parts == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_dataset_made_through_kills_is_the_same_to_the_byte(done: Path, tmp_path: Path) -> None:
     place = set_up(tmp_path)
