@@ -7,9 +7,13 @@ import functools
 import hashlib
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from cityheads.errors import CityHeadsError
+from cityheads.io import read_json, write_json
 
 __all__ = ["PACKAGES", "code_fingerprint", "environment", "git_revision"]
 
@@ -20,6 +24,7 @@ PACKAGES = (
 )  # fmt: skip
 
 _SOURCE = Path(__file__).parent
+_CACHE = _SOURCE / "__pycache__" / "fingerprints.json"
 
 
 def environment() -> dict[str, Any]:
@@ -77,9 +82,10 @@ def code_fingerprint(module: str) -> str:
         raise ValueError(f"no module {module} in this package")
     digest = hashlib.sha256()
     for name in sorted(_closure(module)):
-        digest.update(f"{name}\n{_normalised(name)}\n".encode())
-        for template in _templates(name):
-            digest.update(template.read_bytes())
+        facts = _facts(name)
+        digest.update(f"{name}\n{facts['code']}\n".encode())
+        for template in facts["templates"]:
+            digest.update((_SOURCE / "templates" / template).read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -91,7 +97,7 @@ def _closure(module: str) -> set[str]:
         if name in found or _path(name) is None:
             continue
         found.add(name)
-        waiting.extend(_imports(name))
+        waiting.extend(_facts(name)["imports"])
     return found
 
 
@@ -107,34 +113,57 @@ def _path(module: str) -> Path | None:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
+def _facts(module: str) -> dict[str, Any]:
+    """Give what a module imports, the templates it names, and the hash of its code.
+
+    Parsing all modules takes most of a second, which every look at the DAG would pay; so what was found is kept beside
+    the compiled modules, under the hash of the source.
+    """
     path = _path(module)
     assert path is not None, module
-    return ast.parse(path.read_bytes())
+    source = path.read_bytes()
+    key = hashlib.sha256(platform.python_version().encode() + source).hexdigest()
+    known = _known()
+    if key not in known:
+        tree = ast.parse(source)
+        known[key] = {
+            "imports": _imports(tree),
+            "templates": _templates(tree),
+            "code": hashlib.sha256(_normalised(tree).encode()).hexdigest(),
+        }
+        # an installation that cannot be written to does without
+        with suppress(CityHeadsError, OSError):
+            write_json(_CACHE, known)
+    return known[key]
 
 
-def _imports(module: str) -> list[str]:
+@functools.cache
+def _known() -> dict[str, dict[str, Any]]:
+    # a missing or damaged cache is made anew
+    with suppress(CityHeadsError):
+        found: dict[str, dict[str, Any]] = read_json(_CACHE)
+        return found
+    return {}
+
+
+def _imports(tree: ast.Module) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             # `from cityheads.x import y` may name a module y or an attribute; a name that is no module has no path
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+    return [name for name in names if name.startswith("cityheads.")]
 
 
-def _templates(module: str) -> list[Path]:
+def _templates(tree: ast.Module) -> list[str]:
     """List the files in ``templates/`` that a module names."""
-    texts = {
-        node.value for node in ast.walk(_tree(module)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    return [path for path in sorted((_SOURCE / "templates").iterdir()) if path.name in texts]
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return [path.name for path in sorted((_SOURCE / "templates").iterdir()) if path.name in texts]
 
 
-@functools.cache
-def _normalised(module: str) -> str:
-    tree = _tree(module)
+def _normalised(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
