@@ -81,11 +81,16 @@ def code_fingerprint(module: str) -> str:
     if _path(module) is None:
         raise ValueError(f"no module {module} in this package")
     digest = hashlib.sha256()
+    before = len(_known())
     for name in sorted(_closure(module)):
         facts = _facts(name)
         digest.update(f"{name}\n{facts['code']}\n".encode())
         for template in facts["templates"]:
             digest.update((_SOURCE / "templates" / template).read_bytes())
+    if len(_known()) > before:
+        # an installation that cannot be written to does without
+        with suppress(CityHeadsError, OSError):
+            write_json(_CACHE, _known())
     return digest.hexdigest()[:12]
 
 
@@ -131,9 +136,6 @@ def _facts(module: str) -> dict[str, Any]:
             "templates": _templates(tree),
             "code": hashlib.sha256(_normalised(tree).encode()).hexdigest(),
         }
-        # an installation that cannot be written to does without
-        with suppress(CityHeadsError, OSError):
-            write_json(_CACHE, known)
     return known[key]
 
 
