@@ -63,7 +63,7 @@ _RUN = Argument("run", "name of the run", str)
 _SEED = Argument("seed", "seed", int)
 _RECIPE = (
     "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
-    "train", "gate", "report",
+    "train", "evaluation", "gate", "report",
 )  # fmt: skip
 
 
@@ -214,7 +214,7 @@ VERBS: dict[str, Verb] = {
             "evaluate",
             "evaluate one run on the held-out parents",
             "cityheads.evaluate:evaluate",
-            ("labels", "heads", "runs", "model", "train"),
+            ("labels", "heads", "runs", "model", "train", "evaluation"),
             (_RUN, _SEED, _DATASET, Argument("run_dir", "folder of the run"), _out("folder of the evaluation")),
         ),
         Verb(
@@ -256,6 +256,7 @@ VERBS: dict[str, Verb] = {
                 "seeds",
                 "model",
                 "train",
+                "evaluation",
                 "gate",
             ),
             (Argument("results", "results folder"), _out("report.html")),

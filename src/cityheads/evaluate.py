@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from cityheads import metrics
+from cityheads import dependence, metrics
 from cityheads.errors import CityHeadsError
 from cityheads.io import atomic_path, read_json, sha256_bytes, write_bytes, write_json
+from cityheads.modalities import removable
 
 __all__ = ["Scored", "TestChip", "as_predictor", "device_of", "evaluate", "evaluate_model"]
 
 log = logging.getLogger(__name__)
-
-#: Intervals of the scores themselves. The gate's own settings act on the differences only, so that changing them does
-#: not call for a new evaluation.
-_CONFIDENCE, _RESAMPLES, _BOOTSTRAP_SEED = 0.95, 2000, 0
 
 #: From images {modality: (B, C, h, w) float32, stored units} to classes {head: (B, h, w) uint8}.
 Predictor = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -100,8 +97,11 @@ def evaluate_model(
 def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, run_dir: Path, out: Path) -> None:
     """Predict the test split with a trained model and write scores, confusion counts and predictions.
 
+    Where the config asks for it, the split is predicted once more for each input that can be removed; that comes after
+    the scores proper and leaves no trace in them.
+
     Args:
-        settings: Sections ``labels``, ``heads``, ``runs``, ``model`` and ``train`` of the config.
+        settings: Sections ``labels``, ``heads``, ``runs``, ``model``, ``train`` and ``evaluation`` of the config.
         run: Name of the run.
         seed: Its seed.
         dataset: Folder of the assembled dataset.
@@ -122,15 +122,23 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     _check(spec, run, seed, settings["runs"][run]["heads"], Path(run_dir), dataset)
     heads: dict[str, Any] = spec["heads"]
     store = ChipStore(dataset)
-    with fixed_arithmetic(train["threads"]):
-        scored = evaluate_model(
-            as_predictor(model, device_of(train["accelerator"])),
-            {name: store.array(name) for name in spec["modalities"]},
-            {head: store.array(f"MASK_{rule['label']}") for head, rule in heads.items()},
+    device, images = device_of(train["accelerator"]), store.inputs(spec["modalities"])
+    masks = {head: store.array(f"MASK_{rule['label']}") for head, rule in heads.items()}
+
+    def score(drop: Sequence[str] = ()) -> Scored:
+        return evaluate_model(
+            as_predictor(model, device, drop),
+            images,
+            masks,
             {head: len(rule["classes"]) for head, rule in heads.items()},
             [chip.position for chip in chips],
             train["batch_size"],
         )
+
+    asked = settings["evaluation"]["without_modalities"]
+    with fixed_arithmetic(train["threads"]):
+        scored = score()
+        removed = {name: score([name]) for name in removable(spec["modalities"])} if asked else None
     for head, predicted in scored.predictions.items():
         buffer = io.BytesIO()
         np.save(buffer, predicted, allow_pickle=False)
@@ -138,6 +146,7 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     write_json(out / "predictions" / "index.json", {"chips": [chip.chip_id for chip in chips]})
     _write_confusions(out / "confusion.parquet", chips, scored)
     report = _report(chips, scored, heads)
+    report |= _without(chips, scored, removed, heads, model.acquired)
     simulated = bool(spec["simulated"]) or bool(read_json(dataset / "statistics.json")["simulated"])
     write_json(
         out / "metrics.json", {"run": run, "seed": seed, "split": "test", "simulated": simulated, "format": 1} | report
@@ -145,17 +154,25 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     for head, part in report["heads"].items():
         value, name = part["metric"]["value"], part["metric"]["name"]
         log.info("%s/%d %s: %s %s on %d sub-chips", run, seed, head, name, _show(value), len(chips))
+        for modality, found in (report["without"] or {}).items():
+            log.info("%s/%d %s without %s: %s %s", run, seed, head, modality, name, _show(found[head]["value"]))
 
 
-def as_predictor(model: Any, device: str) -> Predictor:
-    """Wrap a multi-head model as numpy in, classes out."""
+def as_predictor(model: Any, device: str, drop: Sequence[str] = ()) -> Predictor:
+    """Wrap a multi-head model as numpy in, classes out.
+
+    Args:
+        model: The model.
+        device: torch's device.
+        drop: Inputs that the model is not to see, as if they had not been acquired.
+    """
     import torch
 
     model = model.to(device).eval()
 
     def predict(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            logits = model({name: torch.from_numpy(array).to(device) for name, array in images.items()})
+            logits = model({name: torch.from_numpy(array).to(device) for name, array in images.items()}, drop=drop)
         return {head: value.argmax(1).to(torch.uint8).cpu().numpy() for head, value in logits.items()}
 
     return predict
@@ -216,18 +233,24 @@ def _check(spec: dict[str, Any], run: str, seed: int, heads: list[str], run_dir:
             )
 
 
-def _report(chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, Any]) -> dict[str, Any]:
+def _by_parent(chips: Sequence[TestChip], confusions: np.ndarray) -> dict[str, np.ndarray]:
+    """Add the (N, C, C) counts of the sub-chips up to (C, C) per parent, in the order of the store."""
     parents = list(dict.fromkeys(chip.parent_id for chip in chips))
     of_parent = np.array([parents.index(chip.parent_id) for chip in chips])
-    draws = metrics.resample_counts(len(parents), _RESAMPLES, _BOOTSTRAP_SEED).astype(np.float64)
+    return {parent: confusions[of_parent == index].sum(0) for index, parent in enumerate(parents)}
+
+
+def _report(chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, Any]) -> dict[str, Any]:
+    parents = list(dict.fromkeys(chip.parent_id for chip in chips))
+    draws = metrics.resample_counts(len(parents), metrics.RESAMPLES, metrics.BOOTSTRAP_SEED).astype(np.float64)
     found: dict[str, Any] = {}
     for head, rule in heads.items():
-        per_parent = np.stack([scored.confusions[head][of_parent == i].sum(0) for i in range(len(parents))])
+        per_parent = np.stack(list(_by_parent(chips, scored.confusions[head]).values()))
         pooled, name = per_parent.sum(0), rule["metric"]
         value = float(metrics.head_metric(pooled, name))
         resampled = metrics.head_metric(np.tensordot(draws, per_parent.astype(np.float64), axes=(1, 0)), name)
         variance = metrics.parent_variance(resampled, len(parents))
-        between = metrics.interval(value, variance, len(parents) - 1, _CONFIDENCE, (0.0, 1.0))
+        between = metrics.interval(value, variance, len(parents) - 1, metrics.CONFIDENCE, (0.0, 1.0))
         found[head] = {
             "label": rule["label"],
             "classes": [item["name"] for item in rule["classes"]],
@@ -248,9 +271,30 @@ def _report(chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, Any])
         "parents": parents,
         "chips": len(chips),
         "chips_sha256": sha256_bytes("\n".join(chip.chip_id for chip in chips).encode()),
-        "confidence": _CONFIDENCE,
+        "confidence": metrics.CONFIDENCE,
         "heads": found,
     }
+
+
+def _without(
+    chips: Sequence[TestChip],
+    full: Scored,
+    removed: Mapping[str, Scored] | None,
+    heads: Mapping[str, Any],
+    acquired: Sequence[str],
+) -> dict[str, Any]:
+    """Compare the model with itself without one of its inputs; ``without`` is None where that was not asked for."""
+    if removed is None:
+        return {"without": None, "not_removed": {}}
+    only = "the only image that the model sees; without it there is nothing to look at"
+    table: dict[str, Any] = {name: {} for name in removed}
+    for head, rule in heads.items():
+        per_parent = _by_parent(chips, full.confusions[head])
+        before = np.stack(list(per_parent.values()))
+        for name, scored in removed.items():
+            after = np.stack(list(_by_parent(chips, scored.confusions[head]).values()))
+            table[name][head] = dependence.measure(before, after, rule["metric"], list(per_parent))
+    return {"without": table, "not_removed": {name: only for name in acquired if name not in removed}}
 
 
 def _write_confusions(path: Path, chips: Sequence[TestChip], scored: Scored) -> None:

@@ -28,6 +28,7 @@ from matplotlib.ticker import MaxNLocator
 from cityheads import metrics
 from cityheads.artifacts import Results
 from cityheads.config import IGNORE
+from cityheads.dependence import averaged
 from cityheads.errors import CityHeadsError
 from cityheads.grid import SPLITS, Grid, Parent, parent_polygon, read_parents
 from cityheads.io import atomic_path, write_json
@@ -981,6 +982,77 @@ class _Gallery:
             f"{signed(-acceptable)} percentage points.",
         )
 
+    # -------------------------------------------------------------- without
+
+    def draw_without(self) -> None:
+        """Draw what each head loses when an input is removed; nothing where that was not measured."""
+        shared = averaged([self.results.metrics(self.gate_run, seed) for seed in self.results.seeds])
+        if not shared:
+            (self.out / "without.png").unlink(missing_ok=True)
+            return
+        tables = {self.gate_run: shared}
+        for run in dict.fromkeys(self.baselines[head] for head in self.heads):
+            tables[run] = averaged([self.results.metrics(run, seed) for seed in self.results.seeds]) or {}
+        confidence = self.results.metrics(self.gate_run, self.results.seeds[0])["confidence"]
+        left, right, row, gap = 1.75, 2.3, 0.46, 0.3
+        block = row * len(shared) + gap
+        sheet = self.sheet(0.3 + block * len(self.heads) + 0.45, "A modality missing at test time")
+        axes = sheet.axes(left, 0.3, _WIDTH - left - right, block * len(self.heads))
+        axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        told = []
+        for index, head in enumerate(self.heads):
+            top = 0.3 + block * index
+            sheet.text(0.06, top + 0.15, head, weight="bold", size=9.5, va="center_baseline")
+            sheet.text(
+                0.06 + _text_width(head, 9.5, "bold") + 0.1, top + 0.15, self.metric(head), size=7.5, color=MUTED,
+                va="center_baseline",
+            )  # fmt: skip
+            if index:
+                axes.axhline(block * index, color=LINE, linewidth=0.7, zorder=0)
+            for line, modality in enumerate(shared):
+                middle = block * index + gap + row * (line + 0.5)
+                sheet.text(0.2, 0.3 + middle, modality, size=8.5, va="center_baseline")
+                for kind, run, color, marker, offset in (
+                    ("shared", self.gate_run, SHARED, "o", -0.1),
+                    ("single-task", self.baselines[head], SINGLE, "D", 0.1),
+                ):
+                    found = tables[run].get(modality, {}).get(head, {"delta_pp": None, "interval_pp": None})
+                    text = "n/a (undefined here)"
+                    if found["delta_pp"] is not None:
+                        text = f"{signed(found['delta_pp'], 2)} pp"
+                        axes.plot(
+                            found["delta_pp"], middle + offset, marker, color=color, markersize=6,
+                            markeredgecolor="white", markeredgewidth=0.9, zorder=4,
+                        )  # fmt: skip
+                        ends = found["interval_pp"]
+                        if ends is not None:
+                            axes.plot(
+                                ends, [middle + offset] * 2, color=color, linewidth=2, solid_capstyle="butt", zorder=3
+                            )
+                        text += ", no interval" if ends is None else f"  [{signed(ends[0], 2)}, {signed(ends[1], 2)}]"
+                    told.append(f"{head} without {modality}, {kind}, {text}")
+                    sheet.text(
+                        _WIDTH - right + 0.15, 0.3 + middle + offset, text, size=7.5, color=color, va="center_baseline"
+                    )
+        axes.set_ylim(block * len(self.heads), 0)
+        axes.margins(x=0.06)
+        axes.set_yticks([])
+        axes.grid(True, axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda value, _: signed(value, 0 if value == round(value) else 1))
+        axes.set_xlabel("score without the modality minus score with it, percentage points")
+        sheet.legend(left, 0.0, [("shared model", SHARED, None), ("single-task model", SINGLE, None)])
+        self.save(
+            sheet,
+            "without",
+            "without",
+            "A modality missing at test time",
+            f"What the models lose on the test parents when one input is removed, with {percent(confidence)} intervals "
+            "over parents. Left of zero, the removed input is missed.",
+            f"Differences in percentage points: {'; '.join(told)}.",
+        )
+
     # -------------------------------------------------------------- dropped
 
     def draw_dropped(self) -> None:
@@ -1175,7 +1247,8 @@ def draw_figures(settings: dict[str, Any], *, parents: Path, results: Path, out:
     """Draw all figures of the report.
 
     Writes ``map``, ``panels_{head}`` and ``confusion_{head}`` for each head of the gate's run, ``curves_score``,
-    ``curves_loss``, ``balance``, ``delta``, ``dropped`` and ``timings``, all PNG, and ``figures.json`` last.
+    ``curves_loss``, ``balance``, ``delta``, ``dropped`` and ``timings``, all PNG, and ``figures.json`` last; also
+    ``without`` where the evaluations removed modalities.
 
     Args:
         settings: Sections ``project``, ``grid``, ``labels``, ``heads``, ``runs``, ``seeds``, ``gate`` and ``report``.
@@ -1195,6 +1268,7 @@ def draw_figures(settings: dict[str, Any], *, parents: Path, results: Path, out:
         gallery.draw_curves()
         for head in gallery.heads:
             gallery.draw_confusion(head)
+        gallery.draw_without()
         gallery.draw_balance()
         gallery.draw_dropped()
         gallery.draw_timings()

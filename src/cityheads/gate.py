@@ -21,7 +21,7 @@ from cityheads import metrics
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, write_bytes, write_json
 
-__all__ = ["VERDICTS", "Estimate", "Thresholds", "advise", "compare", "judge", "settle"]
+__all__ = ["VERDICTS", "Estimate", "Paired", "Thresholds", "advise", "compare", "judge", "pair", "settle"]
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,53 @@ class Estimate:
             parents=parents,
             seeds=seeds,
         )
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two ways to predict, scored on the same parents with the same seeds.
+
+    Attributes:
+        scores: Their scores on the whole split, averaged over seeds and rounded; NaN where undefined.
+        delta_pp: The first minus the second in percentage points; NaN where undefined.
+        per_seed: (2, seeds) scores, rounded.
+        per_seed_pp: (seeds,) differences in percentage points.
+        samples: (resamples,) differences in percentage points; None where ``delta_pp`` is undefined.
+        estimate: The difference with its variances; None where ``delta_pp`` is undefined.
+    """
+
+    scores: tuple[float, float]
+    delta_pp: float
+    per_seed: np.ndarray
+    per_seed_pp: np.ndarray
+    samples: np.ndarray | None
+    estimate: Estimate | None
+
+    def interval(self, confidence: float) -> list[float] | None:
+        """Give the confidence interval of the difference, or None where it is undefined."""
+        found = None if self.estimate is None else self.estimate.interval(confidence)
+        return None if found is None else list(found)
+
+
+def pair(first: np.ndarray, second: np.ndarray, name: str, draws: np.ndarray | None) -> Paired:
+    """Compare two ways to predict on the same resampled parents: what both find hard cancels out.
+
+    Args:
+        first: (seeds, parents, C, C) counts, rows true.
+        second: The same, of the other.
+        name: ``miou`` or ``iou``.
+        draws: (resamples, parents), `metrics.resample_counts`; None without parents.
+    """
+    # (seeds,) each: the metric of the confusion pooled over parents
+    pooled = [np.round(metrics.head_metric(one.sum(1), name), _DIGITS) for one in (first, second)]
+    means = [round(float(one.mean()), _DIGITS) for one in pooled]
+    point = _round_pp(100 * (means[0] - means[1]))
+    per_seed = np.round(100 * (pooled[0] - pooled[1]), _DIGITS - 2) + 0.0
+    samples = estimate = None
+    if draws is not None and not math.isnan(point):
+        samples = 100 * (_resampled(first, draws, name) - _resampled(second, draws, name))
+        estimate = _estimate(point, samples, per_seed, first.shape[1])
+    return Paired((means[0], means[1]), point, np.stack(pooled), per_seed, samples, estimate)
 
 
 def settle(
@@ -269,35 +316,27 @@ def _result(settings: dict[str, Any], thresholds: Thresholds, evidence: _Evidenc
     draws = metrics.resample_counts(parents, gate["resamples"], gate["seed"]) if parents else None
     for head in evidence.multihead:
         name = settings["heads"][head]["metric"]
-        pair = [evidence.multihead[head], evidence.single_task[head]]
-        # (seeds,) each: the metric of the confusion pooled over parents
-        pooled = [np.round(metrics.head_metric(one.sum(1), name), _DIGITS) for one in pair]
-        means = [round(float(one.mean()), _DIGITS) for one in pooled]
-        point = _round_pp(100 * (means[0] - means[1]))
-        per_seed = np.round(100 * (pooled[0] - pooled[1]), _DIGITS - 2) + 0.0
+        paired = pair(evidence.multihead[head], evidence.single_task[head], name, draws)
         heads[head] = {
             "baseline": gate["baselines"].get(head, head),
             "metric": name,
-            "multihead": metrics.or_none(means[0]),
-            "single_task": metrics.or_none(means[1]),
-            "delta_pp": metrics.or_none(point),
-            "interval_pp": None,
+            "multihead": metrics.or_none(paired.scores[0]),
+            "single_task": metrics.or_none(paired.scores[1]),
+            "delta_pp": metrics.or_none(paired.delta_pp),
+            "interval_pp": paired.interval(gate["confidence"]),
             "per_seed": [
                 {
                     "seed": seed,
-                    "multihead": metrics.or_none(pooled[0][index], _DIGITS),
-                    "single_task": metrics.or_none(pooled[1][index], _DIGITS),
-                    "delta_pp": metrics.or_none(per_seed[index], _DIGITS - 2),
+                    "multihead": metrics.or_none(paired.per_seed[0, index], _DIGITS),
+                    "single_task": metrics.or_none(paired.per_seed[1, index], _DIGITS),
+                    "delta_pp": metrics.or_none(paired.per_seed_pp[index], _DIGITS - 2),
                 }
                 for index, seed in enumerate(evidence.seeds)
             ],
         }
-        if draws is None or math.isnan(point):
-            continue
-        samples.append(100 * (_resampled(pair[0], draws, name) - _resampled(pair[1], draws, name)))
-        estimates[head] = _estimate(point, samples[-1], per_seed, parents)
-        found = estimates[head].interval(gate["confidence"])
-        heads[head]["interval_pp"] = None if found is None else list(found)
+        if paired.samples is not None and paired.estimate is not None:
+            samples.append(paired.samples)
+            estimates[head] = paired.estimate
     result: dict[str, Any] = {
         "format": 1,
         "verdict": "inconclusive",

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "BOOTSTRAP_SEED",
+    "CONFIDENCE",
+    "RESAMPLES",
     "accuracy",
     "class_iou",
     "confusion_matrix",
@@ -33,6 +36,10 @@ __all__ = [
     "summary",
     "t_quantile",
 ]
+
+#: Intervals of what an evaluation says about one model. The gate's own settings act on the differences between models
+#: only, so that changing them does not call for a new evaluation.
+CONFIDENCE, RESAMPLES, BOOTSTRAP_SEED = 0.95, 2000, 0
 
 #: Label value of a pixel that does not count; `cityheads.config.IGNORE`, which this module must not import.
 _IGNORE = 255

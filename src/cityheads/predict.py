@@ -23,6 +23,7 @@ from cityheads.config import IGNORE
 from cityheads.errors import CityHeadsError
 from cityheads.grid import Grid, Parent, parent_geobox
 from cityheads.io import read_json, write_raster
+from cityheads.modalities import COORDS, MODALITIES, bands_used, stored
 from cityheads.publish import verify_bundle
 
 __all__ = ["CityMap", "Place", "fetch", "predict_parent", "print_fetch", "tile_starts", "tile_weights"]
@@ -97,6 +98,8 @@ class CityMap:
         self.gate: dict[str, Any] = read_json(self.bundle / "gate.json")
         self.metrics: dict[str, Any] = read_json(self.bundle / "metrics.json")
         self.chip_px = int(self.spec["chip_px"])
+        #: Modalities to read, each with the bands that the model looks at.
+        self.bands = bands_used({name: entry["bands"] for name, entry in self.spec["modalities"].items()})
         small = next((place for place in self.places.values() if place.px < self.chip_px), None)
         if small is not None:
             raise CityHeadsError(
@@ -178,7 +181,7 @@ class CityMap:
         col, row = (x - place.parent.left) / step, (place.parent.top - y) / step
         rows, cols = (self._window(value, place.px) for value in (row, col))
         images = self._read(place, rows, cols)
-        scores = self._scores({name: image[None] for name, image in images.items()})
+        scores = self._scores({name: image[None] for name, image in images.items()}, place, [(rows, cols)])
         centres = np.hypot(
             (np.arange(rows.start, rows.stop) + 0.5 - row)[:, None], np.arange(cols.start, cols.stop) + 0.5 - col
         )
@@ -253,7 +256,7 @@ class CityMap:
                 for top, left in corners[first : first + _BATCH]
             ]
             batch = {name: np.stack([image[:, rows, cols] for rows, cols in cuts]) for name, image in images.items()}
-            for head, scores in self._scores(batch).items():
+            for head, scores in self._scores(batch, place, cuts).items():
                 for (rows, cols), score in zip(cuts, scores, strict=True):
                     sums[head][:, rows, cols] += score * weights
         valid = self._valid(images)
@@ -264,7 +267,7 @@ class CityMap:
         return slice(start, start + self.chip_px)
 
     def _read(self, place: Place, rows: slice, cols: slice) -> dict[str, np.ndarray]:
-        """Read a window of every modality, (C, h, w) float32 in stored units."""
+        """Read a window of every modality that the model needs, (C, h, w) float32 in stored units, with all bands."""
         import rasterio
         from rasterio.errors import RasterioError
         from rasterio.windows import Window
@@ -272,7 +275,7 @@ class CityMap:
         images = {}
         window = Window.from_slices(rows, cols)
         transform = parent_geobox(place.parent, Grid(place.resolution_m, place.px, 1)).transform
-        for name, entry in self.spec["modalities"].items():
+        for name in self.bands:
             path = self.dataset.parent / "parents" / place.parent.parent_id / f"{name}.tif"
             if not path.is_file():
                 raise CityHeadsError(f"{path}: no such file; run the workflow again to make it")
@@ -280,7 +283,7 @@ class CityMap:
                 with rasterio.open(path) as source:
                     there = (source.count, source.height, source.width)
                     fits = source.transform.almost_equals(transform, precision=1e-6 * place.resolution_m)
-                    if there != (len(entry["mean"]), place.px, place.px) or not fits:
+                    if there != (len(MODALITIES[name].bands), place.px, place.px) or not fits:
                         raise CityHeadsError(f"{path}: is not on the grid of the dataset; run the workflow again")
                     images[name] = source.read(window=window).astype(np.float32)
             except RasterioError as error:
@@ -288,22 +291,32 @@ class CityMap:
         return images
 
     def _valid(self, images: dict[str, np.ndarray]) -> np.ndarray:
-        """Give the pixels, (h, w), at which every band of every modality has data."""
-        from cityheads.modalities import MODALITIES
-
+        """Give the pixels, (h, w), at which every band that the model looks at has data."""
         valid = np.ones(next(iter(images.values())).shape[1:], bool)
         for name, image in images.items():
-            nodata = MODALITIES[name].nodata
-            missing = np.isnan(image) if math.isnan(nodata) else image == nodata
+            nodata, bands = MODALITIES[name].nodata, MODALITIES[name].bands
+            looked_at = image[[bands.index(band) for band in self.bands[name]]]
+            missing = np.isnan(looked_at) if math.isnan(nodata) else looked_at == nodata
             valid &= ~missing.any(0)
         return valid
 
-    def _scores(self, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Give the softmax scores of every head, (B, classes, h, w) float32, from one forward pass."""
+    def _scores(
+        self, images: dict[str, np.ndarray], place: Place, windows: Sequence[tuple[slice, slice]]
+    ) -> dict[str, np.ndarray]:
+        """Give the softmax scores of every head, (B, classes, h, w) float32, from one forward pass.
+
+        Args:
+            images: (B, C, h, w) per modality.
+            place: The parent that they are from.
+            windows: Rows and columns of each of the B in the parent.
+        """
         import torch
 
+        inputs = dict(images)
+        if COORDS in self.spec["modalities"]:
+            inputs[COORDS] = np.array([_centre(place, rows, cols) for rows, cols in windows], np.float32)
         with torch.inference_mode():
-            logits = self.model({name: torch.from_numpy(image).to(self.device) for name, image in images.items()})
+            logits = self.model({name: torch.from_numpy(image).to(self.device) for name, image in inputs.items()})
             return {head: value.float().softmax(1).cpu().numpy() for head, value in logits.items()}
 
     def _head(self, head: str, scores: np.ndarray) -> dict[str, Any]:
@@ -332,7 +345,7 @@ class CityMap:
         chosen = read_json(self.dataset.parent / "scenes" / f"{place.parent.parent_id}.json")["layers"]
         return {
             name: [{"id": item["id"], "datetime": item["datetime"]} for item in chosen[name]["items"]]
-            for name in self.spec["modalities"]
+            for name in stored(self.spec["modalities"])
         }
 
     def _caveats(self, place: Place, share: float, centred: bool, dropped: str | None) -> list[str]:
@@ -408,6 +421,14 @@ def tile_weights(tile: int, overlap: int) -> np.ndarray:
     from_edge = np.minimum(np.arange(1, tile + 1), np.arange(tile, 0, -1))
     ramp = np.minimum(from_edge, overlap + 1).astype(np.float32) / (overlap + 1)
     return np.outer(ramp, ramp)
+
+
+def _centre(place: Place, rows: slice, cols: slice) -> tuple[float, float]:
+    """Give longitude and latitude of a window's centre in degrees (WGS 84), which the input ``coords`` holds."""
+    x = place.parent.left + place.resolution_m * (cols.start + cols.stop) / 2
+    y = place.parent.top - place.resolution_m * (rows.start + rows.stop) / 2
+    lon, lat = _transformer(place.parent.epsg, 4326).transform(x, y)
+    return lon, lat
 
 
 def _pixels_within(row: float, col: float, radius_px: float) -> int:

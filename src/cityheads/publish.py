@@ -15,9 +15,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
+from cityheads.dependence import how_to_read
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, sha256_file, write_bytes, write_json
-from cityheads.modalities import MODALITIES
+from cityheads.modalities import COORDS, DERIVED, DERIVED_FROM_S2, MODALITIES, RADAR, bands_used, stored
 
 __all__ = ["FILES", "choose_seed", "publish", "verify_bundle"]
 
@@ -239,11 +240,12 @@ def _card(settings: Mapping[str, Any], content: Mapping[str, Any]) -> str:
         _data_section(content),
         _training_section(settings, content),
         _scores_section(content),
+        _without_section(content),
         _limits_section(content),
         _provenance_section(content),
         _licence_section(settings, content),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _front(settings: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,8 +273,10 @@ def _front(settings: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str,
         "license": "apache-2.0",
         "library_name": "cityheads",
         "pipeline_tag": "image-segmentation",
-        "tags": ["remote-sensing", "sentinel-2", "sentinel-1", "multi-task", "terratorch", spec["backbone"]],
+        "tags": ["remote-sensing", "sentinel-2", "multi-task", "terratorch", spec["backbone"]],
     }
+    if set(RADAR) & set(stored(spec["modalities"])):
+        front["tags"].insert(2, "sentinel-1")
     size = spec["backbone"].removesuffix("_tim").removeprefix("terramind_v1_")
     if spec["model"]["pretrained"] and size in _TERRAMIND:
         front["base_model"] = f"ibm-esa-geospatial/TerraMind-1.0-{size}"
@@ -322,13 +326,20 @@ def _interface_section(spec: Mapping[str, Any]) -> str:
         "",
         f"Squares of {spec['chip_px']} px in stored units; the model normalises, and takes missing pixels as the mean.",
         "",
-        "| modality | bands | unit | missing |",
-        "|---|---|---|---|",
+        "| give it | channels, in this order | looked at | unit | missing |",
+        "|---|---|---|---|---|",
     ]
-    for name in spec["modalities"]:
+    for name, used in bands_used({name: entry["bands"] for name, entry in spec["modalities"].items()}).items():
         modality = MODALITIES[name]
         missing = "NaN" if math.isnan(modality.nodata) else f"{modality.nodata:g}"
-        lines.append(f"| {name} | {' '.join(modality.bands)} | {modality.unit} | {missing} |")
+        looked_at = "all" if len(used) == len(modality.bands) else " ".join(used)
+        lines.append(f"| {name} | {' '.join(modality.bands)} | {looked_at} | {modality.unit} | {missing} |")
+    if COORDS in spec["modalities"]:
+        lines.append(f"| {COORDS} | longitude latitude | all | degrees (WGS 84), centre of the square | not allowed |")
+    derived = [name for name in spec["modalities"] if name in DERIVED]
+    if derived:
+        told = " and ".join(f"{name} (from {' '.join(DERIVED_FROM_S2[name])})" for name in derived)
+        lines += ["", f"The model computes {told} itself; they are not to be given."]
     lines += ["", "| head | label | classes, in the order of their ids from 0 |", "|---|---|---|"]
     for head, rule in spec["heads"].items():
         lines.append(f"| {head} | {rule['label']} | {', '.join(item['name'] for item in rule['classes'])} |")
@@ -408,6 +419,38 @@ def _scores_section(content: Mapping[str, Any]) -> str:
             + f", accuracy {_score(part['accuracy'])} on {part['pixels']:,} labelled pixels.",
         ]
     return "\n".join(lines)
+
+
+def _without_section(content: Mapping[str, Any]) -> str:
+    """Say what the published seed loses when an input is removed; nothing where that was not measured."""
+    spec, metrics = content["spec"], content["metrics"]
+    table = metrics.get("without")
+    if table is None:
+        return ""
+    lines = ["## A modality missing", ""]
+    if not table:
+        return "\n".join([*lines, *(f"{name} was not removed: {why}." for name, why in metrics["not_removed"].items())])
+    lines += [
+        f"The published seed on the same test parents with one input not given (`drop=[...]`); in brackets the "
+        f"{100 * metrics['confidence']:g} % interval of the difference, in percentage points. "
+        + how_to_read(spec["model"]["modality_dropout"]),
+        "",
+        "| without | " + " | ".join(f"{head} | delta (pp)" for head in metrics["heads"]) + " |",
+        "|---" + "|---:|---:" * len(metrics["heads"]) + "|",
+        "| nothing | " + " ".join(f"{_score(part['metric']['value'])} | |" for part in metrics["heads"].values()),
+    ]
+    for name, heads in table.items():
+        cells = [f"{_score(heads[head]['value'])} | {_between(heads[head])}" for head in metrics["heads"]]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [f"\n{name} was not removed: {why}." for name, why in metrics["not_removed"].items()]
+    return "\n".join(lines)
+
+
+def _between(part: Mapping[str, Any]) -> str:
+    if part["delta_pp"] is None:
+        return "undefined"
+    ends = part["interval_pp"]
+    return f"{part['delta_pp']:+.2f}" + (" (no interval)" if ends is None else f" [{ends[0]:+.2f}, {ends[1]:+.2f}]")
 
 
 def _limits_section(content: Mapping[str, Any]) -> str:

@@ -13,10 +13,12 @@ import numpy as np
 import yaml
 
 from cityheads.artifacts import Results
+from cityheads.dependence import averaged, how_to_read
 from cityheads.errors import CityHeadsError
 from cityheads.figures import duration, metric_name, number, percent, signed
 from cityheads.grid import SPLITS
 from cityheads.io import sha256_file, write_bytes
+from cityheads.modalities import DERIVED
 
 __all__ = ["ABSENT", "report"]
 
@@ -35,7 +37,7 @@ _MEANING = {
     "inconclusive": "These data cannot tell whether sharing one encoder costs anything.",
 }
 
-_SECTION_FIGURES = ("delta", "map", "panels", "confusion", "curves", "balance", "dropped", "timings")
+_SECTION_FIGURES = ("delta", "map", "panels", "confusion", "without", "curves", "balance", "dropped", "timings")
 
 _SCORES = (("iou", "IoU"), ("f1", "F1"), ("precision", "Precision"), ("recall", "Recall"))
 
@@ -97,6 +99,7 @@ class _Page:
             "missing": self.results.splits["missing"],
             "heads": [self._head(head) for head in self.heads],
             "others": self._other_runs(),
+            "without": self._without(),
             "account": self._account(),
             "footprints": self._footprints(),
             "scenes": self._scenes(),
@@ -294,6 +297,28 @@ class _Page:
                 rows.append({"run": run, "head": head, "metric": name, "value": _mean(values)})
         return rows
 
+    def _without(self) -> dict[str, Any] | None:
+        """Set the scores with one input removed beside the full ones; None where that was not measured."""
+        shared = averaged([self.results.metrics(self.gate_run, seed) for seed in self.results.seeds])
+        if shared is None:
+            return None
+        columns: list[tuple[str, _Table | None]] = []
+        for head in self.heads:
+            baseline = self.settings["gate"]["baselines"][head]
+            single = averaged([self.results.metrics(baseline, seed) for seed in self.results.seeds])
+            columns += [(head, shared), (head, single)]
+        names = list(shared)
+        return {
+            "full": [_full(table, names, head) for head, table in columns],
+            "rows": [
+                {"modality": name, "cells": [_removed(table, name, head) for head, table in columns]} for name in names
+            ],
+            "kept": self.results.metrics(self.gate_run, self.results.seeds[0])["not_removed"],
+            "derived": [name for name in self.settings["model"]["modalities"] if name in DERIVED],
+            "confidence": _share(self.results.metrics(self.gate_run, self.results.seeds[0])["confidence"]),
+            "how_to_read": how_to_read(self.settings["model"]["modality_dropout"]),
+        }
+
     # ----------------------------------------------------------- provenance
 
     def _scenes(self) -> list[dict[str, Any]]:
@@ -401,6 +426,29 @@ def _pair(shared: float | None, single: float | None) -> dict[str, Any]:
         "delta": "n/a" if delta is None else signed(delta),
         "sign": 0 if delta is None or abs(delta) < 0.05 else 1 if delta > 0 else -1,
         "why": _NEVER if delta is None else "",
+    }
+
+
+_Table = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def _full(table: _Table | None, names: Sequence[str], head: str) -> str:
+    """Give the score of the full model as text, in percent."""
+    value = None if not table or not names else table[names[0]][head]["full"]
+    return "n/a" if value is None else number(100 * value, 2)
+
+
+def _removed(table: _Table | None, modality: str, head: str) -> dict[str, Any]:
+    """Give score, difference and interval of one cell as text; ``sign`` is 0 where the interval holds 0."""
+    found = None if table is None else table[modality][head]
+    if found is None or found["delta_pp"] is None:
+        return {"value": "n/a", "delta": "", "interval": "", "sign": 0}
+    ends = found["interval_pp"]
+    return {
+        "value": number(100 * found["value"], 2),
+        "delta": signed(found["delta_pp"], 2),
+        "interval": "no interval" if ends is None else f"[{signed(ends[0], 2)}, {signed(ends[1], 2)}]",
+        "sign": 0 if ends is None or ends[0] <= 0 <= ends[1] else 1 if ends[0] > 0 else -1,
     }
 
 

@@ -21,10 +21,14 @@ import shapely
 
 from cityheads.cli import VERBS
 from cityheads.config import load_config, pick, resolve
+from cityheads.dependence import measure
 from cityheads.gate import compare
 from cityheads.grid import SPLITS, Grid, Parent, parent_polygon, read_parents, subchips
 from cityheads.io import sha256_file, write_bytes, write_json
-from cityheads.modalities import MODALITIES
+from cityheads.modalities import MODALITIES, removable
+
+#: What the archive of the default config gives.
+IMAGERY = ("S2L2A", "S1RTC", "DEM")
 
 ROOT = Path(__file__).parents[2]
 IGNORE = 255
@@ -141,7 +145,7 @@ def _dataset(
     px = grid.parent_px
     reflect = np.array([[400, 900, 600], [1500, 1450, 1500], [350, 600, 300], [700, 1100, 800], [2100, 2000, 1700]])
     vv = np.array([-20.0, -6.0, -9.0, -12.0, -13.0])
-    rows, arrays = [], {name: [] for name in (*MODALITIES, *(f"MASK_{label}" for label in config["labels"]))}
+    rows, arrays = [], {name: [] for name in (*IMAGERY, *(f"MASK_{label}" for label in config["labels"]))}
     for parent in parents:
         base = _field(rng, px, px // 4)
         fine = _field(rng, px, px // 16)
@@ -168,7 +172,7 @@ def _dataset(
                 "resolution_m": grid.resolution_m, "clear_fraction": 0.5 if "cloud" in reason else 0.99,
                 "store_index": -1 if reason else len(arrays["S2L2A"]), "simulated": simulated,
             }  # fmt: skip
-            for name in MODALITIES:
+            for name in IMAGERY:
                 row[f"valid_fraction_{name}"] = 0.6 if name in reason else 1.0
                 row[f"scenes_{name}"] = f"{name}-{parent.parent_id}"
                 row[f"sha256_{name}"] = "0" * 64
@@ -236,8 +240,8 @@ def _dataset(
         out / "statistics.json",
         {
             "modalities": {
-                name: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)}
-                for name, m in MODALITIES.items()
+                name: {key: list(getattr(MODALITIES[name], key)) for key in ("bands", "mean", "std")}
+                for name in IMAGERY
             },
             "class_pixels": pixels,
             "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
@@ -395,6 +399,8 @@ def _evaluate(
     test = kept[kept.split == "test"]
     found: dict[str, Any] = {}
     rows = []
+    modalities = removable(config["model"]["modalities"])
+    without: dict[str, dict[str, Any]] = {name: {} for name in modalities}
     for head in heads:
         label = config["heads"][head]["label"]
         names = [item["name"] for item in config["labels"][label]["classes"]]
@@ -425,11 +431,21 @@ def _evaluate(
                 p: {"confusion": m.tolist(), "value": value(m, metric)} for p, m in sorted(per_parent.items())
             },
         }  # fmt: skip
+        # a stream of its own: the city must not change with the number of modalities
+        chance = np.random.default_rng([seed, len(run), len(head)])
+        parents = list(dict.fromkeys(test.parent_id))
+        for number, name in enumerate(modalities):
+            worse = np.where(chance.random(truth.shape) < 0.4 - 0.19 * number, 0, guess)
+            counts = [_confusion(truth[test.parent_id == p], worse[test.parent_id == p], len(names)) for p in parents]
+            before = np.stack([per_parent[p] for p in parents])
+            without[name][head] = measure(before, np.stack(counts), metric, parents)
     write_json(out / "predictions" / "index.json", {"chips": test.chip_id.tolist()})
     pd.DataFrame(rows).to_parquet(out / "confusion.parquet", index=False)
     metrics = {
         "run": run, "seed": seed, "split": "test", "simulated": simulated,
         "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test), "confidence": 0.95, "heads": found,
+        "without": without if config["evaluation"]["without_modalities"] else None,
+        "not_removed": {} if modalities else {"S2L2A": "the only image that the model sees"},
     }  # fmt: skip
     write_json(out / "metrics.json", metrics)
 

@@ -112,4 +112,4 @@ def make_settings(**changes: dict[str, Any]) -> dict[str, Any]:
     }
     for section, values in changes.items():
         config[section] = config[section] | copy.deepcopy(values)
-    return pick(resolve(config), ("labels", "heads", "runs", "model", "train"))
+    return pick(resolve(config), ("labels", "heads", "runs", "model", "train", "evaluation"))

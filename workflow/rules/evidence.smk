@@ -1,4 +1,5 @@
 # The verdict, the figures, the report.
+from cityheads.modalities import removable
 
 EVALUATED = expand(
     f"{RESULTS}/evaluation/{{run}}/{{seed}}/metrics.json", run=RUNS, seed=SEEDS
@@ -16,6 +17,10 @@ FIGURES = {
         "timings",
     )
 }
+if config["evaluation"]["without_modalities"] and removable(
+    config["model"]["modalities"]
+):
+    FIGURES["without"] = "without"
 FIGURES |= {
     f"{kind}_{head}": kind
     for kind in ("panels", "confusion")
