@@ -62,6 +62,11 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
     )
     table = {"chip_id": [*ids, "P99_r0c0"], "split": [*splits, "train"], "kept": [True] * chips + [False]}
     table |= {"parent_id": [i[:3] for i in table["chip_id"]], "store_index": [*range(chips), -1]}
+    table |= {"left": [580000.0 + 10 * px * i for i in range(chips + 1)], "top": [4.5e6] * (chips + 1)}
+    table |= {name: [value] * (chips + 1) for name, value in (("epsg", 32618), ("chip_px", px), ("resolution_m", 10.0))}
+    rows = len(table["chip_id"])
+    table |= {"epsg": [32618] * rows, "left": [583960.0 + 10 * px * i for i in range(rows)], "top": [4507520.0] * rows}
+    table |= {"chip_px": [px] * rows, "resolution_m": [10.0] * rows}
     parquet.write_table(pa.table(table), folder / "chips.parquet")
     write_json(
         folder / "classes.json",

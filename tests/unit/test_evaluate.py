@@ -17,6 +17,7 @@ from cityheads import evaluate as module
 from cityheads.errors import CityHeadsError
 from cityheads.evaluate import evaluate, evaluate_model
 from cityheads.io import read_json, write_json
+from cityheads.modalities import removable
 
 CLASSES = {"lulc": 3, "buildings": 2}
 
@@ -91,22 +92,113 @@ def test_model_that_gives_another_shape_is_refused(dataset: Path) -> None:
         evaluate_model(small, images, masks, CLASSES, [0, 1], 2)
 
 
+# --- a modality missing, with models that are rebuilt from their folders ---------------------------------------------
+
+
+def write_run(folder: Path, dataset: Path, **model: Any) -> dict[str, Any]:
+    """Write an untrained multi-head run and give the settings that belong to it."""
+    from safetensors.torch import save_file
+
+    from cityheads.multihead import build_model
+    from cityheads.train import make_spec
+
+    settings = make_settings(model=model)
+    spec = make_spec(settings, run="multihead", seed=0, dataset=dataset)
+    built = build_model(spec)
+    save_file({name: value.contiguous() for name, value in built.state_dict().items()}, folder / "model.safetensors")
+    write_json(folder / "model.json", spec)
+    return settings
+
+
+def dropped_by_hand(folder: Path, dataset: Path, drop: str, positions: range) -> dict[str, np.ndarray]:
+    """Predict with the model's own argument, all sub-chips in one batch."""
+    import torch
+
+    from cityheads.datamodule import ChipStore
+    from cityheads.multihead import load_model
+
+    model, spec = load_model(folder)
+    images = ChipStore(dataset).inputs(spec["modalities"])
+    with torch.inference_mode():
+        batch = {name: torch.from_numpy(np.asarray(a[positions], np.float32)) for name, a in images.items()}
+        return {head: one.argmax(1).numpy() for head, one in model(batch, drop=[drop]).items()}
+
+
+@pytest.mark.parametrize(
+    ("model", "removed", "kept"),
+    [
+        ({"modalities": ["S2L2A", "S1RTC", "DEM"]}, ["S2L2A", "S1RTC", "DEM"], []),
+        ({"modalities": ["DEM", "NDVI", "RGB", "coords"]}, ["DEM", "S2L2A", "coords"], []),
+        ({"modalities": ["S2L2A", "NDVI"], "bands": {"S2L2A": ["B02", "B08"]}}, [], ["S2L2A"]),
+        ({"modalities": ["RGB", "coords"]}, ["coords"], ["S2L2A"]),
+        ({"modalities": ["S2L2A", "S1RTC"], "merge": "concat"}, ["S2L2A", "S1RTC"], []),
+    ],
+)
+def test_each_input_is_removed_that_leaves_an_image(
+    dataset: Path, tmp_path: Path, model: dict[str, Any], removed: list[str], kept: list[str]
+) -> None:
+    settings = write_run(tmp_path, dataset, **model)
+    evaluate(settings, run="multihead", seed=0, dataset=dataset, run_dir=tmp_path, out=tmp_path / "out")
+    found = read_json(tmp_path / "out" / "metrics.json")
+    assert list(found["without"]) == removed
+    assert list(found["not_removed"]) == kept
+    assert all("the only image" in why for why in found["not_removed"].values())
+    _, masks = arrays(dataset)
+    for name in removed:
+        predicted = dropped_by_hand(tmp_path, dataset, name, range(40, 48))
+        for head, classes in CLASSES.items():
+            part, mask = found["without"][name][head], masks[head][40:]
+            counted = mask != 255
+            matrix = oracle.confusion_matrix(mask[counted], predicted[head][counted], labels=range(classes))
+            # one batch of eight or several: two logits that tie may fall either way
+            assert np.abs(matrix - part["confusion"]).sum() <= 4
+            matrix = np.array(part["confusion"])
+            ious = np.diag(matrix) / (matrix.sum(0) + matrix.sum(1) - np.diag(matrix))
+            np.testing.assert_allclose(part["iou"], ious)
+            value = ious.mean() if head == "lulc" else ious[-1]
+            assert part["value"] == pytest.approx(value)
+            full = found["heads"][head]["metric"]["value"]
+            assert part["delta_pp"] == pytest.approx(100 * (round(value, 4) - round(full, 4)), abs=1e-6)
+            low, high = part["interval_pp"]
+            assert low <= part["delta_pp"] <= high
+            assert np.sum([one["confusion"] for one in part["per_parent"].values()], axis=0).tolist() == matrix.tolist()
+            assert list(part["per_parent"]) == found["parents"]
+
+
+def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
+    dataset: Path, run_dir: Path, evaluation: Path, tmp_path: Path
+) -> None:
+    settings = make_settings()
+    settings["evaluation"] = {"without_modalities": False}
+    evaluate(settings, run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=tmp_path)
+    for path in evaluation.rglob("*"):
+        if path.is_file() and path.name != "metrics.json":
+            assert (tmp_path / path.relative_to(evaluation)).read_bytes() == path.read_bytes(), path.name
+    without, asked = read_json(tmp_path / "metrics.json"), read_json(evaluation / "metrics.json")
+    assert without.pop("without") is None
+    assert without.pop("not_removed") == {}
+    assert set(asked.pop("without")) == {"S2L2A", "S1RTC", "DEM"}
+    asked.pop("not_removed")
+    assert json.dumps(without) == json.dumps(asked)
+
+
+def test_what_can_be_removed_is_what_the_model_says_it_was_given(dataset: Path) -> None:
+    from cityheads.multihead import build_model
+    from cityheads.train import make_spec
+
+    for names in (["S2L2A", "S1RTC", "DEM"], ["NDVI", "DEM", "coords"], ["S1RTC", "RGB"]):
+        spec = make_spec(make_settings(model={"modalities": names}), run="lulc", seed=0, dataset=dataset)
+        assert sorted(removable(names)) == sorted(build_model(spec).acquired)
+
+
 # --- the verb, with a model that is rebuilt from its folder --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def run_dir(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an untrained multi-head run."""
-    from safetensors.torch import save_file
-
-    from cityheads.multihead import build_model
-    from cityheads.train import make_spec
-
     folder = tmp_path_factory.mktemp("run")
-    spec = make_spec(make_settings(), run="multihead", seed=0, dataset=dataset)
-    model = build_model(spec)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
-    write_json(folder / "model.json", spec)
+    write_run(folder, dataset)
     return folder
 
 
