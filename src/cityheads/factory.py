@@ -17,7 +17,11 @@ from terratorch.models.utils import extract_prefix_keys
 from terratorch.registry import MODEL_FACTORY_REGISTRY
 from torch import Tensor, nn
 
-from cityheads.backbones import build_backbone, default_indices
+from cityheads.backbones import Backbone, build_backbone, default_indices, is_prithvi, is_terramind, single_date
+from cityheads.backbones.prithvi import prithvi_statistics
+from cityheads.backbones.terramind import select_bands
+from cityheads.backbones.tuning import add_low_rank
+from cityheads.backbones.weights import load_backbone, published_weights
 from cityheads.errors import CityHeadsError
 from cityheads.modalities import MODALITIES
 from cityheads.multihead import MultiHeadModel, Normalise, build_head, build_neck
@@ -64,7 +68,7 @@ class TerraTorchMultiHeadModel(MultiHeadModel, Model):
             kwargs: Passed on to the encoder, but for ``image_size``, which the input tells.
         """
         kwargs.pop("image_size", None)
-        images = x if isinstance(x, Mapping) else {self.modalities[0]: x}
+        images = x if isinstance(x, Mapping) else {self.acquired[0]: x}
         return MultiHeadOutput(super().forward(images, **kwargs))
 
 
@@ -84,6 +88,7 @@ class MultiHeadModelFactory(ModelFactory):
         normalise: str = "none",
         in_channels: int | None = None,
         modality_dropout: float = 0.0,
+        lora: Mapping[str, Any] | None = None,
         peft_config: dict[str, Any] | None = None,
         aux_decoders: Any = None,
         **kwargs: Any,
@@ -99,13 +104,16 @@ class MultiHeadModelFactory(ModelFactory):
             indices: Layers that the heads see; None for the last one of each quarter.
             decoder_channels: Channels of UNet decoders that do not say their own.
             head_dropout: Dropout before each head's last convolution.
-            normalise: ``none`` where the data module does it, ``pretraining`` for TerraMind's statistics.
+            normalise: ``none`` where the data module does it, ``pretraining`` for TerraMind's or Prithvi's statistics.
             in_channels: Bands of the one modality of a backbone that is not TerraMind.
             modality_dropout: Chance that a modality is left out of a training batch.
-            peft_config: TerraTorch's PEFT configuration of the backbone.
+            lora: ``rank``, ``alpha`` (as much by default) and ``targets`` (``[attn.qkv, attn.proj]``): low-rank updates
+                of a frozen encoder, as in the workflow; ``MultiHeadTask.export`` writes them merged.
+            peft_config: TerraTorch's PEFT configuration of the backbone, in place of ``lora``.
             aux_decoders: Not used: an auxiliary head is a head with a small weight.
             kwargs: Arguments of the backbone, prefixed with ``backbone_``: ``backbone_pretrained``,
-                ``backbone_ckpt_path``, ``backbone_modalities``, ``backbone_merge_method``, ...
+                ``backbone_ckpt_path``, ``backbone_modalities``, ``backbone_merge_method``, ... ``backbone_bands`` is
+                {modality: bands} for TerraMind, and a list of names (``BLUE`` or ``B02``) for Prithvi.
 
         Raises:
             CityHeadsError: An argument is unknown, or weights are missing or not complete.
@@ -117,25 +125,28 @@ class MultiHeadModelFactory(ModelFactory):
             raise CityHeadsError("model_args: an auxiliary decoder is one more head with a small weight")
         if not heads:
             raise CityHeadsError("model_args: there are no heads")
-        modalities = _modalities(arguments.pop("modalities", None), in_channels)
-        pretrained, checkpoint = arguments.pop("pretrained", False), arguments.pop("ckpt_path", None)
+        if lora and peft_config:
+            raise CityHeadsError("model_args: give lora or peft_config, not both")
         bands = arguments.pop("bands", None) or {}
-        terramind = backbone.removeprefix("terratorch_").startswith("terramind_")
-        if not terramind and (pretrained or checkpoint):
-            arguments |= {"pretrained": True} | ({"ckpt_path": checkpoint} if checkpoint else {})
-        built = build_backbone(backbone, modalities, **arguments)
-        if terramind and (pretrained or checkpoint):
-            from cityheads.backbones.weights import load_weights, published_weights, read_weights
-
-            path = Path(checkpoint) if checkpoint else published_weights(backbone)[0]
-            new = [f"encoder_embeddings.{name}." for name in modalities if name not in _BANDS]
-            load_weights(built.module, read_weights(path), str(path), new=new)
+        names = None
+        if bands and not (is_terramind(backbone) and isinstance(bands, Mapping)):
+            if is_terramind(backbone):
+                raise CityHeadsError("model_args: backbone_bands of TerraMind are per modality: {S2L2A: [B04, ...]}")
+            listed = next(iter(bands.values())) if isinstance(bands, Mapping) else bands
+            names, bands = [str(getattr(band, "value", band)) for band in listed], {}
+        if names is not None and in_channels is None:
+            in_channels = len(names)
+        modalities = _modalities(arguments.pop("modalities", None), in_channels)
+        built = _build_encoder(backbone, modalities, bands, names, arguments)
         for name, chosen in bands.items():
-            from cityheads.backbones.terramind import select_bands
-
-            select_bands(built.module, name, chosen)
             modalities[name] = len(chosen)
-        if peft_config is not None:
+        if lora:
+            given = {"alpha": lora["rank"], "targets": ["attn.qkv", "attn.proj"], **lora}
+            add_low_rank(built.module, given["rank"], given["alpha"], given["targets"])
+        if peft_config is not None and built.thoughts:
+            mind: Any = single_date(built.module)
+            mind.vit = get_peft_backbone(peft_config, mind.vit)
+        elif peft_config is not None:
             built.module = get_peft_backbone(peft_config, built.module)
         encoder: Any = built.module
         channels = [int(size) for size in encoder.out_channels]
@@ -145,8 +156,8 @@ class MultiHeadModelFactory(ModelFactory):
         if arguments.get("merge_method") == "concat" and not built.temporal:
             from cityheads.backbones.terramind import ConcatMerge
 
-            merge = ConcatMerge(list(images), channels[0])
-            channels = [size * len(images) for size in channels]
+            merge = ConcatMerge([*images, *built.thoughts], channels[0])
+            channels = [size * len(merge.modalities) for size in channels]
         channels = [channels[layer] for layer in layers]
         modules: dict[str, nn.Module] = {
             name: build_head(
@@ -162,7 +173,10 @@ class MultiHeadModelFactory(ModelFactory):
         shared = any(head.get("neck") == "shared" for head in heads.values())
         return TerraTorchMultiHeadModel(
             built,
-            {name: _normalise(name, count, normalise, bands.get(name)) for name, count in images.items()},
+            {
+                name: _normalise(name, count, normalise, names or bands.get(name), backbone)
+                for name, count in images.items()
+            },
             modules,
             indices=layers,
             neck=build_neck(channels, necks)[0] if shared else None,
@@ -170,6 +184,33 @@ class MultiHeadModelFactory(ModelFactory):
             modality_dropout=modality_dropout,
             passed=[name for name in modalities if name not in images],
         )
+
+
+def _build_encoder(
+    name: str,
+    modalities: Mapping[str, int],
+    bands: Mapping[str, Sequence[str]],
+    names: Sequence[str] | None,
+    arguments: dict[str, Any],
+) -> Backbone:
+    """Build the encoder, with all of its published or local weights where they are asked for."""
+    pretrained, checkpoint = arguments.pop("pretrained", False), arguments.pop("ckpt_path", None)
+    trained_on = arguments.pop("pretrained_bands", None)
+    loads_itself = not is_terramind(name) and not is_prithvi(name)
+    if names is not None and len(names) != sum(modalities.values()):
+        raise CityHeadsError(f"model_args: {len(names)} backbone_bands for {sum(modalities.values())} in_channels")
+    if loads_itself and names is not None:
+        arguments["bands"] = names
+    built = build_backbone(
+        name, modalities, pretrained=bool(pretrained and loads_itself and not checkpoint), **arguments
+    )
+    if checkpoint or (pretrained and not loads_itself):
+        path = Path(checkpoint) if checkpoint else published_weights(name)[0]
+        new = [f"encoder_embeddings.{modality}." for modality in modalities if modality not in _BANDS]
+        load_backbone(name, built.module, path, bands=names, pretrained_bands=trained_on, new=[*new, "tokenizer."])
+    for modality, chosen in bands.items():
+        select_bands(built.module, modality, chosen)
+    return built
 
 
 def _modalities(given: Any, in_channels: int | None) -> dict[str, int]:
@@ -192,11 +233,18 @@ def _classes(classes: Any) -> list[Any]:
     return list(range(classes)) if isinstance(classes, int) else list(classes)
 
 
-def _normalise(name: str, count: int, kind: str, bands: Sequence[str] | None) -> Normalise:
+def _normalise(name: str, count: int, kind: str, bands: Sequence[str] | None, backbone: str) -> Normalise:
     if kind == "none":
         return Normalise([0.0] * count, [1.0] * count)
     if kind != "pretraining":
         raise CityHeadsError(f"model_args: normalise '{kind}' is neither none nor pretraining")
+    if is_prithvi(backbone):
+        mean, std = prithvi_statistics(backbone, bands)
+        if len(mean) != count:
+            raise CityHeadsError(
+                f"model_args: normalise: {backbone} knows {len(mean)} bands; name yours backbone_bands"
+            )
+        return Normalise(mean, std)
     from terratorch.models.backbones.terramind.model import terramind_register as register
 
     keys = {"S2L2A": "sen2l2a", "S2L1C": "sen2l1c", "S1GRD": "sen1grd", "S1RTC": "sen1rtc", "DEM": "dem"}
