@@ -17,6 +17,7 @@ import yaml
 
 from cityheads.errors import CityHeadsError
 from cityheads.io import canonical_json, write_bytes
+from cityheads.modalities import COORDS, MODALITIES, stored
 
 __all__ = ["IGNORE", "document", "document_config", "load_config", "pick", "resolve", "schema", "schema_path"]
 
@@ -144,15 +145,11 @@ def _cross_check(config: dict[str, Any]) -> None:
         raise CityHeadsError("config key 'archive.catalog': provider stac needs the URL or path of a catalogue")
     if archive["provider"] == "simulated" and archive["catalog"]:
         raise CityHeadsError("config key 'archive.catalog': the simulated provider makes its own; remove the key")
-    # NDVI is computed from S2L2A
-    chosen = config["model"]["modalities"]
-    if "NDVI" in chosen and "S2L2A" not in chosen:
-        raise CityHeadsError("config key 'model.modalities': NDVI is computed from S2L2A; name that as well")
-    missing = [name for name in chosen if name != "NDVI" and name not in archive["imagery"]]
-    if missing:
-        raise CityHeadsError(f"config key 'model.modalities': {missing[0]} is not in archive.imagery")
     if "S2L2A" not in archive["imagery"]:
         raise CityHeadsError("config key 'archive.imagery': S2L2A is needed; the other modalities are chosen around it")
+    if archive["provider"] == "simulated" and "S1GRD" in archive["imagery"]:
+        raise CityHeadsError("config key 'archive.imagery': the simulated archive has no S1GRD; remove it")
+    _check_model(config["model"], archive["imagery"])
     splits = config["splits"]
     if splits["fold"] >= splits["folds"]:
         raise CityHeadsError(
@@ -185,6 +182,36 @@ def _cross_check(config: dict[str, Any]) -> None:
             raise CityHeadsError(f"config key 'gate.baselines.{head}': no run '{baseline}' to compare head {head} with")
         if runs[baseline]["heads"] != [head]:
             raise CityHeadsError(f"config key 'gate.baselines.{head}': run '{baseline}' is not single-task for {head}")
+
+
+def _check_model(model: dict[str, Any], imagery: dict[str, Any]) -> None:
+    if model["thinking"] is not None:
+        if not model["backbone"].endswith("_tim"):
+            raise CityHeadsError(
+                f"config key 'model.thinking': {model['backbone']} does not think in modalities; take "
+                "terramind_v1_*_tim, or null"
+            )
+        inputs = [name for name in model["thinking"]["modalities"] if name in model["modalities"]]
+        if inputs:
+            raise CityHeadsError(f"config key 'model.thinking.modalities': {inputs[0]} is an input already")
+    chosen = model["modalities"]
+    missing = [name for name in stored(chosen) if name not in imagery]
+    if missing:
+        raise CityHeadsError(f"config key 'model.modalities': {missing[0]} is not in archive.imagery")
+    if chosen == [COORDS]:
+        raise CityHeadsError("config key 'model.modalities': coords alone show nothing; name an image as well")
+    for name, bands in model["bands"].items():
+        if name not in chosen:
+            raise CityHeadsError(f"config key 'model.bands.{name}': {name} is not in model.modalities")
+        for band in bands:
+            if band not in MODALITIES[name].bands:
+                raise CityHeadsError(
+                    f"config key 'model.bands.{name}': no band '{band}'; there are {', '.join(MODALITIES[name].bands)}"
+                )
+    if COORDS in chosen and model["weights"] and not model["coords_vocabulary"]:
+        raise CityHeadsError(
+            "config key 'model.coords_vocabulary': weights from a file that read coords need the file of their words"
+        )
 
 
 def _check_label(where: str, label: dict[str, Any], provider: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, sha256_file
-from cityheads.modalities import MODALITIES, Modality
+from cityheads.modalities import COORDS, MODALITIES, Modality, stored
 
 __all__ = ["ChipDataModule", "ChipDataset", "ChipStore", "EpochSampler", "d4", "keep_freed_memory"]
 
@@ -68,6 +68,44 @@ class ChipStore:
             self._arrays[name] = array
         return self._arrays[name]
 
+    def inputs(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Give what a model with these inputs must be given.
+
+        Args:
+            names: Inputs of a model; derived ones stand for the modality that they are computed from.
+
+        Returns:
+            {modality: (N, C, h, w) memory-mapped, in stored units}, and with ``coords`` among the names also
+            {``coords``: (N, 2) float32}.
+
+        Raises:
+            CityHeadsError: A layer is not in the store or cannot be read.
+        """
+        names = list(names)
+        arrays = {name: self.array(name) for name in stored(names)}
+        return arrays | ({COORDS: self.coords()} if COORDS in names else {})
+
+    def coords(self) -> np.ndarray:
+        """Give the centres of the sub-chips: longitude and latitude in degrees (WGS 84), (N, 2) float32."""
+        from pyproj import Transformer
+
+        found = np.full((len(self), 2), np.nan, np.float32)
+        columns = ("store_index", "epsg", "left", "top", "chip_px", "resolution_m")
+        for position, epsg, left, top, px, step in self._rows(*columns):
+            if position >= 0:
+                half = px * step / 2
+                to_degrees = Transformer.from_crs(epsg, 4326, always_xy=True)
+                found[position] = to_degrees.transform(left + half, top - half)
+        return found
+
+    def _rows(self, *columns: str) -> Iterator[tuple[Any, ...]]:
+        from pyarrow import parquet
+
+        path = self.dataset_dir / "chips.parquet"
+        if not path.exists():
+            raise CityHeadsError(f"{path}: no such file")
+        return zip(*parquet.read_table(path, columns=list(columns)).to_pydict().values(), strict=True)
+
     def verify(self) -> None:
         """Compare every array's bytes with the index.
 
@@ -83,16 +121,11 @@ class ChipStore:
 
     def split_indices(self) -> dict[str, list[int]]:
         """Give the positions in the store of each split's chips, in the order of the store."""
-        from pyarrow import parquet
-
-        path = self.dataset_dir / "chips.parquet"
-        if not path.exists():
-            raise CityHeadsError(f"{path}: no such file")
-        columns = parquet.read_table(path, columns=["chip_id", "split", "kept", "store_index"]).to_pydict()
         indices: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-        for chip, split, kept, position in zip(*columns.values(), strict=True):
+        for chip, split, kept, position in self._rows("chip_id", "split", "kept", "store_index"):
             if kept:
                 if self.chips[position] != chip:
+                    path = self.dataset_dir / "chips.parquet"
                     raise CityHeadsError(f"{path}: chip '{chip}' is not at its place in the store; assemble again")
                 indices[split].append(position)
         return {split: sorted(positions) for split, positions in indices.items()}
@@ -116,6 +149,8 @@ def d4(array: np.ndarray, element: int) -> np.ndarray:
 class ChipDataset(Dataset[dict[str, Any]]):
     """Sub-chips of one split as ``{"image": {MOD: (C, h, w) float32}, "mask": {head: (h, w) int64}, "chip_id"}``.
 
+    With the input ``coords`` a chip's image also has its centre, (2,) float32: longitude and latitude in degrees.
+
     Images are in stored units with their nodata values; the model normalises. An item is asked for by its position,
     or by (position, epoch): which augmentation it gets depends on the seed, the epoch and the chip, and on nothing
     else, so the number of workers does not matter.
@@ -123,7 +158,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
     Args:
         store: The packed dataset.
         indices: Positions in the store.
-        modalities: Modalities to read.
+        modalities: Inputs of the model; derived ones stand for the modality that they are computed from.
         labels: Label layer per head.
         augment: ``none`` or ``d4``.
         jitter: Standard deviation of one random shift per band, in units of the band's pretraining standard deviation.
@@ -143,7 +178,8 @@ class ChipDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.store = store
         self.indices = list(indices)
-        self.images = {name: store.array(name) for name in modalities}
+        self.images = store.inputs(modalities)
+        self.coords = self.images.pop(COORDS, None)
         self.masks = {head: store.array(f"MASK_{label}") for head, label in labels.items()}
         self.augment = augment
         self.jitter = jitter
@@ -172,6 +208,8 @@ class ChipDataset(Dataset[dict[str, Any]]):
             for name, image in images.items():
                 for chip, stream in zip(image, streams, strict=True):
                     chip.copy_(_shift(chip, MODALITIES[name], self.jitter, stream))
+        if self.coords is not None:
+            images[COORDS] = torch.from_numpy(self.coords[indices])
         chips = [self.store.chips[index] for index in indices]
         batch: dict[str, Any] = {
             "image": images,
@@ -246,7 +284,7 @@ class ChipDataModule(LightningDataModule):
 
     Args:
         dataset_dir: Folder of the assembled dataset.
-        modalities: Modalities to read.
+        modalities: Inputs of the model.
         labels: Label layer per head.
         batch_size: Chips a step.
         augment: Augmentation of the training split, ``none`` or ``d4``.
@@ -338,5 +376,5 @@ class ChipDataModule(LightningDataModule):
         """Give the test chips, with the name of a file that holds their georeference."""
         dataset = self.dataset("test")
         if self.chips_dir is not None:
-            dataset.files = str(Path(self.chips_dir) / self.modalities[0] / "{}.tif")
+            dataset.files = str(Path(self.chips_dir) / stored(self.modalities)[0] / "{}.tif")
         return self._loader(dataset)

@@ -16,7 +16,7 @@ from cityheads import __version__, network
 from cityheads.errors import CityHeadsError
 from cityheads.grid import Grid, Parent, find_parent, parent_geobox, read_parents
 from cityheads.io import sha256_file, write_json, write_raster
-from cityheads.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
+from cityheads.modalities import MODALITIES, RADAR, SCL_CLEAR, SCL_NODATA
 from cityheads.stac import S1_NODATA, read_scenes
 from cityheads.warp import Plan, Target, plan, read_onto
 
@@ -228,7 +228,7 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
         parents: Parent sheet.
         parent: Parent id.
         scenes: Frozen scene choice of the parent.
-        out: Folder for ``S2L2A.tif``, ``S1RTC.tif``, ``DEM.tif``, ``SCL.tif`` and ``reading.json``, written last.
+        out: Folder for one GeoTIFF per modality, ``SCL.tif``, and ``reading.json``, written last.
 
     Raises:
         CityHeadsError: A raster is missing or damaged, elevation is missing, or the values betray a unit error.
@@ -245,9 +245,10 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
 
     found = read_layers(choice, _wanted(imagery), square, grid, archive)
     stacks["S2L2A"], scl, layers["S2L2A"] = _take_s2(choice, square, found, imagery["S2L2A"])
-    if "S1RTC" in imagery:
-        limits = settings["quality"]["s1_median_db"]
-        stacks["S1RTC"], layers["S1RTC"] = _take_s1(choice, square, found, imagery["S1RTC"], limits)
+    limits = settings["quality"]["s1_median_db"]
+    for name in RADAR:
+        if name in imagery:
+            stacks[name], layers[name] = _take_s1(choice, name, square, found, imagery[name], limits)
     if "DEM" in imagery:
         stacks["DEM"], layers["DEM"] = _take_dem(choice, square, found)
 
@@ -281,9 +282,9 @@ def _wanted(imagery: Mapping[str, Any]) -> dict[str, Wanted]:
     wanted = {"S2L2A": Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule["resampling"], 0, 0, rule["resampling_of"])}
     if rule["scl_asset"] is not None:
         wanted["SCL"] = Wanted("S2L2A", ["SCL"], "nearest", SCL_NODATA, SCL_NODATA)
-    if "S1RTC" in imagery:
-        bands = MODALITIES["S1RTC"].bands
-        wanted["S1RTC"] = Wanted("S1RTC", bands, imagery["S1RTC"]["resampling"], np.nan, S1_NODATA)
+    for name in RADAR:
+        if name in imagery:
+            wanted[name] = Wanted(name, MODALITIES[name].bands, imagery[name]["resampling"], np.nan, S1_NODATA)
     if "DEM" in imagery:
         wanted["DEM"] = Wanted("DEM", MODALITIES["DEM"].bands, imagery["DEM"]["resampling"], np.nan, None)
     return wanted
@@ -382,20 +383,21 @@ def _take_s2(
 
 def _take_s1(
     choice: Mapping[str, Any],
+    name: str,
     parent: Parent,
     found: Mapping[str, Layer],
     rule: Mapping[str, Any],
     limits: Sequence[float],
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    modality = MODALITIES["S1RTC"]
+    modality = MODALITIES[name]
     linear = rule["units"] == "linear_power"
     bands = []
     for band in modality.bands:
-        layers = [to_db(pixels) if linear else pixels.astype(np.float32) for pixels in found["S1RTC"].pixels[band]]
+        layers = [to_db(pixels) if linear else pixels.astype(np.float32) for pixels in found[name].pixels[band]]
         bands.append(mosaic(layers, np.nan))
     stack = np.stack(bands)
     stack[~np.isfinite(stack)] = np.nan
-    where = f"{parent.parent_id}: S1RTC: item {', '.join(_ids(choice, 'S1RTC'))}"
+    where = f"{parent.parent_id}: {name}: item {', '.join(_ids(choice, name))}"
     medians: dict[str, float] = {}
     for band, pixels in zip(modality.bands, stack, strict=True):
         data = pixels[np.isfinite(pixels)]
@@ -404,18 +406,18 @@ def _take_s1(
         if not linear and data.min() > 0:
             raise CityHeadsError(
                 f"{where}: band {band}: unit error: no value is below 0 dB, so this is linear power; see the config "
-                "key 'archive.imagery.S1RTC.units'"
+                f"key 'archive.imagery.{name}.units'"
             )
         medians[band] = round(float(np.median(data)), 4)
         if not limits[0] <= medians[band] <= limits[1]:
             raise CityHeadsError(
                 f"{where}: band {band}: unit error: the median is {medians[band]:.1f} dB, outside "
-                f"[{limits[0]:g}, {limits[1]:g}]; see the config key 'archive.imagery.S1RTC.units'"
+                f"[{limits[0]:g}, {limits[1]:g}]; see the config key 'archive.imagery.{name}.units'"
             )
     return stack, {
-        "items": _ids(choice, "S1RTC"),
-        "sources": _sources(choice, "S1RTC"),
-        "resampling": found["S1RTC"].resampling,
+        "items": _ids(choice, name),
+        "sources": _sources(choice, name),
+        "resampling": found[name].resampling,
         "unit_conversion": "10 log10 of linear power; not above 0 is nodata"
         if linear
         else "none, the archive is in dB",

@@ -14,9 +14,23 @@ Sources of the constants:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["MODALITIES", "SCL_CLEAR", "SCL_NODATA", "Modality"]
+__all__ = [
+    "COORDS",
+    "DERIVED",
+    "DERIVED_FROM_S2",
+    "MODALITIES",
+    "RADAR",
+    "SCL_CLEAR",
+    "SCL_NODATA",
+    "TRUE_COLOUR_MAX_DN",
+    "Modality",
+    "bands_used",
+    "removable",
+    "stored",
+]
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,18 @@ MODALITIES: dict[str, Modality] = {
         valid_min=-60,
         valid_max=40,
     ),
+    "S1GRD": Modality(
+        name="S1GRD",
+        bands=("VV", "VH"),
+        dtype="float32",
+        unit="sigma naught, dB",
+        nodata=math.nan,
+        mean=(-12.599, -20.293),
+        std=(5.195, 5.890),
+        native_gsd_m=(10, 10),
+        valid_min=-60,
+        valid_max=40,
+    ),
     "DEM": Modality(
         name="DEM",
         bands=("DEM",),
@@ -97,6 +123,91 @@ MODALITIES: dict[str, Modality] = {
         valid_max=9000,
     ),
 }  # fmt: skip
+
+#: Modalities from Sentinel-1: both are backscatter in dB, and are chosen and read alike.
+RADAR = ("S1RTC", "S1GRD")
+
+#: Digital number that a true-colour image shows as 255. Sentinel-2's own Level-2A image saturates at reflectance 0.2
+#: (Sentinel-2 MSI User Guide, "True colour image"). TerraMind was trained on images stretched by their quantiles
+#: (Blumenstiel et al. 2025, "TerraMesh", arXiv:2504.11172); a stretch that depends on the window would give a place two
+#: looks in two windows, so a fixed one is used here.
+TRUE_COLOUR_MAX_DN = 2000
+
+#: Inputs that the model computes from S2L2A. Their statistics are those of the pretraining too.
+DERIVED: dict[str, Modality] = {
+    "RGB": Modality(
+        name="RGB",
+        bands=("B04", "B03", "B02"),
+        dtype="float32",
+        unit="true colour, 0 to 255",
+        nodata=math.nan,
+        mean=(87.271, 80.931, 66.667),
+        std=(58.767, 47.663, 42.631),
+        native_gsd_m=(10, 10, 10),
+        valid_min=0,
+        valid_max=255,
+    ),
+    "NDVI": Modality(
+        name="NDVI",
+        bands=("NDVI",),
+        dtype="float32",
+        unit="index, -1 to 1",
+        nodata=math.nan,
+        mean=(0.327,),
+        std=(0.322,),
+        native_gsd_m=(10,),
+        valid_min=-1,
+        valid_max=1,
+    ),
+}
+
+#: Bands of S2L2A behind the derived inputs.
+DERIVED_FROM_S2: dict[str, tuple[str, ...]] = {"RGB": ("B04", "B03", "B02"), "NDVI": ("B04", "B08")}
+
+#: Name of the input that is no image: longitude and latitude of a window's centre, in degrees.
+COORDS = "coords"
+
+
+def stored(names: Iterable[str]) -> list[str]:
+    """Give the modalities that must be read from disk for a model's inputs, in their order.
+
+    Args:
+        names: Inputs of a model: stored modalities, derived ones (which need S2L2A), ``coords`` (which need none).
+
+    Raises:
+        KeyError: A name is none of these.
+    """
+    wanted = ["S2L2A" if name in DERIVED else MODALITIES[name].name for name in names if name != COORDS]
+    return list(dict.fromkeys(wanted))
+
+
+def bands_used(modalities: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Give the bands that a model looks at, in file order, for each modality that must be read from disk.
+
+    Args:
+        modalities: Inputs of a model with the bands that it takes of each, as ``model.json`` lists them.
+    """
+    used: dict[str, list[str]] = {}
+    for name in stored(modalities):
+        wanted = set(modalities.get(name, ()))
+        if name == "S2L2A":
+            wanted |= {
+                band for derived in DERIVED_FROM_S2 if derived in modalities for band in DERIVED_FROM_S2[derived]
+            }
+        used[name] = [band for band in MODALITIES[name].bands if band in wanted]
+    return used
+
+
+def removable(names: Iterable[str]) -> list[str]:
+    """Give those of a model's inputs that can be missing while an image is left, each by itself.
+
+    Args:
+        names: Inputs of a model, as for `stored`. What is computed from S2L2A goes with it.
+    """
+    names = list(names)
+    images = stored(names)
+    return [name for name in (*images, COORDS) if (len(images) > 1 if name in images else name in names)]
+
 
 #: Scene classification (SCL) codes that count as clear ground: 2 dark area, 4 vegetation, 5 bare soil, 6 water,
 #: 7 unclassified, 11 snow. Not clear: 1 saturated, 3 cloud shadow, 8 and 9 cloud, 10 thin cirrus.

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cityheads.backbones import Backbone, build_backbone, default_indices
+from cityheads.backbones import Backbone, build_backbone, default_indices, is_terramind
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json
-from cityheads.modalities import MODALITIES
+from cityheads.modalities import COORDS, DERIVED, MODALITIES, TRUE_COLOUR_MAX_DN
 
 __all__ = [
     "FullResolutionDecoder",
@@ -31,6 +31,7 @@ __all__ = [
     "Normalise",
     "build_head",
     "build_model",
+    "derive",
     "load_model",
     "mix",
     "seeded",
@@ -84,10 +85,15 @@ class Head(nn.Module):
         neck: The head's own neck; None where it looks at the model's shared one.
         decoder: Feature maps -> one map; with an attribute ``needs_image`` it gets the standardised input as well.
         head: One map -> logits, or values.
+        merge: A module per layer of the encoder that makes one set of tokens of all modalities', where that is left to
+            the heads; None where the heads get merged tokens.
     """
 
-    def __init__(self, neck: nn.Module | None, decoder: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self, neck: nn.Module | None, decoder: nn.Module, head: nn.Module, merge: nn.ModuleList | None = None
+    ) -> None:
         super().__init__()
+        self.merge = merge
         self.neck = neck
         self.decoder = decoder
         self.head = head
@@ -166,7 +172,7 @@ class MultiHeadModel(nn.Module):
         neck: Neck of the heads that have none of their own.
         merge: Module from the encoder's tokens per modality to one set of tokens, where the encoder does not merge.
         modality_dropout: Chance that a modality is left out of a training batch; at least one stays.
-        derived: Modalities computed from others: ``NDVI``.
+        derived: Modalities computed from S2L2A: ``NDVI``, ``RGB``.
         passed: Inputs that are no images and go to the encoder as they are: ``coords``.
     """
 
@@ -198,9 +204,12 @@ class MultiHeadModel(nn.Module):
         self._encoder_frozen = False
 
     @property
-    def modalities(self) -> list[str]:
-        """Names of the inputs that the caller gives."""
-        return [name for name in (*self.normalise, *self.passed) if name not in self.derived]
+    def acquired(self) -> list[str]:
+        """Names of the inputs that the caller gives, and of which one can be missing."""
+        return list(dict.fromkeys(self._source(name) for name in (*self.normalise, *self.passed)))
+
+    def _source(self, name: str) -> str:
+        return "S2L2A" if name in self.derived else name
 
     def freeze_encoder(self) -> None:
         """Stop training the encoder: no gradients, and evaluation mode whatever the model's mode is."""
@@ -210,7 +219,8 @@ class MultiHeadModel(nn.Module):
 
     def freeze_decoder(self) -> None:
         """Stop training necks and decoders; the classifiers go on."""
-        for module in (self.neck, *(part for head in self.heads.values() for part in (head.neck, head.decoder))):
+        parts = (part for head in self.heads.values() for part in (head.merge, head.neck, head.decoder))
+        for module in (self.neck, *parts):
             if isinstance(module, nn.Module):
                 module.requires_grad_(False)
 
@@ -235,7 +245,7 @@ class MultiHeadModel(nn.Module):
         Args:
             images: {modality: (B, C, H, W)} in stored units with nodata values, (B, C, T, H, W) for an encoder with
                 time, (B, 2) longitude and latitude for ``coords``; further keys are not looked at.
-            drop: Modalities to leave out, as if they had not been acquired.
+            drop: Inputs to leave out, as if they had not been acquired; with S2L2A goes what is computed from it.
             encoder_arguments: Passed on to the encoder, such as Prithvi's ``temporal_coords``.
 
         Returns:
@@ -254,11 +264,13 @@ class MultiHeadModel(nn.Module):
             image = torch.cat(
                 [inputs[name] if name in inputs else self._blank(name, inputs) for name in self.normalise], 1
             )
-        features = self.features(inputs, **encoder_arguments)
-        shared = self.neck(list(features), image_size=inner) if self.neck is not None else None
+        layers = self._layers(inputs, **encoder_arguments)
+        shared = self.neck(self._maps(layers, inner), image_size=inner) if self.neck is not None else None
         logits: dict[str, Tensor] = {}
         for name, head in self.heads.items():
-            own = head.neck(list(features), image_size=inner) if isinstance(head.neck, nn.Module) else shared
+            own = shared
+            if isinstance(head.neck, nn.Module):
+                own = head.neck(self._maps(layers, inner, head.merge), image_size=inner)
             out = head(own, image) if head.needs_image else head(own)
             if out.shape[-2:] != inner:
                 out = F.interpolate(out, size=inner, mode="bilinear")
@@ -266,42 +278,49 @@ class MultiHeadModel(nn.Module):
             logits[name] = out[..., top : top + size[0], left : left + size[1]]
         return logits
 
-    def features(self, inputs: Mapping[str, Tensor], **encoder_arguments: Any) -> list[Tensor]:
-        """Give the encoder's chosen layers as (B, D, h, w) maps.
-
-        Args:
-            inputs: Standardised modalities whose sides are whole patches.
-            encoder_arguments: Passed on to the encoder.
-        """
-        first = next(tensor for tensor in inputs.values() if tensor.dim() >= 4)
-        side = self.backbone["patch_size"]
-        grid = (first.shape[-2] // side, first.shape[-1] // side)
+    def _layers(self, inputs: Mapping[str, Tensor], **encoder_arguments: Any) -> list[Any]:
+        """Give the tokens of the encoder's chosen layers: merged, per modality, or all in a row."""
         # the encoder takes keys out of the dict that it is given, so it gets one of its own
-        outputs = self.encoder(dict(inputs) if self.backbone["takes_dict"] else first, **encoder_arguments)
+        given = dict(inputs) if self.backbone["takes_dict"] else next(t for t in inputs.values() if t.dim() >= 4)
+        outputs = self.encoder(given, **encoder_arguments)
+        chosen = [outputs[index] for index in self.indices]
+        return chosen if self.merge is None else [self.merge(tokens) for tokens in chosen]
+
+    def _maps(self, layers: list[Any], size: Sequence[int], merge: Any = None) -> list[Tensor]:
+        """Lay tokens out as (B, D, h, w) maps, merged by a head's own modules where the encoder has not done it."""
+        side = self.backbone["patch_size"]
+        grid = (size[0] // side, size[1] // side)
+        if merge is None:
+            return [tokens_to_map(tokens, grid, self.backbone["frames"]) for tokens in layers]
         maps = []
-        for index in self.indices:
-            tokens = outputs[index] if self.merge is None else self.merge(outputs[index])
-            maps.append(tokens_to_map(tokens, grid, self.backbone["frames"]))
+        for tokens, module in zip(layers, merge, strict=True):
+            if isinstance(tokens, Mapping):
+                merged = module({name: one for name, one in tokens.items() if name not in self.passed})
+            else:
+                merged = module(tokens, grid[0] * grid[1])
+            maps.append(tokens_to_map(merged, grid))
         return maps
 
     def _inputs(self, images: Mapping[str, Tensor], drop: Sequence[str]) -> dict[str, Tensor]:
-        missing = [name for name in self.modalities if name not in images and name not in drop]
+        sources = [name for name in self.acquired if name not in drop]
+        missing = [name for name in sources if name not in images]
         if missing:
             raise CityHeadsError(f"the model needs modality {missing[0]}; it was given {', '.join(images) or 'none'}")
-        names = [name for name in (*self.normalise, *self.passed) if name not in drop]
         if self.training and self.modality_dropout:
-            names = self._drop_some(names)
+            sources = self._drop_some(sources)
         inputs: dict[str, Tensor] = {}
-        for name in names:
-            if name == "NDVI" and name in self.derived:
-                if "S2L2A" not in images:
-                    continue
-                inputs[name] = self.normalise[name](ndvi(images["S2L2A"]))
-            else:
-                inputs[name] = images[name] if name in self.passed else self.normalise[name](images[name])
+        for name in (*self.normalise, *self.passed):
+            source = self._source(name)
+            if name in drop or source not in sources:
+                continue
+            image = images[source]
+            if name in self.derived:
+                image = derive(name, image)
+            inputs[name] = image if name in self.passed else self.normalise[name](image)
         if not any(tensor.dim() >= 4 for tensor in inputs.values()):
             raise CityHeadsError("all image modalities are left out; the model needs at least one")
         steps = {tensor.shape[2] for tensor in inputs.values() if tensor.dim() == 5}
+        self._check_steps(steps)
         if steps and self.backbone["temporal"]:
             # what does not change with time is repeated, which the temporal wrapper does not do by itself
             (count,) = steps
@@ -309,6 +328,16 @@ class MultiHeadModel(nn.Module):
                 if tensor.dim() == 4:
                     inputs[name] = tensor.unsqueeze(2).expand(-1, -1, count, -1, -1)
         return inputs
+
+    def _check_steps(self, found: set[int]) -> None:
+        """Refuse time steps that the encoder was not built for; they would fail deep inside, or not at all."""
+        wanted = self.backbone["steps"]
+        if len(found) > 1 or (self.backbone["temporal"] and not found) or (wanted and (found or {1}) != {wanted}):
+            given = " and ".join(map(str, sorted(found))) if found else "no time axis"
+            raise CityHeadsError(
+                f"the encoder takes (batch, bands, time, height, width) with {wanted or 'as many'} time steps"
+                f"{'' if wanted else ' in all modalities'}; it was given {given}"
+            )
 
     def _drop_some(self, names: list[str]) -> list[str]:
         keep = [name for name in names if float(torch.rand(())) >= self.modality_dropout]
@@ -331,6 +360,21 @@ def ndvi(s2: Tensor) -> Tensor:
     """
     red, near = (s2[:, [MODALITIES["S2L2A"].bands.index(band)]].float() for band in ("B04", "B08"))
     return ((near - red) / (near + red)).where((near > 0) & (red > 0), torch.nan)
+
+
+def true_colour(s2: Tensor) -> Tensor:
+    """Give red, green and blue from 0 to 255 of Sentinel-2 (B, 12, ...) reflectance x 10000, NaN where one is missing.
+
+    See ``cityheads.modalities.TRUE_COLOUR_MAX_DN`` for the stretch.
+    """
+    bands = MODALITIES["S2L2A"].bands
+    visible = s2[:, [bands.index(band) for band in DERIVED["RGB"].bands]].float()
+    return (visible * (255 / TRUE_COLOUR_MAX_DN)).clamp(max=255).where(visible > 0, torch.nan)
+
+
+def derive(name: str, s2: Tensor) -> Tensor:
+    """Compute a derived modality, ``NDVI`` or ``RGB``, of Sentinel-2 (B, 12, H, W), also with a time axis."""
+    return {"NDVI": ndvi, "RGB": true_colour}[name](s2)
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int], frames: int = 1) -> Tensor:
@@ -385,21 +429,36 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
         CityHeadsError: The backbone is unknown, or its weights are not to be had or not complete.
     """
     model, seed, modalities = spec["model"], spec["seed"], spec["modalities"]
-    known = {name: MODALITIES[name].bands for name in modalities if name in MODALITIES}
+    # a TerraMind is built with all bands, of which some are then taken; other encoders are built with theirs
+    whole = is_terramind(spec["backbone"])
+    known = {name: MODALITIES[name].bands for name in modalities if name in MODALITIES and whole}
     with seeded(seed, "encoder"):
         backbone = build_backbone(
             spec["backbone"],
             {name: len(known.get(name, entry["bands"])) for name, entry in modalities.items()},
             merge_method=model["merge"],
+            thinking=model.get("thinking"),
         )
         encoder: Any = backbone.module
         if weights and (model["weights"] or model["pretrained"]):
-            from cityheads.backbones.weights import load_weights, published_weights, read_weights
+            from cityheads.backbones.weights import load_backbone, published_weights
 
             path = Path(model["weights"]) if model["weights"] else published_weights(spec["backbone"])[0]
-            new = [f"encoder_embeddings.{name}." for name in modalities if name not in known and name != "coords"]
-            count = load_weights(encoder, read_weights(path), str(path), new=new)
+            # NDVI is no input of the pretraining; the words of coordinates come with a file of their own
+            new = [f"encoder_embeddings.{name}." for name in modalities if name == "NDVI"] + ["tokenizer."]
+            chosen = None if whole else next(iter(modalities.values()))["bands"]
+            count = load_backbone(spec["backbone"], encoder, path, bands=chosen, new=new)
             log.info("%s: loaded %d weights from %s", spec["backbone"], count, path.name)
+        if weights and COORDS in modalities and (model["weights"] or model["pretrained"]):
+            from cityheads.backbones.terramind import (
+                published_coordinate_words,
+                read_coordinate_words,
+                set_coordinate_words,
+            )
+
+            vocabulary = model["coords_vocabulary"]
+            words = read_coordinate_words(Path(vocabulary)) if vocabulary else published_coordinate_words()
+            set_coordinate_words(encoder, words)
         for name, bands in known.items():
             if list(modalities[name]["bands"]) != list(bands):
                 from cityheads.backbones.terramind import select_bands
@@ -411,12 +470,12 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
     if model["merge"] == "concat":
         from cityheads.backbones.terramind import ConcatMerge
 
-        images = [name for name in modalities if name != "coords"]
+        images = [*(name for name in modalities if name != COORDS), *backbone.thoughts]
         with seeded(seed, "merge"):
             merge = ConcatMerge(images, channels[0])
         channels = [size * len(images) for size in channels]
     channels = [channels[index] for index in indices]
-    image_channels = sum(len(entry["bands"]) for name, entry in modalities.items() if name != "coords")
+    image_channels = sum(len(entry["bands"]) for name, entry in modalities.items() if name != COORDS)
     heads: dict[str, nn.Module] = {}
     for name, head in spec["heads"].items():
         with seeded(seed, name):
@@ -426,6 +485,7 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
                 decoder_channels=model["decoder_channels"],
                 dropout=model["dropout"],
                 image_channels=image_channels,
+                merge=model["merge"],
             )
     neck = None
     if any(head.get("neck") == "shared" for head in spec["heads"].values()):
@@ -433,11 +493,11 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
             neck = build_neck(channels)[0]
     normalise: dict[str, Normalise] = {}
     for name, entry in modalities.items():
-        if name == "coords":
+        if name == COORDS:
             continue
         positions = None
-        if name in known and list(entry["bands"]) != list(known[name]):
-            positions = [known[name].index(band) for band in entry["bands"]]
+        if name in MODALITIES and list(entry["bands"]) != list(MODALITIES[name].bands):
+            positions = [MODALITIES[name].bands.index(band) for band in entry["bands"]]
         nodata = MODALITIES[name].nodata if name in MODALITIES else None
         normalise[name] = Normalise(entry["mean"], entry["std"], nodata, positions)
     built = MultiHeadModel(
@@ -448,8 +508,8 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
         neck=neck,
         merge=merge,
         modality_dropout=model.get("modality_dropout", 0.0),
-        derived=[name for name in modalities if name == "NDVI"],
-        passed=[name for name in modalities if name == "coords"],
+        derived=[name for name in modalities if name in DERIVED],
+        passed=[name for name in modalities if name == COORDS],
     )
     if model["freeze_encoder"]:
         built.freeze_encoder()
@@ -481,6 +541,7 @@ def build_head(
     dropout: float = 0.0,
     image_channels: int = 0,
     necks: Sequence[Mapping[str, Any]] | None = None,
+    merge: str | None = "mean",
 ) -> Head:
     """Build one head.
 
@@ -492,14 +553,26 @@ def build_head(
         dropout: Dropout before the last convolution.
         image_channels: Bands of all modalities together, for a decoder that looks at the input.
         necks: TerraTorch's descriptions of the necks; None for the learnt pyramid.
+        merge: How the tokens of the modalities are merged; with ``dict`` and ``none`` the head does it itself.
 
     Raises:
-        CityHeadsError: The decoder is unknown or does not take its arguments.
+        CityHeadsError: The decoder is unknown or does not take its arguments, or the head cannot merge.
     """
     from terratorch.models.encoder_decoder_factory import _get_decoder_and_head_kwargs
     from terratorch.models.heads import RegressionHead, SegmentationHead
     from terratorch.registry import DECODER_REGISTRY
 
+    own_merge = None
+    if merge in ("dict", "none"):
+        from cityheads.backbones.terramind import AttentionMerge, GatedMerge
+
+        if head.get("neck") == "shared":
+            raise CityHeadsError(
+                f"config key 'model.merge': with '{merge}' each head merges the modalities itself, so it needs a neck "
+                "of its own (heads.*.neck: own)"
+            )
+        kind = GatedMerge if merge == "dict" else AttentionMerge
+        own_merge = nn.ModuleList(kind(size) for size in channels)
     neck, channels = build_neck(channels, necks)
     name = head.get("decoder") or "UNetDecoder"
     arguments = dict(head.get("decoder_args") or {})
@@ -526,7 +599,7 @@ def build_head(
         last = RegressionHead(decoder.out_channels, num_outputs=1, dropout=dropout)
     else:
         last = SegmentationHead(decoder.out_channels, outputs, dropout=dropout)
-    return Head(None if head.get("neck") == "shared" else neck, decoder, last)
+    return Head(None if head.get("neck") == "shared" else neck, decoder, last, own_merge)
 
 
 @contextmanager

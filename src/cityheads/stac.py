@@ -25,7 +25,7 @@ from cityheads import network
 from cityheads.errors import CityHeadsError
 from cityheads.grid import Grid, Parent, find_parent, parent_polygon, read_parents
 from cityheads.io import read_json, write_json
-from cityheads.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
+from cityheads.modalities import MODALITIES, RADAR, SCL_CLEAR, SCL_NODATA
 from cityheads.warp import Target, read_onto
 
 __all__ = ["Item", "acquired", "offset_dn", "open_catalog", "parse_interval", "read_scenes", "select_scenes"]
@@ -490,10 +490,11 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     )
     imagery = archive["imagery"]
     layers: dict[str, dict[str, Any]] = {"S2L2A": _choose_s2(choice, imagery["S2L2A"])}
-    if "S1RTC" in imagery:
-        first = layers["S2L2A"]["items"][0]
-        when = _parse_time(acquired(first), f"item {first['id']}")
-        layers["S1RTC"] = _choose_s1(choice, imagery["S1RTC"], when)
+    first = layers["S2L2A"]["items"][0]
+    when = _parse_time(acquired(first), f"item {first['id']}")
+    for name in RADAR:
+        if name in imagery:
+            layers[name] = _choose_s1(choice, name, imagery[name], when)
     if "DEM" in imagery:
         layers["DEM"] = _choose_dem(choice, imagery["DEM"])
     for name, label in settings["labels"].items():
@@ -732,13 +733,13 @@ def _why_not(candidate: _Pass, best: _Pass, target: datetime) -> str:
     return f"{_score(candidate)} % of the parent valid and clear, against {_score(best)} %"
 
 
-def _choose_s1(choice: _Choice, rule: Mapping[str, Any], when: datetime) -> dict[str, Any]:
+def _choose_s1(choice: _Choice, name: str, rule: Mapping[str, Any], when: datetime) -> dict[str, Any]:
     collection = rule["collection"]
     reach = timedelta(days=rule["max_days"])
     interval = (when - reach, when + reach)
     items = choice.catalog.search(collection, choice.polygon, interval)
     kept, rejected = [], []
-    bands = {band: rule["assets"].get(band, band.lower()) for band in MODALITIES["S1RTC"].bands}
+    bands = {band: rule["assets"].get(band, band.lower()) for band in MODALITIES[name].bands}
     for item in items:
         polarisations = item.properties.get("sar:polarizations")
         lacking = [band for band in bands if polarisations and band not in polarisations]
@@ -750,7 +751,7 @@ def _choose_s1(choice: _Choice, rule: Mapping[str, Any], when: datetime) -> dict
         else:
             kept.append(item)
     if not kept:
-        raise _nothing(choice, "S1RTC", collection, items, rejected)
+        raise _nothing(choice, name, collection, items, rejected)
 
     def other_way(one: _Pass) -> bool:
         return rule["orbit"] != "any" and one.items[0].properties.get("sat:orbit_state") != rule["orbit"]
@@ -766,7 +767,7 @@ def _choose_s1(choice: _Choice, rule: Mapping[str, Any], when: datetime) -> dict
             break
     best = min(measured, key=lambda one: (-round(min(one.valid, _FULL_COVER), 2), *order(one)))
     if best.valid == 0:
-        raise _nothing(choice, "S1RTC", collection, items, [*rejected, *((item, "no valid pixel") for item in kept)])
+        raise _nothing(choice, name, collection, items, [*rejected, *((item, "no valid pixel") for item in kept)])
     chosen = {item.id for item in best.items}
     for candidate in passes:
         for item in candidate.items:

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -19,13 +20,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from cityheads.arithmetic import fixed_arithmetic
+from cityheads.backbones import is_prithvi
+from cityheads.backbones.prithvi import prithvi_statistics
 from cityheads.backbones.tuning import add_low_rank, merged_state, recompute_blocks
 from cityheads.backbones.weights import published_weights
-from cityheads.datamodule import ChipDataModule, keep_freed_memory
+from cityheads.datamodule import ChipDataModule, ChipStore, keep_freed_memory
 from cityheads.errors import CityHeadsError
 from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from cityheads.modalities import MODALITIES
-from cityheads.multihead import MultiHeadModel, build_model, mix
+from cityheads.modalities import COORDS, DERIVED, MODALITIES
+from cityheads.multihead import MultiHeadModel, build_model, derive, mix
 from cityheads.provenance import environment
 from cityheads.task import MultiHeadTask
 
@@ -63,7 +66,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     keep_freed_memory()
     data = ChipDataModule(
         dataset,
-        [name for name in spec["modalities"] if name in MODALITIES],
+        list(spec["modalities"]),
         {name: head["label"] for name, head in spec["heads"].items()},
         batch_size=options["batch_size"],
         augment=options["augment"],
@@ -170,27 +173,47 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
 
 
 def _statistics(name: str, model: dict[str, Any], statistics: dict[str, Any], dataset: Path) -> dict[str, Any]:
-    """Give the bands of a modality with the mean and standard deviation that the model is to use."""
-    if name == "NDVI":
-        # TerraMind v1's pretraining statistics (terratorch's v1_pretraining_mean and _std, "tok_ndvi@224")
-        return {"bands": ["NDVI"], "mean": [0.327], "std": [0.322]}
-    modality = MODALITIES[name]
-    mean, std = modality.mean, modality.std
+    """Give the bands of an input with the mean and standard deviation that the model is to use."""
+    if name == COORDS:
+        return {"bands": ["longitude", "latitude"], "mean": [0.0, 0.0], "std": [1.0, 1.0]}
+    modality = DERIVED[name] if name in DERIVED else MODALITIES[name]
+    mean, std = list(modality.mean), list(modality.std)
     if model["normalization"] == "train":
-        entry = statistics["modalities"].get(name)
-        if entry is None or min(entry["std"]) <= 0:
+        if name in DERIVED:
+            mean, std = _measure(name, ChipStore(dataset))
+        else:
+            entry = statistics["modalities"].get(name, {"mean": [], "std": [0.0]})
+            mean, std = entry["mean"], entry["std"]
+        if min(std) <= 0:
             raise CityHeadsError(
                 f"{dataset / 'statistics.json'}: no usable statistics of {name}; set model.normalization to pretraining"
             )
-        mean, std = entry["mean"], entry["std"]
     wanted = model["bands"].get(name, list(modality.bands))
     for band in wanted:
         if band not in modality.bands:
             raise CityHeadsError(
                 f"config key 'model.bands.{name}': no band '{band}'; there are {', '.join(modality.bands)}"
             )
+    starts_trained = model["normalization"] == "pretraining" and (model["pretrained"] or model["weights"])
+    if starts_trained and name == "S2L2A" and is_prithvi(model["backbone"]):
+        mean, std = prithvi_statistics(model["backbone"], wanted)
+        return {"bands": list(wanted), "mean": mean, "std": std}
     chosen = [modality.bands.index(band) for band in wanted]
     return {"bands": list(wanted), "mean": [mean[p] for p in chosen], "std": [std[p] for p in chosen]}
+
+
+def _measure(name: str, store: ChipStore) -> tuple[list[float], list[float]]:
+    """Give mean and standard deviation per band of a derived modality over the training chips; (0, 0) without data."""
+    source = store.array("S2L2A")
+    sums = np.zeros((3, len(DERIVED[name].bands)))
+    for index in store.split_indices()["train"]:
+        values = derive(name, torch.from_numpy(source[index].astype(np.float32))[None])[0].double().flatten(1)
+        known = values.isfinite()
+        values = values.where(known, 0.0)
+        sums += torch.stack([known.double().sum(1), values.sum(1), values.square().sum(1)]).numpy()
+    count, mean = sums[0], sums[1] / np.maximum(sums[0], 1)
+    std = np.sqrt(np.maximum(sums[2] / np.maximum(count, 1) - mean**2, 0.0))
+    return mean.tolist(), std.tolist()
 
 
 class _Recorder(Callback):
@@ -387,5 +410,10 @@ def _quiet() -> None:
     """Turn off Lightning's remarks about things that are chosen here."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*number of training batches.*",
+        ".*LeafSpec.*",
+        ".*in eval mode.*",
+    ):
         warnings.filterwarnings("ignore", text)

@@ -151,6 +151,8 @@ def sheet(folder: Path, left: float = LEFT, top: float = TOP, epsg: int = EPSG) 
 def config(**archive: Any) -> dict[str, Any]:
     """Complete a config for the made archive; ``S2L2A`` and the like go to ``archive.imagery``."""
     imagery = {name: archive.pop(name, {}) for name in ("S2L2A", "S1RTC", "DEM")}
+    if "S1GRD" in archive:
+        imagery["S1GRD"] = archive.pop("S1GRD")
     classes = [
         {"name": "water", "color": "#000000", "codes": [80]},
         {"name": "land", "color": "#ffffff", "codes": [10, 20, 30, 40, 50, 60, 70, 90, 95, 100]},

@@ -67,7 +67,14 @@ def test_defaults_are_filled_at_every_depth_and_the_argument_is_left_alone(defau
         ("archive.catalog", "x/catalog.json", "simulated provider makes its own"),
         ("archive.provider", "stac", "needs the URL or path"),
         ("labels.LULC.ignore_codes", [0, 50], "code 50 is mapped twice"),
-        ("archive.imagery", {"S1RTC": {}}, "is not in archive.imagery"),
+        ("archive.imagery", {"S1RTC": {}, "DEM": {}}, "config key 'archive.imagery': S2L2A is needed"),
+        ("archive.imagery", {"S2L2A": {}, "DEM": {}}, "S1RTC is not in archive.imagery"),
+        ("archive.imagery", {"S2L2A": {}, "S1GRD": {}, "DEM": {}, "S1RTC": {}}, "simulated archive has no S1GRD"),
+        ("model.modalities", ["coords"], "coords alone show nothing"),
+        ("model.modalities", ["S2L2A", "LULC"], "is none of S2L2A, S1RTC, S1GRD, DEM, RGB, NDVI, coords"),
+        ("model.bands", {"S1GRD": ["VV"]}, "S1GRD is not in model.modalities"),
+        ("model.bands", {"S2L2A": ["B02", "B10"]}, "no band 'B10'"),
+        ("model", {"modalities": ["RGB", "coords"], "weights": "a.pt"}, "config key 'model.coords_vocabulary'"),
         ("heads.Lulc", {"label": "LULC"}, "Lulc"),
     ],
 )
@@ -118,7 +125,7 @@ def test_every_key_is_described_and_every_mapping_is_closed() -> None:
             assert rule.get("additionalProperties") is False, f"{key} lets unknown keys pass"
         if "default" not in rule:
             required = {"labels", "heads", "runs"} | {"kind", "classes", "name", "color", "label", "heads"}
-            assert key.split(".")[-1] in required | {"S2L2A", "S1RTC", "DEM"}, f"{key} has no default"
+            assert key.split(".")[-1] in required | {"S2L2A", "S1RTC", "S1GRD", "DEM"}, f"{key} has no default"
 
 
 def test_defaults_obey_their_own_schema() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio.warp
 import torch
 from model_fixtures import CHIP_PX, write_store
 
@@ -154,6 +155,22 @@ def test_an_array_of_another_kind_is_noticed(tmp_path: Path) -> None:
     np.save(folder / "store" / "DEM.npy", np.zeros((6, 1, 8, 8), np.float32))
     with pytest.raises(CityHeadsError, match=r"is not what index\.json says"):
         ChipStore(folder).array("DEM")
+
+
+def test_coordinates_are_the_centres(tmp_path: Path) -> None:
+    """The truth is what GDAL says of the first chip's centre."""
+    store = ChipStore(write_store(tmp_path))
+    coords = store.inputs(["coords", "NDVI"])["coords"]
+    assert coords.dtype == np.float32
+    assert coords.shape == (24, 2)
+    (lon,), (lat,) = rasterio.warp.transform("EPSG:32618", "EPSG:4326", [583960 + 160], [4507520 - 160])
+    np.testing.assert_allclose(coords[0], [lon, lat], atol=1e-5)
+    # half a kilometre further east in each step of 32 px
+    assert np.allclose(np.diff(coords[:, 0]), 320 / (111320 * np.cos(np.radians(40.7))), rtol=1e-2)
+    dataset = ChipDataset(store, [3, 0], ["S2L2A", "coords"], {}, augment="d4")
+    batch = dataset.__getitems__([(0, 1), (1, 1)])
+    np.testing.assert_array_equal(batch["image"]["coords"].numpy(), coords[[3, 0]])
+    assert list(batch["image"]) == ["S2L2A", "coords"]
 
 
 def test_unknown_layers_and_empty_splits_are_named(tmp_path: Path) -> None:

@@ -62,7 +62,11 @@ def reading(out: Path) -> dict[str, Any]:
 
 
 def test_the_rasters_lie_on_the_parents_grid_with_the_contracts_types(tmp_path: Path) -> None:
-    out = run(complete(tmp_path), tmp_path)
+    archive = complete(tmp_path)
+    # half the power, so that one radar product cannot pass for the other
+    grd = {key: Raster(r.pixels / 2, nodata=-32768) for key, r in s1_rasters(np.random.default_rng(8)).items()}
+    archive.add("sentinel-1-grd", "GRD_A", grd, datetime="2024-07-08T22:50:00Z")
+    out = run(archive, tmp_path, S1GRD={"units": "linear_power"})
     for name, modality in MODALITIES.items():
         with rasterio.open(out / f"{name}.tif") as found:
             assert found.shape == (PX, PX)
@@ -75,11 +79,17 @@ def test_the_rasters_lie_on_the_parents_grid_with_the_contracts_types(tmp_path: 
         assert (found.dtypes, found.nodata) == (("uint8",), 0)
     assert sorted(path.name for path in out.iterdir()) == [
         "DEM.tif",
+        "S1GRD.tif",
         "S1RTC.tif",
         "S2L2A.tif",
         "SCL.tif",
         "reading.json",
     ]
+    power = source(archive, "GRD_A", "vv")[:PX, :PX]
+    assert np.allclose(pixels(out / "S1GRD.tif")[0], 10 * np.log10(power), atol=1e-4)
+    layers = reading(out)["layers"]
+    assert (layers["S1GRD"]["items"], layers["S1RTC"]["items"]) == (["GRD_A"], ["S1_A"])
+    assert layers["S1GRD"]["median_db"]["VV"] < layers["S1RTC"]["median_db"]["VV"] - 2
 
 
 def test_ten_metre_bands_are_the_slice_minus_the_offset_and_never_below_one(tmp_path: Path) -> None:

@@ -80,6 +80,12 @@ def make_task(model: MultiHeadModel, heads: dict[str, Any]) -> MultiHeadTask:
     return task
 
 
+def maps_of(model: MultiHeadModel, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Give the encoder's maps as the heads see them."""
+    size = next(iter(inputs.values())).shape[-2:]
+    return model._maps(model._layers(inputs), size)
+
+
 @pytest.fixture(scope="module")
 def shared() -> MultiHeadModel:
     """A model that no test may change."""
@@ -268,8 +274,8 @@ def test_side_by_side_tokens_keep_their_places_when_one_is_missing() -> None:
     images = make_images()
     with torch.no_grad():
         inputs = {name: module(images[name]) for name, module in built.normalise.items()}
-        (full, *_), dim = built.features(inputs), built.merge.missing.numel()
-        (less, *_) = built.features({name: tensor for name, tensor in inputs.items() if name != "S1RTC"})
+        (full, *_), dim = maps_of(built, inputs), built.merge.missing.numel()
+        (less, *_) = maps_of(built, {name: tensor for name, tensor in inputs.items() if name != "S1RTC"})
     assert full.shape == less.shape == (2, 3 * dim, PX // 16, PX // 16)
     # S1RTC's place holds the learnt token and DEM's place still holds DEM
     assert torch.equal(less[:, dim : 2 * dim], built.merge.missing.view(1, -1, 1, 1).expand_as(less[:, :dim]))
@@ -311,8 +317,8 @@ def test_a_subset_of_bands_takes_their_weights(shared: MultiHeadModel, tmp_path:
     other = [p for p in range(12) if p not in positions]
     images["S2L2A"][:, other] = torch.tensor(stored.mean)[other].view(-1, 1, 1)
     with torch.no_grad():
-        expected = shared.features({n: m(images[n]) for n, m in shared.normalise.items()})
-        found = built.features({n: m(images[n]) for n, m in built.normalise.items()})
+        expected = maps_of(shared, {n: m(images[n]) for n, m in shared.normalise.items()})
+        found = maps_of(built, {n: m(images[n]) for n, m in built.normalise.items()})
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(expected, found, strict=True))
 
 
@@ -320,7 +326,7 @@ def test_a_new_modality_is_computed_and_used() -> None:
     spec = make_spec()
     spec["modalities"]["NDVI"] = {"bands": ["NDVI"], "mean": [0.327], "std": [0.322]}
     built = build_model(spec).eval()
-    assert built.modalities == ["S2L2A", "S1RTC", "DEM"]
+    assert built.acquired == ["S2L2A", "S1RTC", "DEM"]
     images = make_images()
     images["S2L2A"][:, :, 0, 0] = 0
     inputs = built._inputs(images, ())
