@@ -13,7 +13,7 @@ from terratorch.tasks.base_task import TerraTorchTask
 from terratorch.tasks.tiled_inference import tiled_inference
 from torch import Tensor, nn
 
-from cityheads.backbones import blocks
+from cityheads.backbones import blocks, fine_tuned
 from cityheads.config import IGNORE
 from cityheads.losses import HeadLoss, RegressionLoss
 from cityheads.multihead import mix
@@ -433,7 +433,7 @@ class MultiHeadTask(TerraTorchTask):
             for index, block in enumerate(stack):
                 for parameter in block.parameters():
                     rates[id(parameter)] = self.lr * self.layer_decay ** (len(stack) - index)
-            for name, parameter in self.model.encoder.named_parameters():
+            for name, parameter in fine_tuned(self.model.encoder).named_parameters():
                 if name.startswith(("encoder_norm.", "norm.")):
                     rates[id(parameter)] = self.lr
         for name, head in self.head_specs.items():

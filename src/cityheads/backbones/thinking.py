@@ -334,7 +334,9 @@ def build_thinking(
     """
     plain = name.removesuffix("_tim")
     if plain not in _SIZES:
-        raise CityHeadsError(f"config key 'model.backbone': '{name}' does not think; there are {', '.join(_SIZES)} _tim")
+        raise CityHeadsError(
+            f"config key 'model.backbone': '{name}' does not think; there are {', '.join(_SIZES)} _tim"
+        )
     for thought in modalities:
         if thought not in THOUGHTS:
             raise CityHeadsError(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cityheads.backbones import blocks
+from cityheads.backbones import blocks, fine_tuned
 from cityheads.errors import CityHeadsError
 
 __all__ = ["LowRank", "add_low_rank", "merged_state", "recompute_blocks"]
@@ -64,6 +64,7 @@ def add_low_rank(encoder: nn.Module, rank: int, alpha: float, targets: Sequence[
         CityHeadsError: A target names no linear layer.
     """
     encoder.requires_grad_(False)
+    encoder = fine_tuned(encoder)
     count = 0
     for target in targets:
         found = [name for name, m in encoder.named_modules() if name.endswith(target) and isinstance(m, nn.Linear)]
