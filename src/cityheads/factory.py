@@ -19,11 +19,16 @@ from torch import Tensor, nn
 
 from cityheads.backbones import Backbone, build_backbone, default_indices, is_prithvi, is_terramind, single_date
 from cityheads.backbones.prithvi import prithvi_statistics
-from cityheads.backbones.terramind import select_bands
+from cityheads.backbones.terramind import (
+    published_coordinate_words,
+    read_coordinate_words,
+    select_bands,
+    set_coordinate_words,
+)
 from cityheads.backbones.tuning import add_low_rank
 from cityheads.backbones.weights import load_backbone, published_weights
 from cityheads.errors import CityHeadsError
-from cityheads.modalities import MODALITIES
+from cityheads.modalities import COORDS, MODALITIES
 from cityheads.multihead import MultiHeadModel, Normalise, build_head, build_neck
 
 __all__ = ["MultiHeadModelFactory", "MultiHeadOutput", "TerraTorchMultiHeadModel"]
@@ -113,7 +118,8 @@ class MultiHeadModelFactory(ModelFactory):
             aux_decoders: Not used: an auxiliary head is a head with a small weight.
             kwargs: Arguments of the backbone, prefixed with ``backbone_``: ``backbone_pretrained``,
                 ``backbone_ckpt_path``, ``backbone_modalities``, ``backbone_merge_method``, ... ``backbone_bands`` is
-                {modality: bands} for TerraMind, and a list of names (``BLUE`` or ``B02``) for Prithvi.
+                {modality: bands} for TerraMind (``backbone_coords_vocabulary`` names the file of its words for
+                coordinates, where weights come from a file), and a list of names (``BLUE`` or ``B02``) for Prithvi.
 
         Raises:
             CityHeadsError: An argument is unknown, or weights are missing or not complete.
@@ -151,7 +157,7 @@ class MultiHeadModelFactory(ModelFactory):
         encoder: Any = built.module
         channels = [int(size) for size in encoder.out_channels]
         layers = list(indices) if indices is not None else default_indices(len(channels))
-        images = {name: count for name, count in modalities.items() if name != "coords"}
+        images = {name: count for name, count in modalities.items() if name != COORDS}
         merge = None
         if arguments.get("merge_method") == "concat" and not built.temporal:
             from cityheads.backbones.terramind import ConcatMerge
@@ -167,6 +173,7 @@ class MultiHeadModelFactory(ModelFactory):
                 dropout=head_dropout,
                 image_channels=sum(images.values()),
                 necks=necks,
+                merge=(arguments.get("merge_method", "mean") or "none") if is_terramind(backbone) else None,
             )
             for name, head in heads.items()
         }
@@ -195,7 +202,7 @@ def _build_encoder(
 ) -> Backbone:
     """Build the encoder, with all of its published or local weights where they are asked for."""
     pretrained, checkpoint = arguments.pop("pretrained", False), arguments.pop("ckpt_path", None)
-    trained_on = arguments.pop("pretrained_bands", None)
+    trained_on, vocabulary = arguments.pop("pretrained_bands", None), arguments.pop("coords_vocabulary", None)
     loads_itself = not is_terramind(name) and not is_prithvi(name)
     if names is not None and len(names) != sum(modalities.values()):
         raise CityHeadsError(f"model_args: {len(names)} backbone_bands for {sum(modalities.values())} in_channels")
@@ -206,8 +213,15 @@ def _build_encoder(
     )
     if checkpoint or (pretrained and not loads_itself):
         path = Path(checkpoint) if checkpoint else published_weights(name)[0]
-        new = [f"encoder_embeddings.{modality}." for modality in modalities if modality not in _BANDS]
+        new = [f"encoder_embeddings.{modality}." for modality in modalities if modality not in (*_BANDS, COORDS)]
         load_backbone(name, built.module, path, bands=names, pretrained_bands=trained_on, new=[*new, "tokenizer."])
+        if COORDS in modalities:
+            if checkpoint and not vocabulary:
+                raise CityHeadsError(
+                    "model_args: coords with backbone_ckpt_path need backbone_coords_vocabulary, a file"
+                )
+            words = read_coordinate_words(Path(vocabulary)) if vocabulary else published_coordinate_words()
+            set_coordinate_words(built.module, words)
     for modality, chosen in bands.items():
         select_bands(built.module, modality, chosen)
     return built
@@ -222,7 +236,7 @@ def _modalities(given: Any, in_channels: int | None) -> dict[str, int]:
     for item in [given] if isinstance(given, Mapping) else given:
         if isinstance(item, Mapping):
             result |= {name: int(count) for name, count in item.items()}
-        elif item in _BANDS or item == "coords":
+        elif item in _BANDS or item == COORDS:
             result[item] = _BANDS.get(item, 2)
         else:
             raise CityHeadsError(f"model_args: modality '{item}' is new; say its number of bands as '{item}: 1'")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import make_settings, write_store
+from safetensors.torch import save_file
 from terratorch.models.backbones.terramind.model import terramind_register
 from test_multihead import PX, make_images, make_spec
 from tokenizers import Tokenizer
@@ -18,6 +19,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from cityheads.backbones.terramind import AttentionMerge, CoordinateWords, GatedMerge, read_coordinate_words
 from cityheads.errors import CityHeadsError
 from cityheads.evaluate import evaluate
+from cityheads.factory import MultiHeadModelFactory
 from cityheads.io import read_json
 from cityheads.modalities import COORDS, DERIVED, MODALITIES, stored
 from cityheads.multihead import build_model, derive, load_model
@@ -204,6 +206,31 @@ def test_a_vocabulary_file_is_read_once_and_kept_with_the_weights(tmp_path: Path
         read_coordinate_words(tmp_path / "text.json")
     with pytest.raises(CityHeadsError, match="no such vocabulary"):
         read_coordinate_words(tmp_path / "none.json")
+
+
+def test_terratorchs_factory_takes_the_same_inputs(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {
+        "heads": {"lulc": {"classes": 5}},
+        "backbone_modalities": ["S2L2A", COORDS],
+        "decoder_channels": [16, 16, 8, 8],
+        "backbone_merge_method": "dict",
+    }
+    first = MultiHeadModelFactory().build_model(**arguments)
+    save_file(first.encoder.state_dict(), tmp_path / "encoder.safetensors")
+    arguments["backbone_ckpt_path"] = str(tmp_path / "encoder.safetensors")
+    with pytest.raises(CityHeadsError, match="backbone_coords_vocabulary"):
+        MultiHeadModelFactory().build_model(**arguments)
+    arguments["backbone_coords_vocabulary"] = str(write_vocabulary(tmp_path / "config.json"))
+    second = MultiHeadModelFactory().build_model(**arguments).eval()
+    words: Any = second.encoder.tokenizer[COORDS]
+    assert words.encode(PLACES)["tensor"][0, -1] == 3
+    assert words.encode(PLACES)["tensor"][0, 0] > 20_000
+    key = "encoder_embeddings.coords.token_emb.weight"
+    assert torch.equal(first.encoder.state_dict()[key], second.encoder.state_dict()[key])
+    with torch.no_grad():
+        here, there = (second(make_images(1) | {COORDS: place[None]}).output for place in PLACES[:2])
+    assert not torch.equal(here, there)
+    assert [name for name in second.state_dict() if name.startswith("heads.lulc.merge.3.score")]
 
 
 @pytest.mark.parametrize(
