@@ -155,8 +155,7 @@ def default_indices(depth: int) -> list[int]:
 
 def single_date(encoder: nn.Module) -> nn.Module:
     """Give the encoder that looks at one date: what is inside of TerraTorch's ``TemporalWrapper``, else itself."""
-    inner: nn.Module = encoder.encoder if type(encoder).__name__ == "TemporalWrapper" else encoder
-    return inner
+    return encoder.get_submodule("encoder") if type(encoder).__name__ == "TemporalWrapper" else encoder
 
 
 def fine_tuned(encoder: nn.Module) -> nn.Module:
