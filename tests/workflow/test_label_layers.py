@@ -48,3 +48,22 @@ def test_a_third_layer_is_a_job_a_parent_and_the_check_follows_the_dataset(snake
     assert layer is not None
     assert "--source flood" in layer[0]
     assert "--boundary" not in layer[0]
+
+
+def test_covered_fractions_are_outputs_of_the_dag(snakemake: Run, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"labels": {"BUILDINGS": {"fraction_layer": True}}}))
+    more = ("--configfile", str(tmp_path / "more.yaml"))
+
+    def jobs(*arguments: str) -> dict[str, str]:
+        text = snakemake(tmp_path, "-n", *arguments).stdout
+        return dict(re.findall(r"^(\w+)\s+(\d+)$", text.split("Job stats:")[1], re.MULTILINE))
+
+    table = jobs("dataset", *more)
+    assert table["rasterize_buildings_and_fractions"] == "22"
+    assert "rasterize_buildings" not in table
+    wanted = ("results/parents/P05/FRACTION_BUILDINGS.tif", "results/chips/FRACTION_BUILDINGS/P05_r3c0.tif")
+    assert jobs(*wanted, *more)["rasterize_buildings_and_fractions"] == "1"
+    plain = snakemake(tmp_path, "-n", *wanted, check=False)
+    assert plain.returncode != 0
+    assert "rasterize_buildings_and_fractions" not in jobs("dataset")

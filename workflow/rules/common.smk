@@ -32,6 +32,8 @@ HAS_SCL = config["archive"]["imagery"]["S2L2A"]["scl_asset"] is not None
 LABELS = config["labels"]
 LANDCOVER = [name for name, label in LABELS.items() if label["kind"] == "landcover"]
 FOOTPRINTS = [name for name, label in LABELS.items() if label["kind"] == "footprints"]
+# those that also write the covered fraction of every pixel
+FRACTIONS = [name for name in FOOTPRINTS if LABELS[name]["fraction_layer"]]
 LAYERS = [
     name for name, label in LABELS.items() if label["kind"] in ("raster", "vector")
 ]
@@ -107,6 +109,11 @@ def of_run(picked, wildcards):
     }
     labels = {head["label"]: LABELS[head["label"]] for head in heads.values()}
     return picked | {"heads": heads, "labels": labels, "runs": list(heads)}
+
+
+def only(names):
+    """Give a wildcard's pattern that takes these names, and nothing where there are none."""
+    return "|".join(names) or "(?!)"
 
 
 def pieces(layers):

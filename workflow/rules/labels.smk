@@ -52,7 +52,7 @@ if FOOTPRINTS:
         benchmark:
             f"{RESULTS}/benchmarks/rasterize_buildings/{{parent}}_{{label}}.tsv"
         wildcard_constraints:
-            label="|".join(FOOTPRINTS),
+            label=only(name for name in FOOTPRINTS if name not in FRACTIONS),
         conda:
             "../../envs/cityheads.yaml"
         threads: 1
@@ -73,6 +73,15 @@ if FOOTPRINTS:
             " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
             " --footprints {input.footprints} --boundary {input.boundary} --chips {params.chips} --out {output.mask}"
             " {params.scenes}"
+
+    use rule rasterize_buildings as rasterize_buildings_and_fractions with:
+        output:
+            chips=pieces(["MASK_{label}"]),
+            fractions=pieces(["FRACTION_{label}"]),
+            fraction=f"{RESULTS}/parents/{{parent}}/FRACTION_{{label}}.tif",
+            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+        wildcard_constraints:
+            label=only(FRACTIONS),
 
 
 if LANDCOVER:
