@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 INK, MUTED, LINE, GRID = "#1f2933", "#5f6b77", "#c9d0d7", "#e6eaee"
 SPLIT_COLOR = {"train": "#b7c4d2", "val": "#e0a030", "test": "#1f4e79"}
 SHARED, SINGLE = "#1f5f99", "#c8641b"
+SINGLE_INK = "#a84f10"
 OTHER_RUNS = ("#00795c", "#a85584", "#7a6a00", "#4b4b4b")
 DROPPED = ("#c8641b", "#7b5ea7", "#00795c", "#a8324a", "#7a6a00", "#4b4b4b")
 KEPT = "#dfe6ed"
@@ -1012,9 +1013,9 @@ class _Gallery:
             for line, modality in enumerate(shared):
                 middle = block * index + gap + row * (line + 0.5)
                 sheet.text(0.2, 0.3 + middle, modality, size=8.5, va="center_baseline")
-                for kind, run, color, marker, offset in (
-                    ("shared", self.gate_run, SHARED, "o", -0.1),
-                    ("single-task", self.baselines[head], SINGLE, "D", 0.1),
+                for kind, run, color, ink, marker, offset in (
+                    ("shared", self.gate_run, SHARED, SHARED, "o", -0.1),
+                    ("single-task", self.baselines[head], SINGLE, SINGLE_INK, "D", 0.1),
                 ):
                     found = tables[run].get(modality, {}).get(head, {"delta_pp": None, "interval_pp": None})
                     text = "n/a (undefined here)"
@@ -1032,7 +1033,7 @@ class _Gallery:
                         text += ", no interval" if ends is None else f"  [{signed(ends[0], 2)}, {signed(ends[1], 2)}]"
                     told.append(f"{head} without {modality}, {kind}, {text}")
                     sheet.text(
-                        _WIDTH - right + 0.15, 0.3 + middle + offset, text, size=7.5, color=color, va="center_baseline"
+                        _WIDTH - right + 0.15, 0.3 + middle + offset, text, size=7.5, color=ink, va="center_baseline"
                     )
         axes.set_ylim(block * len(self.heads), 0)
         axes.margins(x=0.06)
@@ -1048,8 +1049,8 @@ class _Gallery:
             "without",
             "without",
             "A modality missing at test time",
-            f"What the models lose on the test parents when one input is removed, with {percent(confidence)} intervals "
-            "over parents. Left of zero, the removed input is missed.",
+            "What the models lose on the test parents when one input is removed, with "
+            f"{100 * confidence:g}\N{NO-BREAK SPACE}% intervals over parents. Left of zero, it is missed.",
             f"Differences in percentage points: {'; '.join(told)}.",
         )
 

@@ -16,14 +16,27 @@ from cityheads.io import read_json, write_json, write_raster
 from cityheads.modalities import MODALITIES
 
 
-def make(root: Path, *, seeds: Sequence[int] = (0,), simulated: bool = True, **more: Any) -> fake_results.Fake:
-    """Write a complete results folder in three UTM zones, off the 10 m lattice, 64 px parents of 2 x 2 sub-chips."""
+def make(
+    root: Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    simulated: bool = True,
+    model: dict[str, Any] | None = None,
+    **more: Any,
+) -> fake_results.Fake:
+    """Write a complete results folder in three UTM zones, off the 10 m lattice, 64 px parents of 2 x 2 sub-chips.
+
+    ``model`` is laid over the config's section of that name.
+    """
     fake = fake_results.make(
         root,
         zones=True,
         seeds=seeds,
         simulated=simulated,
-        overrides={"model": {"decoder_channels": [16, 16, 8, 8]}, "train": {"accelerator": "cpu", "threads": 1}},
+        overrides={
+            "model": {"decoder_channels": [16, 16, 8, 8]} | (model or {}),
+            "train": {"accelerator": "cpu", "threads": 1},
+        },
         **more,
     )
     for seed in seeds:
@@ -53,7 +66,8 @@ def write_rasters(fake: fake_results.Fake) -> None:
     rng = np.random.default_rng(8)
     for parent in read_parents(fake.parents, grid):
         box = parent_geobox(parent, grid)
-        for name, modality in MODALITIES.items():
+        for name in fake_results.IMAGERY:
+            modality = MODALITIES[name]
             shape = (len(modality.bands), grid.parent_px // 8, grid.parent_px // 8)
             field = rng.normal(size=shape).repeat(8, 1).repeat(8, 2)
             mean, std = (np.array(one)[:, None, None] for one in (modality.mean, modality.std))

@@ -80,7 +80,7 @@ def test_every_figure_is_listed_drawn_and_described(drawn: Path) -> None:
     entries = read_json(drawn / "figures.json")
     assert [entry["id"] for entry in entries] == [
         "delta", "map", "panels_lulc", "panels_buildings", "curves_score", "curves_loss", "confusion_lulc",
-        "confusion_buildings", "balance", "dropped", "timings",
+        "confusion_buildings", "without", "balance", "dropped", "timings",
     ]  # fmt: skip
     assert {path.name for path in drawn.iterdir()} == {entry["file"] for entry in entries} | {"figures.json"}
     for entry in entries:
@@ -211,6 +211,46 @@ def test_a_damaged_table_is_named(simulated: fake_results.Fake, tmp_path: Path) 
     write_bytes(fake.results / "dataset" / "chips.parquet", b"PAR1 not really")
     with pytest.raises(CityHeadsError, match=r"chips\.parquet: cannot be read"):
         draw(fake, tmp_path / "figures")
+
+
+def test_losses_without_a_modality_are_told(
+    simulated: fake_results.Fake, drawing: tuple[Path, dict[str, list[str]]]
+) -> None:
+    out, texts = drawing
+    entry = next(entry for entry in read_json(out / "figures.json") if entry["id"] == "without")
+    for run, head in (("multihead", "lulc"), ("buildings", "buildings")):
+        found = read_json(simulated.results / "evaluation" / run / "0" / "metrics.json")["without"]
+        for name, heads in found.items():
+            assert name in texts["without"]
+            low, high = heads[head]["interval_pp"]
+            told = f"{signed(heads[head]['delta_pp'], 2)} pp  [{signed(low, 2)}, {signed(high, 2)}]"
+            assert told in texts["without"]
+            kind = "shared" if run == "multihead" else "single-task"
+            assert f"{head} without {name}, {kind}, {told}" in entry["alt"]
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("table", [None, {}])
+def test_without_removals_there_is_no_such_figure(
+    simulated: fake_results.Fake, tmp_path: Path, table: dict[str, object] | None
+) -> None:
+    fake = copied(simulated, tmp_path)
+    draw(fake, tmp_path / "figures")
+    assert (tmp_path / "figures" / "without.png").exists()
+    for run in fake.config["runs"]:
+        where = fake.results / "evaluation" / run / "0" / "metrics.json"
+        write_json(where, read_json(where) | {"without": table})
+    entries = draw(fake, tmp_path / "figures")
+    assert "without" not in [entry["id"] for entry in entries]
+    assert not (tmp_path / "figures" / "without.png").exists(), "an old one is taken away"
+
+
+@pytest.mark.usefixtures("coarse")
+def test_one_test_parent_gives_dots_without_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = fake_results.make(tmp_path, zones=True)
+    texts = Texts(monkeypatch)
+    draw(fake, tmp_path / "figures")
+    assert sum(line.endswith("pp, no interval") for line in texts["without"]) == 2 * 2 * 3
 
 
 # --- the parts -----------------------------------------------------------------------------------------------------

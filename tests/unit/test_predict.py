@@ -293,6 +293,105 @@ def test_command_line_prints_json_and_nothing_else(
     assert capsys.readouterr().out == ""
 
 
+# --- inputs that are computed, taken in part, or no image ------------------------------------------------------------
+
+
+DERIVED = {"modalities": ["DEM", "NDVI", "RGB", "coords"]}
+SUBSET = {"modalities": ["S1RTC", "S2L2A"], "bands": {"S2L2A": ["B08", "B03"], "S1RTC": ["VH"]}}
+
+
+@pytest.fixture(scope="module", params=[DERIVED, SUBSET], ids=["derived", "subset"])
+def special(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Fake, Path, dict[str, Any]]:
+    """Publish a model of unusual inputs; what it does not need is not there."""
+    fake = product_fixtures.make(tmp_path_factory.mktemp("special"), model=request.param)
+    unused = "S1RTC" if request.param is DERIVED else "DEM"
+    for path in (fake.results / "parents").glob(f"*/{unused}.tif"):
+        path.unlink()
+    out = tmp_path_factory.mktemp("out") / "bundle"
+    publish(pick(fake.config, VERBS["publish"].sections), parents=fake.parents, results=fake.results, out=out)
+    return fake, out, request.param
+
+
+def centre(fake: Fake, parent: str, top: int, left: int) -> list[float]:
+    """Give longitude and latitude of the centre of a window of 32 px."""
+    lat, lon = point(fake, parent, left + 16, top + 16)
+    return [lon, lat]
+
+
+def with_inputs(fake: Fake, model: dict[str, Any], parent: str, top: int, left: int) -> dict[str, np.ndarray]:
+    images = {}
+    for name in ("S2L2A", "DEM") if model is DERIVED else ("S2L2A", "S1RTC"):
+        with rasterio.open(fake.results / "parents" / parent / f"{name}.tif") as source:
+            images[name] = source.read().astype(np.float32)[:, top : top + 32, left : left + 32]
+    if model is DERIVED:
+        images["coords"] = np.array(centre(fake, parent, top, left), np.float32)
+    return images
+
+
+def test_answers_of_models_with_other_inputs(special: tuple[Fake, Path, dict[str, Any]]) -> None:
+    fake, bundle, model = special
+    city = CityMap(bundle, fake.results / "dataset")
+    found = city.at(*point(fake, "peru", 30.2, 35.1), radius_m=90)
+    assert found["valid_fraction"] == 1
+    assert list(found["scenes"]) == (["DEM", "S2L2A"] if model is DERIVED else ["S1RTC", "S2L2A"])
+    images = with_inputs(fake, model, "peru", round(35.1 - 16), round(30.2 - 16))
+    inside = np.array(
+        [[math.dist((19 + i + 0.5, 14 + j + 0.5), (35.1, 30.2)) * 10 <= 90 for j in range(32)] for i in range(32)]
+    )
+    for head, part in found["heads"].items():
+        scores = by_hand(city.model, images, head)[:, inside]
+        np.testing.assert_allclose(list(part["fractions"].values()), scores.mean(1), atol=1e-4)
+
+
+def test_maps_of_models_with_other_inputs(special: tuple[Fake, Path, dict[str, Any]]) -> None:
+    fake, bundle, model = special
+    city = CityMap(bundle, fake.results / "dataset")
+    found = city.map_parent("chile", 0)
+    for top, left in itertools.product((0, 32), (0, 32)):
+        images = with_inputs(fake, model, "chile", top, left)
+        for head, classes in found.items():
+            scores = by_hand(city.model, images, head)
+            assert (scores.argmax(0) == classes[top : top + 32, left : left + 32]).mean() > 0.999
+
+
+def test_coordinates_are_those_of_each_windows_centre(special: tuple[Fake, Path, dict[str, Any]]) -> None:
+    fake, bundle, model = special
+    city = CityMap(bundle, fake.results / "dataset")
+    given: list[dict[str, torch.Tensor]] = []
+    handle = city.model.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    try:
+        city.map_parent("kenya", 0)
+    finally:
+        handle.remove()
+    if model is SUBSET:
+        assert set(given[0]) == {"S1RTC", "S2L2A"}
+        return
+    expected = [centre(fake, "kenya", top, left) for top, left in itertools.product((0, 32), (0, 32))]
+    assert given[0]["coords"].dtype == torch.float32
+    np.testing.assert_allclose(given[0]["coords"].numpy(), expected, atol=1e-5)
+
+
+def test_only_bands_that_the_model_looks_at_must_have_data(
+    special: tuple[Fake, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    fake, bundle, _ = special
+    shutil.copytree(fake.results, tmp_path / "results")
+    own = Fake(tmp_path / "results", fake.parents, fake.config)
+    # B11 is no part of either model; B03 is of both (RGB is made of it)
+    for band, (rows, cols) in ((10, (slice(0, 64), slice(0, 64))), (2, (slice(0, 4), slice(0, 6)))):
+
+        def change(array: np.ndarray, band: int = band, rows: slice = rows, cols: slice = cols) -> None:
+            array[band, rows, cols] = 0
+
+        overwrite(own, "S2L2A", change)
+    found = CityMap(bundle, own.results / "dataset").map_parent("peru")
+    for classes in found.values():
+        assert (classes[:4, :6] == 255).all()
+        assert (classes == 255).sum() == 24
+
+
 # --- maps ----------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from cityheads.cli import VERBS
 from cityheads.config import load_config, pick
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, write_json
+from cityheads.modalities import MODALITIES
 from cityheads.publish import FILES, choose_seed, portable, publish, verify_bundle
 
 
@@ -131,6 +132,79 @@ def test_card_says_what_gate_and_evaluation_say(bundle: Path) -> None:
     scores = {one["name"]: one["value"] for result in front["model-index"][0]["results"] for one in result["metrics"]}
     value = metrics["heads"]["lulc"]["metric"]["value"]
     assert scores["test/lulc/miou"] == round(value, 4)
+
+
+def table(card: str, section: str) -> list[list[str]]:
+    """Give the rows of the first table of a section, header first."""
+    lines = card.split(f"## {section}\n")[1].split("\n## ")[0].splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[:1] + rows[2:]]
+
+
+def test_card_tells_what_a_missing_modality_costs(bundle: Path) -> None:
+    card, metrics = (bundle / "card.md").read_text(), read_json(bundle / "metrics.json")
+    header, nothing, *rows = table(card, "A modality missing")
+    assert header == ["without", "lulc", "delta (pp)", "buildings", "delta (pp)"]
+    assert nothing[1::2] == [f"{part['metric']['value']:.4f}" for part in metrics["heads"].values()]
+    assert [row[0] for row in rows] == ["S2L2A", "S1RTC", "DEM"] == list(metrics["without"])
+    for name, *cells in rows:
+        for part, value, delta in zip(metrics["without"][name].values(), cells[::2], cells[1::2], strict=True):
+            assert value == f"{part['value']:.4f}"
+            # one test parent: no interval
+            assert part["interval_pp"] is None
+            assert delta == f"{part['delta_pp']:+.2f} (no interval)"
+    assert "has never seen an input missing" in card
+    assert "not what the sensor is worth" in card
+
+
+def test_card_of_another_table_or_of_none(copy: Fake, tmp_path: Path) -> None:
+    where = copy.results / "evaluation" / "multihead" / "1" / "metrics.json"
+    metrics = read_json(where)
+    metrics["without"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None}
+    metrics["without"]["DEM"]["buildings"] |= {"delta_pp": -4.5, "interval_pp": [-6.25, -2.75]}
+    write_json(where, metrics)
+    rows = table((write(copy, tmp_path / "one") / "card.md").read_text(), "A modality missing")
+    assert rows[-1][:3] == ["DEM", "undefined", "undefined"]
+    assert rows[-1][4] == "-4.50 [-6.25, -2.75]"
+    write_json(where, metrics | {"without": {}, "not_removed": {"S2L2A": "the only image"}})
+    assert "S2L2A was not removed: the only image." in (write(copy, tmp_path / "two") / "card.md").read_text()
+    write_json(where, metrics | {"without": None, "not_removed": {}})
+    assert "A modality missing" not in (write(copy, tmp_path / "three") / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "words"),
+    [
+        (
+            {"modalities": ["S2L2A", "S1RTC", "DEM"]},
+            {"S2L2A": "all", "S1RTC": "all", "DEM": "all"},
+            "",
+        ),
+        (
+            {"modalities": ["S2L2A", "NDVI"], "bands": {"S2L2A": ["B03", "B02"]}},
+            {"S2L2A": "B02 B03 B04 B08"},
+            "The model computes NDVI (from B04 B08) itself",
+        ),
+        (
+            {"modalities": ["DEM", "RGB", "NDVI", "coords"]},
+            {"DEM": "all", "S2L2A": "B02 B03 B04 B08", "coords": "all"},
+            "The model computes RGB (from B04 B03 B02) and NDVI (from B04 B08) itself",
+        ),
+    ],
+)
+def test_card_lists_the_inputs_really_used(
+    tmp_path: Path, model: dict[str, Any], rows: dict[str, str], words: str
+) -> None:
+    fake = product_fixtures.make(tmp_path / "fake", model=model)
+    card = (write(fake, tmp_path / "bundle") / "card.md").read_text()
+    _, *found = table(card.split("| head | label |")[0], "Inputs and outputs")
+    assert {row[0]: row[2] for row in found} == rows
+    for row in found:
+        if row[0] in MODALITIES:
+            assert row[1].split() == list(MODALITIES[row[0]].bands), "a tensor is given whole, whatever is looked at"
+    assert ("The model computes" in card) == bool(words)
+    assert words in card
+    assert ("sentinel-1" in yaml.safe_load(card.split("---")[1])["tags"]) == ("S1RTC" in rows)
 
 
 @pytest.mark.parametrize("verdict", ["strong", "acceptable", "mixed", "negative", "inconclusive"])

@@ -240,6 +240,68 @@ def test_undefined_scores_are_said_not_zeroed(own: fake_results.Fake) -> None:
     assert page.text().count(ABSENT) == 2 + 2 + len(gate["test_parents"])
 
 
+def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> None:
+    section = html.split('<section id="without">')[1].split("</section>")[0]
+    page = Page(section)
+    assert page.inside("th")[-4:] == ["nothing", "S2L2A", "S1RTC", "DEM"]
+    evaluations = {
+        run: read_json(fake.results / "evaluation" / run / "0" / "metrics.json")
+        for run in ("multihead", "lulc", "buildings")
+    }
+    columns = [("multihead", "lulc"), ("lulc", "lulc"), ("multihead", "buildings"), ("buildings", "buildings")]
+    full, *rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", section, re.DOTALL)
+    expected = [f"{100 * evaluations[run]['heads'][head]['metric']['value']:.2f}" for run, head in columns]
+    assert Page(full).inside("td") == expected
+    for name, row in zip(("S2L2A", "S1RTC", "DEM"), rows, strict=True):
+        cells = [Page(cell).text() for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
+        for (run, head), cell in zip(columns, cells, strict=True):
+            part = evaluations[run]["without"][name][head]
+            low, high = part["interval_pp"]
+            told = f"{100 * part['value']:.2f} {part['delta_pp']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            assert cell == told.replace("-", "\N{MINUS SIGN}")
+    assert section.count('class="sub down"') == sum(
+        evaluations[run]["without"][name][head]["interval_pp"][1] < 0
+        for run, head in columns
+        for name in ("S2L2A", "S1RTC", "DEM")
+    )
+    assert "has never seen an input missing" in page.text()
+    assert len(page.all("figure")) == 1
+    assert "the 95 % interval over test parents" in page.text()
+
+
+def test_removed_modalities_of_several_seeds_are_averaged(tmp_path: Path) -> None:
+    fake = complete(fake_results.make(tmp_path, seeds=(0, 1)))
+    section = write(fake).split('<section id="without">')[1].split("</section>")[0]
+    values = []
+    for seed in (0, 1):
+        one = read_json(fake.results / "evaluation" / "multihead" / str(seed) / "metrics.json")
+        values.append(round(one["without"]["S1RTC"]["lulc"]["value"], 4))
+    row = next(row for row in re.findall(r"<tr>.*?</tr>", section, re.DOTALL) if "S1RTC" in row)
+    assert Page(row).inside("td")[0] == f"{100 * round(sum(values) / 2, 4):.2f}"
+
+
+def test_what_could_not_be_removed_or_measured_is_said(own: fake_results.Fake) -> None:
+    def change(**values: object) -> str:
+        for run in own.config["runs"]:
+            path = own.results / "evaluation" / run / "0" / "metrics.json"
+            write_json(path, read_json(path) | values)
+        return Page(write(own)).text()
+
+    path = own.results / "evaluation" / "multihead" / "0" / "metrics.json"
+    metrics = read_json(path)
+    metrics["without"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None, "interval_pp": None}
+    for parent in [metrics["heads"]["lulc"], metrics["without"]["DEM"]["lulc"]]:
+        for one in parent["per_parent"].values():
+            one["confusion"] = np.zeros_like(one["confusion"]).tolist()
+    write_json(path, metrics)
+    row = next(row for row in re.findall(r"<tr>.*?</tr>", write(own), re.DOTALL) if ">DEM</th>" in row)
+    assert Page(row).inside("td")[0] == "n/a"
+    told = change(without={}, not_removed={"S2L2A": "the only image that the model sees"})
+    assert "S2L2A was not removed: it is the only image that the model sees." in told
+    assert "How to read this" not in told
+    assert "Not measured: evaluation.without_modalities is off." in change(without=None, not_removed={})
+
+
 def test_missing_classes_are_warned_of(own: fake_results.Fake, html: str) -> None:
     assert "Classes that a split lacks" not in html
     path = own.results / "dataset" / "splits.json"
