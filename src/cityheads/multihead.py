@@ -201,7 +201,7 @@ class MultiHeadModel(nn.Module):
         self.modality_dropout = modality_dropout
         self.derived = set(derived)
         self.passed = list(passed)
-        self._encoder_frozen = False
+        self._frozen: list[nn.Module] = []
 
     @property
     def acquired(self) -> list[str]:
@@ -213,28 +213,31 @@ class MultiHeadModel(nn.Module):
 
     def freeze_encoder(self) -> None:
         """Stop training the encoder: no gradients, and evaluation mode whatever the model's mode is."""
-        self._encoder_frozen = True
-        self.encoder.requires_grad_(False)
-        self.encoder.eval()
+        self._freeze(self.encoder)
 
     def freeze_decoder(self) -> None:
         """Stop training necks and decoders; the classifiers go on."""
         parts = (part for head in self.heads.values() for part in (head.merge, head.neck, head.decoder))
         for module in (self.neck, *parts):
             if isinstance(module, nn.Module):
-                module.requires_grad_(False)
+                self._freeze(module)
 
     def freeze_head(self) -> None:
         """Stop training the classifiers."""
         for head in self.heads.values():
             assert isinstance(head, Head)
-            head.head.requires_grad_(False)
+            self._freeze(head.head)
+
+    def _freeze(self, module: nn.Module) -> None:
+        module.requires_grad_(False)
+        module.eval()
+        self._frozen.append(module)
 
     def train(self, mode: bool = True) -> MultiHeadModel:
-        """Set the mode; a frozen encoder stays in evaluation mode."""
+        """Set the mode; what is frozen stays in evaluation mode, so that its running statistics do not move either."""
         super().train(mode)
-        if self._encoder_frozen:
-            self.encoder.eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def forward(
@@ -486,6 +489,7 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
                 dropout=model["dropout"],
                 image_channels=image_channels,
                 merge=model["merge"],
+                side=2 * math.ceil(spec.get("chip_px", 224) / (2 * backbone.patch_size)),
             )
     neck = None
     if any(head.get("neck") == "shared" for head in spec["heads"].values()):
@@ -542,6 +546,7 @@ def build_head(
     image_channels: int = 0,
     necks: Sequence[Mapping[str, Any]] | None = None,
     merge: str | None = "mean",
+    side: int = 14,
 ) -> Head:
     """Build one head.
 
@@ -554,13 +559,14 @@ def build_head(
         image_channels: Bands of all modalities together, for a decoder that looks at the input.
         necks: TerraTorch's descriptions of the necks; None for the learnt pyramid.
         merge: How the tokens of the modalities are merged; with ``dict`` and ``none`` the head does it itself.
+        side: Tokens along a side of a chip, on which a decoder of the registry is tried.
 
     Raises:
         CityHeadsError: The decoder is unknown or does not take its arguments, or the head cannot merge.
     """
-    from terratorch.models.encoder_decoder_factory import _get_decoder_and_head_kwargs
     from terratorch.models.heads import RegressionHead, SegmentationHead
-    from terratorch.registry import DECODER_REGISTRY
+
+    from cityheads.decoders import build_decoder, try_head
 
     own_merge = None
     if merge in ("dict", "none"):
@@ -573,7 +579,8 @@ def build_head(
             )
         kind = GatedMerge if merge == "dict" else AttentionMerge
         own_merge = nn.ModuleList(kind(size) for size in channels)
-    neck, channels = build_neck(channels, necks)
+    layers = channels
+    neck, channels = build_neck(layers, necks)
     name = head.get("decoder") or "UNetDecoder"
     arguments = dict(head.get("decoder_args") or {})
     if name in ("UNetDecoder", "FullResolutionDecoder"):
@@ -581,25 +588,27 @@ def build_head(
     regression = head.get("target", "segmentation") == "regression"
     outputs = 1 if regression else len(head["classes"])
     includes_head = False
-    try:
-        if name == "FullResolutionDecoder":
+    if name == "FullResolutionDecoder":
+        try:
             decoder: nn.Module = FullResolutionDecoder(channels, image_channels=image_channels, **arguments)
-        elif name not in DECODER_REGISTRY:
-            raise CityHeadsError(f"decoder '{name}' is not in TerraTorch's registry")
-        else:
-            extra: dict[str, Any] = {}
-            decoder, extra, includes_head = _get_decoder_and_head_kwargs(
-                name, channels, arguments, extra, num_classes=outputs
-            )
-    except (TypeError, ValueError) as error:
-        raise CityHeadsError(f"decoder '{name}' does not take these arguments ({error})") from None
+        except (TypeError, ValueError) as error:
+            raise CityHeadsError(f"decoder '{name}' does not take these arguments ({error})") from None
+    else:
+        decoder, includes_head = build_decoder(
+            name, channels, arguments, outputs=outputs, decoder_channels=decoder_channels
+        )
     if includes_head:
         last: nn.Module = nn.Identity()
     elif regression:
         last = RegressionHead(decoder.out_channels, num_outputs=1, dropout=dropout)
     else:
         last = SegmentationHead(decoder.out_channels, outputs, dropout=dropout)
-    return Head(None if head.get("neck") == "shared" else neck, decoder, last, own_merge)
+    built = Head(neck, decoder, last, own_merge)
+    if name not in ("UNetDecoder", "FullResolutionDecoder"):
+        try_head(name, built, layers, outputs=outputs, side=side)
+    if head.get("neck") == "shared":
+        built.neck = None
+    return built
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ from terratorch.tasks.tiled_inference import tiled_inference
 from torch import Tensor, nn
 
 from cityheads.backbones import blocks, fine_tuned
+from cityheads.backbones.tuning import merged_state
 from cityheads.config import IGNORE
+from cityheads.errors import CityHeadsError
+from cityheads.io import write_bytes
 from cityheads.losses import HeadLoss, RegressionLoss
 from cityheads.multihead import mix
 
@@ -421,6 +425,28 @@ class MultiHeadTask(TerraTorchTask):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def export(self, path: str | Path) -> None:
+        """Write the model's weights as safetensors, under the names of the plain model: low-rank updates are merged.
+
+        A model that the factory builds from the same ``model_args`` without ``lora`` loads them strictly. Of a
+        checkpoint: ``MultiHeadTask.load_from_checkpoint("last.ckpt").export("model.safetensors")``.
+
+        Args:
+            path: File to write.
+
+        Raises:
+            CityHeadsError: The encoder was built with ``peft_config``, whose updates only PEFT itself can merge.
+        """
+        from safetensors.torch import save
+
+        if any(hasattr(module, "merge_and_unload") for module in self.model.modules()):
+            raise CityHeadsError(
+                "model_args: weights trained with peft_config are not exported here; train with lora, or take "
+                "task.model.encoder.merge_and_unload()"
+            )
+        state = merged_state(self.model)
+        write_bytes(Path(path), save({name: value.cpu().contiguous() for name, value in state.items()}))
 
     def _groups(self) -> list[dict[str, Any]]:
         """Give the parameters by learning rate: blocks of the encoder under decay, heads with a rate of their own."""
