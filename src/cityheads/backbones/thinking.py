@@ -39,6 +39,7 @@ __all__ = [
     "build_generator",
     "build_thinking",
     "full_image",
+    "imagine",
     "own_stream",
     "split_arguments",
 ]
@@ -224,22 +225,18 @@ class ThinkingEncoder(nn.Module):
             raise CityHeadsError(f"thinking in modalities needs square chips, not {size[0]} x {size[1]} px")
         device = next(self.generator.parameters()).device
         tokens = (size[0] // MODALITY_INFO[next(iter(self.thoughts.values()))]["patch_size"]) ** 2
-        batch = next(iter(given.values())).shape[0]
-        targets = list(self.thoughts.values())
-        found: dict[str, Tensor] = {}
-        with own_stream(), torch.autocast(device.type, enabled=False):
-            for group in [targets] if self.chained else [[target] for target in targets]:
-                inputs = {key: self._full(key, value, tokens, device) for key, value in given.items()}
-                for key in group:
-                    inputs[key] = init_empty_target_modality(MODALITY_INFO, key, batch, tokens, device)
-                output = Sampler(self.generator).generate(
-                    inputs,
-                    _schedule(list(given), group, tokens, self.decoding_steps, self.temperature),
-                    top_k=self.top_k,
-                    top_p=self.top_p,
-                    seed=int(self.seed),
-                )
-                found |= {key: output[key]["tensor"] for key in group}
+        found = imagine(
+            self.generator,
+            {key: self._full(key, value, tokens, device) for key, value in given.items()},
+            list(self.thoughts.values()),
+            tokens,
+            chained=self.chained,
+            decoding_steps=self.decoding_steps,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            seed=int(self.seed),
+        )
         return {name: found[key] for name, key in self.thoughts.items()}
 
     def _full(self, key: str, value: Tensor, tokens: int, device: torch.device) -> Any:
@@ -248,6 +245,54 @@ class ThinkingEncoder(nn.Module):
         if key in inner.tokenizer:
             return init_full_input_modality(inner.tokenizer[key].encode(value, device), MODALITY_INFO, key, device)
         return full_image(key, value.detach().float(), tokens, device)
+
+
+@torch.no_grad()
+def imagine(
+    generator: nn.Module,
+    inputs: Mapping[str, Any],
+    targets: Sequence[str],
+    tokens: int,
+    *,
+    seed: int,
+    chained: bool = True,
+    decoding_steps: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 0.8,
+    top_k: int = 0,
+) -> dict[str, Tensor]:
+    """Generate the tokens of image modalities; the outer random streams are put back.
+
+    Args:
+        generator: TerraMind's encoder and decoder.
+        inputs: What is known, by upstream's keys, each as ``full_image`` gives it.
+        targets: Upstream's keys of what is wanted, in the order of generation.
+        tokens: Tokens of one image.
+        seed: Seed of the order of decoding and of the choice of tokens.
+        chained: As for ``ThinkingEncoder``; as the rest.
+        decoding_steps: Steps of decoding.
+        temperature: Spread of the choice of a token.
+        top_p: Share of the probability among which to choose.
+        top_k: Number of tokens among which to choose.
+
+    Returns:
+        {key: (B, N) tokens}.
+    """
+    device = next(generator.parameters()).device
+    batch = next(iter(inputs.values()))["tensor"].shape[0]
+    found: dict[str, Tensor] = {}
+    with own_stream(), torch.autocast(device.type, enabled=False):
+        for group in [list(targets)] if chained else [[target] for target in targets]:
+            empty = {key: init_empty_target_modality(MODALITY_INFO, key, batch, tokens, device) for key in group}
+            output = Sampler(generator).generate(
+                {**inputs, **empty},
+                _schedule(list(inputs), group, tokens, decoding_steps, temperature),
+                top_k=top_k,
+                top_p=top_p,
+                seed=seed,
+            )
+            found |= {key: output[key]["tensor"] for key in group}
+    return found
 
 
 def full_image(key: str, value: Tensor, tokens: int, device: torch.device) -> Any:
