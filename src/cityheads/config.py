@@ -275,20 +275,20 @@ def document() -> str:
     ]
     for name, rule in schema()["properties"].items():
         lines += [f"## {name}", "", rule["description"], ""]
-        rows = list(_document(rule, f"{name}.")) or [(name, rule)]
+        rows = list(_document(rule, f"{name}.")) or [(name, rule, name in schema().get("required", ()))]
         lines += ["| key | default | what it is |", "|---|---|---|"]
-        for key, sub in rows:
-            default = f"`{canonical_json(sub['default'])}`" if "default" in sub else "required"
+        for key, sub, required in rows:
+            default = "required" if required else f"`{canonical_json(sub['default'])}`" if "default" in sub else "none"
             allowed = f" One of {', '.join(f'`{value}`' for value in sub['enum'])}." if "enum" in sub else ""
             lines.append(f"| `{key}` | {default} | {sub['description']}{allowed} |".replace("||", "\\|\\|"))
         lines.append("")
     return "\n".join(lines)
 
 
-def _document(rule: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _document(rule: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
     for key, sub in rule.get("properties", {}).items():
         below = list(_document(sub, f"{path}{key}."))
-        yield from below or [(f"{path}{key}", sub)]
+        yield from below or [(f"{path}{key}", sub, key in rule.get("required", ()))]
     for child, mark in ((rule.get("additionalProperties"), "*."), (rule.get("items"), "*.")):
         if isinstance(child, dict):
             yield from _document(child, f"{path}{mark}")
