@@ -308,6 +308,24 @@ VERBS: dict[str, Verb] = {
             ),
         ),
         Verb(
+            "reconstruct",
+            "encode a sub-chip as TerraMind's tokens, decode them, and measure the difference",
+            "cityheads.reconstruct:reconstruct",
+            (),
+            (
+                _DATASET,
+                Argument("chip", "id of the sub-chip", str),
+                Argument("modality", "S2L2A, S1RTC, S1GRD or DEM", str),
+                _out("folder for the tokens, the reconstruction and reconstruction.json, written last"),
+                Argument("weights", "checkpoint of the tokenizer", Path, False),
+                Argument(
+                    "pretrained", "take the published weights; without weights they are random", bool, False, False
+                ),
+                Argument("steps", "diffusion steps", int, False, 10),
+                Argument("seed", "seed of the diffusion's first noise, and of random weights", int, False, 0),
+            ),
+        ),
+        Verb(
             "cover_boundary",
             "find a parent grid that covers a city, and write its sheet",
             "cityheads.cover:cover_boundary",
@@ -346,8 +364,12 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--config", type=Path, required=True, metavar="YAML", help="config file")
         sub.add_argument("--log", type=Path, metavar="FILE", help="write messages to FILE, errors also to the screen")
         for argument in verb.arguments:
+            option = f"--{argument.name.replace('_', '-')}"
+            if argument.type is bool:
+                sub.add_argument(option, dest=argument.name, action="store_true", help=argument.help)
+                continue
             sub.add_argument(
-                f"--{argument.name.replace('_', '-')}",
+                option,
                 dest=argument.name,
                 type=argument.type,
                 required=argument.required,

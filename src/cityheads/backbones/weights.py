@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cityheads.backbones import is_prithvi, single_date
 from cityheads.errors import CityHeadsError
 
-__all__ = ["all_loaded", "load_backbone", "load_weights", "published_weights", "read_weights"]
+__all__ = ["all_loaded", "download", "load_backbone", "load_weights", "published_weights", "read_weights"]
 
 #: Position embeddings of TerraMind are sine-cosine tables that the encoder computes itself, not learned weights.
 _COMPUTED = r"(^|\.)pos_emb$"
@@ -50,8 +50,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def published_weights(backbone: str) -> tuple[Path, dict[str, str]]:
+def published_weights(
+    backbone: str, key: str = "model.pretrained", instead: str = "model.weights"
+) -> tuple[Path, dict[str, str]]:
     """Find the published weights of a TerraMind or Prithvi, in the Hugging Face cache or by downloading them.
+
+    Args:
+        backbone: Name in TerraTorch's registry.
+        key: Config key that asked for them, for the message.
+        instead: Config key that can name a file, for the message.
 
     Returns:
         The file, and where it is from: repository, file name and resolved revision.
@@ -59,21 +66,39 @@ def published_weights(backbone: str) -> tuple[Path, dict[str, str]]:
     Raises:
         CityHeadsError: None are published under that name, or they cannot be had.
     """
-    from huggingface_hub import hf_hub_download
     from terratorch.models.backbones import prithvi_vit
     from terratorch.models.backbones.terramind.model import terramind_register
 
     published = {**prithvi_vit.pretrained_weights, **terramind_register.pretrained_weights}
     entry = published.get(backbone.removeprefix("terratorch_").removesuffix("_tim"))
     if entry is None:
-        raise CityHeadsError(f"config key 'model.pretrained': no weights are published for '{backbone}'")
+        raise CityHeadsError(f"config key '{key}': no weights are published for '{backbone}'")
+    return download(entry, f"config key '{key}'", f"name a file in {instead}")
+
+
+def download(entry: Mapping[str, str], key: str, instead: str) -> tuple[Path, dict[str, str]]:
+    """Find a published file in the Hugging Face cache, or download it.
+
+    Args:
+        entry: Repository and file, as TerraTorch lists them (``hf_hub_id``, ``hf_hub_filename``).
+        key: What asked for it, for the message.
+        instead: What to do where it cannot be had, for the message.
+
+    Returns:
+        The file, and where it is from: repository, file name and resolved revision.
+
+    Raises:
+        CityHeadsError: It cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+
     repository, name = entry["hf_hub_id"], entry["hf_hub_filename"]
     try:
         path = Path(hf_hub_download(repo_id=repository, filename=name))
     except Exception as error:  # offline, not cached, no access, disk full: the reason is in the message
         raise CityHeadsError(
-            f"config key 'model.pretrained': {repository}/{name} cannot be had ({type(error).__name__}); connect to "
-            "the internet, fill the Hugging Face cache, or name a file in model.weights"
+            f"{key}: {repository}/{name} cannot be had ({type(error).__name__}); connect to the internet, fill the "
+            f"Hugging Face cache, or {instead}"
         ) from None
     # the cache keeps a file under snapshots/<revision>/
     return path, {"repository": repository, "file": name, "revision": path.parent.name}
