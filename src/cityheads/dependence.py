@@ -21,14 +21,14 @@ def how_to_read(modality_dropout: float) -> str:
     """Say what a loss means for a model that was trained with, or without, modality dropout."""
     if modality_dropout == 0:
         return (
-            "It was trained without `model.modality_dropout` and has never seen an input missing: a loss here measures "
-            "how much it depends on the input, not what the sensor is worth. A model trained without the sensor from "
-            "the start may lose less, or nothing."
+            "Training was without model.modality_dropout, so a missing input had never been seen: a loss here measures "
+            "dependence on the input, not what the sensor is worth. A model trained without the sensor from the start "
+            "may lose less, or nothing."
         )
     return (
-        f"It was trained with each input left out of {100 * modality_dropout:g} % of the batches, so that it has seen "
-        "inputs missing: a loss here is nearer to what the input adds, yet still not what a model trained without the "
-        "sensor from the start would lose."
+        f"Training left each input out of {100 * modality_dropout:g} % of the batches, so a missing input had been "
+        "seen: a loss here is nearer to what the input adds, yet still not what a model trained without the sensor "
+        "from the start would lose."
     )
 
 

@@ -32,7 +32,7 @@ from cityheads.dependence import averaged
 from cityheads.errors import CityHeadsError
 from cityheads.grid import SPLITS, Grid, Parent, parent_polygon, read_parents
 from cityheads.io import atomic_path, write_json
-from cityheads.modalities import MODALITIES
+from cityheads.modalities import MODALITIES, RADAR
 
 if TYPE_CHECKING:
     import shapely
@@ -584,11 +584,11 @@ class _Gallery:
         label = self.settings["heads"][head]["label"]
         truth = self.results.array(f"MASK_{label}")
         optical = self.results.array("S2L2A")
-        has_radar = (self.results.root / "dataset" / "store" / "S1RTC.npy").exists()
-        radar = self.results.array("S1RTC") if has_radar else None
+        store = self.results.root / "dataset" / "store"
+        radar = next((self.results.array(name) for name in RADAR if (store / f"{name}.npy").exists()), None)
         columns = [
             "true colour",
-            *(["radar (VV)"] if has_radar else []),
+            *([] if radar is None else ["radar (VV)"]),
             "label",
             "shared model",
             "single-task",
@@ -649,15 +649,17 @@ class _Gallery:
             if metric == "iou"
             else ""
         )
+        ends = f"black at {number(VV_RANGE_DB[0], 0)} and white at {signed(VV_RANGE_DB[1], 0)}"
+        grey = "" if radar is None else f"; radar is VV in dB, {ends}"
         self.save(
             sheet,
             f"panels_{head}",
             "panels",
             f"Best, median and worst: {head}",
             f"Test sub-chips ranked by the shared model's {self.metric(head)} on the sub-chip{seeds}.{rare} The last "
-            "picture says which of the two models is wrong where; radar is VV in dB, black at "
-            f"{number(VV_RANGE_DB[0], 0)} and white at {signed(VV_RANGE_DB[1], 0)}.",
-            f"Pictures of test sub-chips for head {head}: true colour, radar, label, both predictions and errors. "
+            f"picture says which of the two models is wrong where{grey}.",
+            f"Pictures of test sub-chips for head {head}: true colour, {'' if radar is None else 'radar, '}label, both "
+            "predictions and errors. "
             f"{self.metric(head)}, shared against single-task: {'; '.join(described) or 'none'}.",
         )
 

@@ -18,7 +18,7 @@ from cityheads.errors import CityHeadsError
 from cityheads.figures import duration, metric_name, number, percent, signed
 from cityheads.grid import SPLITS
 from cityheads.io import sha256_file, write_bytes
-from cityheads.modalities import DERIVED
+from cityheads.modalities import COORDS, DERIVED, RADAR
 
 __all__ = ["ABSENT", "report"]
 
@@ -35,6 +35,17 @@ _MEANING = {
     "mixed": "Whether one shared model is worth it depends on which map matters most to you.",
     "negative": "One shared model is worse than the single-task models at every task. Use those.",
     "inconclusive": "These data cannot tell whether sharing one encoder costs anything.",
+}
+
+#: What each input is, for the glossary.
+_KINDS = {
+    "S2L2A": "Sentinel-2 surface reflectance",
+    "S1RTC": "Sentinel-1 backscatter, terrain corrected",
+    "S1GRD": "Sentinel-1 backscatter, ground range detected",
+    "DEM": "elevation",
+    "RGB": "the true colours of S2L2A",
+    "NDVI": "the vegetation index of S2L2A",
+    COORDS: "the place on Earth",
 }
 
 _SECTION_FIGURES = ("delta", "map", "panels", "confusion", "without", "curves", "balance", "dropped", "timings")
@@ -64,7 +75,13 @@ def report(settings: dict[str, Any], *, results: Path, out: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "percent": percent, "duration": duration}
+    environment.filters |= {
+        "number": number,
+        "signed": signed,
+        "percent": percent,
+        "duration": duration,
+        "share": _share,
+    }
     text = environment.get_template("report.html.j2").render(page.context())
     write_bytes(out, text.encode())
     log.info("%s: verdict %s, %.1f MB", out, page.results.gate["verdict"], len(text) / 1e6)
@@ -100,6 +117,7 @@ class _Page:
             "heads": [self._head(head) for head in self.heads],
             "others": self._other_runs(),
             "without": self._without(),
+            "modalities": {name: _KINDS[name] for name in self.settings["model"]["modalities"]},
             "account": self._account(),
             "footprints": self._footprints(),
             "scenes": self._scenes(),
@@ -332,7 +350,7 @@ class _Page:
                     "parent": parent,
                     "split": self.results.splits["parents"][parent],
                     "optical": [_scene(item) for item in layers["S2L2A"]["items"]],
-                    "radar": [_scene(item) for item in layers.get("S1RTC", {"items": []})["items"]],
+                    "radar": [_scene(item) for name in RADAR if name in layers for item in layers[name]["items"]],
                     "clear_fraction": reading["S2L2A"]["clear_fraction"],
                     "valid": {name: layer["valid_fraction"] for name, layer in reading.items()},
                     "layers": [
@@ -366,24 +384,27 @@ class _Page:
             ],
         }
 
-    def _environments(self) -> list[dict[str, Any]]:
-        """Group the trainings by the environment that they ran in."""
-        groups: dict[str, dict[str, Any]] = {}
+    def _environments(self) -> dict[str, Any]:
+        """Group the trainings by where they ran and, apart from that, by the packages that they ran with."""
+        places: dict[str, dict[str, Any]] = {}
+        packages: dict[str, dict[str, Any]] = {}
         for run in self.results.runs:
             for seed in self.results.seeds:
                 found = self.results.json("runs", run, seed, "environment.json")
-                versions = {name: version for name, version in found["packages"].items() if version}
+                threads = f"{found['threads']} thread{'' if found['threads'] == 1 else 's'}"
+                origin = found.get("weights")
                 facts = {
                     "Git revision": found["revision"] or "not run from a git checkout",
                     "Python": found["python"],
                     "Platform": found["platform"],
-                    "Device": f"{found['device']}, {found['threads']} threads",
+                    "Device": f"{found['device']}, {threads}",
+                    "First weights": ", ".join(map(str, origin.values())) if origin else "random",
                 }
-                group = groups.setdefault(
-                    repr((facts, versions)), {"facts": facts, "versions": versions, "trainings": []}
-                )
-                group["trainings"].append(f"{run}/{seed}")
-        return list(groups.values())
+                versions = {name: version for name, version in found["packages"].items() if version}
+                for groups, content in ((places, facts), (packages, versions)):
+                    group = groups.setdefault(repr(content), {"content": content, "trainings": []})
+                    group["trainings"].append(f"{run}/{seed}")
+        return {"places": list(places.values()), "packages": list(packages.values())}
 
     def _hashes(self) -> list[dict[str, Any]]:
         rows = [

@@ -136,10 +136,10 @@ def test_nothing_measured_gives_no_table() -> None:
 
 
 def test_how_to_read_it_depends_on_the_training() -> None:
-    assert "has never seen an input missing" in how_to_read(0.0)
-    assert "depends on the input, not what the sensor is worth" in how_to_read(0.0)
-    assert "left out of 25 % of the batches" in how_to_read(0.25)
-    assert "never seen" not in how_to_read(0.25)
+    assert "a missing input had never been seen" in how_to_read(0.0)
+    assert "dependence on the input, not what the sensor is worth" in how_to_read(0.0)
+    assert "out of 25 % of the batches" in how_to_read(0.25)
+    assert "never been seen" not in how_to_read(0.25)
 
 
 @pytest.mark.parametrize(

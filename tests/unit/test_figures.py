@@ -246,6 +246,18 @@ def test_without_removals_there_is_no_such_figure(
 
 
 @pytest.mark.usefixtures("coarse")
+def test_without_radar_no_figure_speaks_of_it(simulated: fake_results.Fake, tmp_path: Path) -> None:
+    fake = copied(simulated, tmp_path)
+    store = fake.results / "dataset" / "store"
+    (store / "S1RTC.npy").rename(store / "S1GRD.npy")
+    assert "radar is VV in dB" in draw(fake, tmp_path / "figures")[2]["caption"]
+    (store / "S1GRD.npy").unlink()
+    panels = draw(fake, tmp_path / "figures")[2]
+    assert panels["id"] == "panels_lulc"
+    assert "radar" not in panels["caption"] + panels["alt"]
+
+
+@pytest.mark.usefixtures("coarse")
 def test_one_test_parent_gives_dots_without_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = fake_results.make(tmp_path, zones=True)
     texts = Texts(monkeypatch)

@@ -153,7 +153,7 @@ def test_card_tells_what_a_missing_modality_costs(bundle: Path) -> None:
             # one test parent: no interval
             assert part["interval_pp"] is None
             assert delta == f"{part['delta_pp']:+.2f} (no interval)"
-    assert "has never seen an input missing" in card
+    assert "a missing input had never been seen" in card
     assert "not what the sensor is worth" in card
 
 

@@ -264,7 +264,7 @@ def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> 
         for run, head in columns
         for name in ("S2L2A", "S1RTC", "DEM")
     )
-    assert "has never seen an input missing" in page.text()
+    assert "a missing input had never been seen" in page.text()
     assert len(page.all("figure")) == 1
     assert "the 95 % interval over test parents" in page.text()
 
@@ -323,6 +323,41 @@ def test_provenance(fake: fake_results.Fake, html: str) -> None:
     assert sha256_file(fake.results / "dataset" / "chips.parquet") in text
     assert "chips_per_side: 4" in text
     assert "training 0; splits 7; bootstrap 0; simulated city 20" in text
+
+
+def test_what_all_trainings_share_is_said_once(own: fake_results.Fake) -> None:
+    path = own.results / "runs" / "lulc" / "0" / "environment.json"
+    weights = {"repository": "ibm-esa-geospatial/TerraMind-1.0-tiny", "revision": "f" * 40}
+    write_json(path, read_json(path) | {"revision": "beef" * 10, "threads": 1, "weights": weights})
+    text = Page(write(own)).text()
+    assert text.count("terratorch 1.2.11") == 1
+    assert text.count("training 0; splits 7") == 1
+    assert f"Trainings lulc/0 Git revision {'beef' * 10}" in text
+    assert "Trainings multihead/0, buildings/0 Git revision 0123456789" in text
+    assert "cpu, 1 thread First weights ibm-esa-geospatial/TerraMind-1.0-tiny" in text
+    assert "cpu, 2 threads First weights random" in text
+    packages = read_json(path)["packages"] | {"torch": "9.9"}
+    write_json(path, read_json(path) | {"packages": packages})
+    text = Page(write(own)).text()
+    assert "Packages of lulc/0:" in text
+    assert text.count("terratorch 1.2.11") == 2
+
+
+def test_radar_of_either_kind_is_listed(own: fake_results.Fake, html: str) -> None:
+    identifiers = set(re.findall(r"S1A_IW_GRDH\w+", html))
+    for path in (own.results / "scenes").iterdir():
+        choice = read_json(path)
+        choice["layers"]["S1GRD"] = choice["layers"].pop("S1RTC")
+        write_json(path, choice)
+    section = write(own).split('id="provenance"')[1].split("<details>")[0]
+    assert set(re.findall(r"S1A_IW_GRDH\w+", section)) == identifiers
+    assert "not used" not in section
+
+
+def test_shares_are_round_numbers_without_a_decimal(html: str) -> None:
+    text = Page(html).text()
+    assert "has data in at least 95 % of its pixels, at least 95 % of its values" in text
+    assert "at least 80 % of its optical pixels are clear" in text
 
 
 def test_absolute_paths_are_shortened(own: fake_results.Fake) -> None:
