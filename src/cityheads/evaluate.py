@@ -122,6 +122,7 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     _check(spec, run, seed, settings["runs"][run]["heads"], Path(run_dir), dataset)
     heads: dict[str, Any] = spec["heads"]
     store = ChipStore(dataset)
+    store.verify()
     device, images = device_of(train["accelerator"]), store.inputs(spec["modalities"])
     masks = {head: store.array(f"MASK_{rule['label']}") for head, rule in heads.items()}
 

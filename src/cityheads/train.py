@@ -75,6 +75,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
         workers=options["workers"],
         pin_memory=cuda,
     )
+    data.store.verify()
     for split in ("train", "val"):
         data.dataset(split)
     model = build_model(spec)
