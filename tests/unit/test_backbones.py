@@ -129,6 +129,105 @@ def test_several_dates_with_a_static_elevation() -> None:
     assert torch.allclose(out.output, turned.output, atol=1e-5)
 
 
+def build_series(**arguments: Any) -> Any:
+    return MultiHeadModelFactory().build_model(
+        heads=HEADS, backbone="terramind_v1_tiny", backbone_modalities=["S2L2A", "DEM"],
+        decoder_channels=[16, 16, 8, 8], backbone_use_temporal=True,
+        **{f"backbone_temporal_{name}": value for name, value in arguments.items()},
+    ).eval()  # fmt: skip
+
+
+def make_series(steps: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(steps)
+    shape = (2, 12, steps, PX, PX)
+    return {"S2L2A": torch.rand(shape, generator=generator), "DEM": torch.rand(2, 1, PX, PX, generator=generator)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "wide"),
+    [
+        ({"pooling": "max"}, 3, 1),
+        ({"pooling": "diff"}, 2, 1),
+        ({"pooling": "concat", "n_timestamps": 3}, 3, 3),
+        ({"pooling": "diff", "subset_lengths": [1, 2]}, 3, 1),
+        ({"pooling": "concat", "subset_lengths": [1, 2]}, 3, 2),
+    ],
+)
+def test_dates_are_pooled_as_asked(arguments: dict[str, Any], steps: int, wide: int) -> None:
+    model, series = build_series(**arguments), make_series(steps)
+    assert model.encoder.out_channels == [192 * wide] * 12
+    single = model.encoder.encoder
+    with torch.no_grad():
+        inputs = model._inputs(series, ())
+        assert inputs["DEM"].shape == (2, 1, steps, PX, PX)
+        found = model.encoder(dict(inputs))[7]
+        dates = [single({name: tensor[:, :, date] for name, tensor in inputs.items()})[7] for date in range(steps)]
+        if "subset_lengths" in arguments:
+            dates = [dates[0], (dates[1] + dates[2]) / 2]
+        expected = {
+            "max": lambda: torch.stack(dates).amax(0),
+            "diff": lambda: dates[0] - dates[1],
+            "concat": lambda: torch.cat(dates, dim=-1),
+        }[arguments["pooling"]]()
+        assert torch.allclose(found, expected, atol=1e-5)
+        assert model(series)["crops"].output.shape == (2, 4, PX, PX)
+    assert series["DEM"].dim() == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "message"),
+    [
+        ({"pooling": "concat", "n_timestamps": 3}, 2, "with 3 time steps; it was given 2"),
+        ({"pooling": "diff"}, 3, "with 2 time steps; it was given 3"),
+        ({"pooling": "mean", "n_timestamps": 2}, 3, "with 2 time steps; it was given 3"),
+        ({"pooling": "max"}, 0, "as many time steps in all modalities; it was given no time axis"),
+    ],
+)
+def test_a_wrong_number_of_dates_is_one_clear_line(arguments: dict[str, Any], steps: int, message: str) -> None:
+    series = make_series(steps or 1)
+    if not steps:
+        series["S2L2A"] = series["S2L2A"][:, :, 0]
+    with pytest.raises(CityHeadsError, match=message) as caught:
+        build_series(**arguments)(series)
+    assert "\n" not in str(caught.value)
+
+
+def test_modalities_must_have_the_same_dates() -> None:
+    series = make_series(3)
+    series["DEM"] = series["DEM"].unsqueeze(2).expand(-1, -1, 2, -1, -1)
+    with pytest.raises(CityHeadsError, match="it was given 2 and 3"):
+        build_series(pooling="mean")(series)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pooling": "keep"}, "'keep' is none of mean, max, diff, concat"),
+        ({"pooling": "concat"}, "'concat' needs temporal_n_timestamps"),
+        ({"pooling": "diff", "n_timestamps": 3}, "'diff' is of two dates"),
+        ({"pooling": "mean", "n_timestamps": 3, "subset_lengths": [1, 1]}, "do not add up to temporal_n_timestamps 3"),
+    ],
+)
+def test_ways_of_pooling_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(CityHeadsError, match=message):
+        build_series(**arguments)
+
+
+def test_prithvi_is_given_the_frames_it_was_built_for() -> None:
+    model = MultiHeadModelFactory().build_model(
+        heads=HEADS, backbone="prithvi_eo_tiny", in_channels=6, decoder_channels=[16, 16, 8, 8],
+        backbone_num_frames=4, backbone_tubelet_size=2, backbone_img_size=64,
+    )  # fmt: skip
+    for image, given in ((torch.rand(1, 6, 2, 64, 64), "2"), (torch.rand(1, 6, 64, 64), "no time axis")):
+        with pytest.raises(CityHeadsError, match=f"with 4 time steps; it was given {given}"):
+            model(image)
+    with pytest.raises(CityHeadsError, match="leave num_frames out"):
+        build_backbone("prithvi_eo_tiny", {"image": 6}, num_frames=2, use_temporal=True)
+    each = build_backbone("prithvi_eo_tiny", {"image": 6}, use_temporal=True, temporal_pooling="max")
+    with torch.no_grad():
+        assert each.module(torch.rand(1, 6, 3, 32, 32))[0].shape == (1, 5, 256)
+
+
 @pytest.mark.parametrize("names", [["RGB"], ["S1GRD", "S2L2A"], ["S2L1C", "DEM"]])
 def test_other_pretrained_modalities(names: list[str]) -> None:
     bands = {"RGB": 3, "S1GRD": 2, "S2L2A": 12, "S2L1C": 13, "DEM": 1}

@@ -216,6 +216,82 @@ def test_pcgrad_changes_the_shared_part_only() -> None:
     assert not torch.allclose(2 * gradients["fixed"][name], gradients["pcgrad"][name], rtol=1e-3)
 
 
+def test_an_auxiliary_head_has_its_own_classes_and_mask() -> None:
+    heads = {
+        "lulc": {"classes": 3},
+        "edges": {"classes": 2, "mask": "buildings", "weight": 0.1, "neck": "shared", "decoder": "FCNDecoder"},
+    }
+    task = MultiHeadTask(heads, model_args=ARGUMENTS)
+    logged = quiet(task)
+    loss = task.training_step(batch_of(), 1)
+    assert loss is not None
+    assert float(loss.detach()) == pytest.approx(
+        float(logged["train/lulc/loss"]) + 0.1 * float(logged["train/edges/loss"]), rel=1e-5
+    )
+    with pytest.raises(CityHeadsError, match="an auxiliary decoder is one more head"):
+        MultiHeadModelFactory().build_model(heads=heads, **ARGUMENTS, aux_decoders=[object()])
+
+
+def test_frozen_decoders_stay_what_they_are() -> None:
+    heads = {
+        "lulc": {"classes": 3, "decoder": "smp_FPN"},
+        "edges": {"classes": 2, "mask": "buildings", "neck": "shared", "decoder": "FullResolutionDecoder"},
+    }
+    torch.manual_seed(0)
+    task = MultiHeadTask(heads, model_args=ARGUMENTS, freeze_decoder=True, lr=1e-2)
+    quiet(task)
+    task.train()
+    state = {name: value.clone() for name, value in task.model.state_dict().items()}
+    optimizer = torch.optim.AdamW(task._groups(), weight_decay=0.1)
+    loss = task.training_step(batch_of(), 1)
+    assert loss is not None
+    loss.backward()
+    optimizer.step()
+    now = task.model.state_dict()
+    moved = {name for name, value in state.items() if not torch.equal(value, now[name])}
+    # necks (own and shared), decoders and the running statistics of their batch norms have not moved
+    assert {name for name in moved if not name.startswith("encoder.")} == {
+        f"heads.{head}.head.head.{part}" for head in heads for part in ("2.weight", "2.bias")
+    }
+    assert "encoder.encoder.0.attn.qkv.weight" in moved
+
+
+LORA = {"rank": 2, "alpha": 8.0, "targets": ["attn.qkv", "mlp.fc1"]}
+
+
+def test_low_rank_updates_are_exported_as_plain_weights(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    torch.manual_seed(0)
+    task = MultiHeadTask(HEADS, model_args=ARGUMENTS | {"lora": LORA}, lr=1e-2)
+    quiet(task)
+    encoder = task.model.encoder
+    assert [n for n, p in encoder.named_parameters() if p.requires_grad and not n.endswith((".up", ".down"))] == []
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):
+        loss = task.training_step(batch_of(), 1)
+        assert loss is not None
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    task.export(tmp_path / "model.safetensors")
+    torch.manual_seed(5)
+    plain = MultiHeadModelFactory().build_model(heads=HEADS, **ARGUMENTS)
+    before = plain.encoder.state_dict()["encoder.3.mlp.fc1.weight"].clone()
+    plain.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+    assert not torch.equal(plain.encoder.state_dict()["encoder.3.mlp.fc1.weight"], before)
+    plain.eval()
+    task.eval()
+    with torch.no_grad():
+        assert torch.allclose(plain(images()).output, task(images()).output, atol=1e-4)
+    defaults = MultiHeadModelFactory().build_model(heads=HEADS, **ARGUMENTS, lora={"rank": 1})
+    assert sum("attn.qkv.up" in name or "attn.proj.up" in name for name in defaults.state_dict()) == 24
+    with pytest.raises(CityHeadsError, match="lora or peft_config, not both"):
+        MultiHeadModelFactory().build_model(heads=HEADS, **ARGUMENTS, lora=LORA, peft_config={"method": "LORA"})
+    with pytest.raises(CityHeadsError, match=r"'attn\.query' is no linear layer"):
+        MultiHeadModelFactory().build_model(heads=HEADS, **ARGUMENTS, lora=LORA | {"targets": ["attn.query"]})
+
+
 def write_config(folder: Path, dataset: Path, repository: Path) -> Path:
     """Fill the places of the shipped example in."""
     config = yaml.safe_load((repository / "examples" / "terratorch_multihead.yaml").read_text())
@@ -223,6 +299,7 @@ def write_config(folder: Path, dataset: Path, repository: Path) -> Path:
     config["data"]["init_args"] |= {"dataset_dir": str(dataset), "chips_dir": str(folder / "chips"), "batch_size": 8}
     config["model"]["init_args"]["heads"]["lulc"]["classes"] = ["water", "developed", "forest"]
     config["model"]["init_args"]["model_args"]["decoder_channels"] = [16, 16, 8, 8]
+    config["model"]["init_args"]["model_args"]["lora"] = {"rank": 2}
     path = folder / "example.yaml"  # Lightning writes a config.yaml of its own
     path.write_text(yaml.safe_dump(config))
     return path
@@ -235,8 +312,22 @@ def terratorch(*arguments: str, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
+def check_export(checkpoint: Path, folder: Path) -> None:
+    """Weights trained with low-rank updates load strictly into the plain model and answer alike."""
+    from safetensors.torch import load_file
+
+    task = MultiHeadTask.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    assert any(name.endswith("attn.qkv.up") for name in task.state_dict())
+    task.export(folder / "model.safetensors")
+    arguments = {name: value for name, value in task.model_args.items() if name != "lora"}
+    plain = MultiHeadModelFactory().build_model(heads=task.head_specs, **arguments).eval()
+    plain.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    with torch.no_grad():
+        assert torch.allclose(plain(images()).output, task(images()).output, atol=1e-4)
+
+
 @pytest.mark.slow
-def test_the_command_line_fits_tests_and_predicts(tmp_path: Path, repository: Path) -> None:
+def test_the_command_line_fits_validates_tests_and_predicts(tmp_path: Path, repository: Path) -> None:
     import rasterio
     from rasterio.transform import from_origin
 
@@ -244,8 +335,12 @@ def test_the_command_line_fits_tests_and_predicts(tmp_path: Path, repository: Pa
     config = write_config(tmp_path, dataset, repository)
     terratorch("fit", "--config", str(config), cwd=tmp_path)
     (checkpoint, *_) = sorted(path for path in tmp_path.rglob("*.ckpt") if "state_dict" not in path.name)
-    output = terratorch("test", "--config", str(config), "--ckpt_path", str(checkpoint), cwd=tmp_path)
-    assert "test/lulc/miou" in output
+    given = ("--config", str(config), "--ckpt_path", str(checkpoint))
+    output = terratorch("validate", *given, cwd=tmp_path)
+    assert "val/lulc/miou" in output
+    assert "val/score" in output
+    assert "test/lulc/miou" in terratorch("test", *given, cwd=tmp_path)
+    check_export(checkpoint, tmp_path)
     chips = tmp_path / "chips" / "S2L2A"
     chips.mkdir(parents=True)
     stored = np.load(dataset / "store" / "S2L2A.npy")

@@ -68,6 +68,8 @@ def build_backbone(name: str, modalities: Mapping[str, int], *, pretrained: bool
     bare = name.removeprefix("terratorch_")
     steps = _steps(arguments) if arguments.get("use_temporal") else None
     temporal = bool(arguments.get("use_temporal"))
+    if steps:
+        arguments["temporal_n_timestamps"] = steps
     thinking = arguments.pop("thinking", None)
     if thinking is not None and not (is_terramind(name) and bare.endswith("_tim")):
         raise CityHeadsError(
