@@ -148,6 +148,7 @@ def _item(
         "cityheads:clear_fraction": row["clear_fraction"],
         "cityheads:offset_dn": reading["layers"]["S2L2A"]["offset_dn"],
         "cityheads:resampling": {name: layer["resampling"] for name, layer in reading["layers"].items()},
+        "cityheads:synthesized": [name for name, layer in reading["layers"].items() if layer.get("synthesized")],
         "cityheads:versions": reading["versions"],
     }
     assets = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -243,22 +244,25 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
     layers: dict[str, Any] = {}
     stacks: dict[str, np.ndarray] = {}
 
-    found = read_layers(choice, _wanted(imagery), square, grid, archive)
+    made = [name for name in RADAR if name in imagery and choice["layers"].get(name, {}).get("synthesized")]
+    found = read_layers(choice, _wanted(imagery, made), square, grid, archive)
     stacks["S2L2A"], scl, layers["S2L2A"] = _take_s2(choice, square, found, imagery["S2L2A"])
     limits = settings["quality"]["s1_median_db"]
     for name in RADAR:
-        if name in imagery:
+        if name in imagery and name not in made:
             stacks[name], layers[name] = _take_s1(choice, name, square, found, imagery[name], limits)
     if "DEM" in imagery:
         stacks["DEM"], layers["DEM"] = _take_dem(choice, square, found)
+    acquired = dict(stacks)
+    for name in made:
+        stacks[name], layers[name] = _make_s1(acquired, name, square, grid, archive["synthesis"])
 
     tags = {"parent": parent, "simulated": str(bool(choice["simulated"])).lower()}
     for name, stack in stacks.items():
         modality = MODALITIES[name]
         path = out / f"{name}.tif"
-        write_raster(
-            path, stack, geobox, nodata=modality.nodata, bands=modality.bands, tags=tags | {"unit": modality.unit}
-        )
+        more = {"unit": modality.unit} | ({"synthesized": "true"} if name in made else {})
+        write_raster(path, stack, geobox, nodata=modality.nodata, bands=modality.bands, tags=tags | more)
         layers[name]["sha256"] = sha256_file(path)
     if scl is not None:
         write_raster(out / "SCL.tif", scl, geobox, nodata=SCL_NODATA, bands=["SCL"], tags=tags)
@@ -277,13 +281,14 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
     log.info("%s: %s", parent, fractions)
 
 
-def _wanted(imagery: Mapping[str, Any]) -> dict[str, Wanted]:
+def _wanted(imagery: Mapping[str, Any], made: Sequence[str] = ()) -> dict[str, Wanted]:
+    """Say what is to be read: all that the config asks for, but for what is made of the rest."""
     rule = imagery["S2L2A"]
     wanted = {"S2L2A": Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule["resampling"], 0, 0, rule["resampling_of"])}
     if rule["scl_asset"] is not None:
         wanted["SCL"] = Wanted("S2L2A", ["SCL"], "nearest", SCL_NODATA, SCL_NODATA)
     for name in RADAR:
-        if name in imagery:
+        if name in imagery and name not in made:
             wanted[name] = Wanted(name, MODALITIES[name].bands, imagery[name]["resampling"], np.nan, S1_NODATA)
     if "DEM" in imagery:
         wanted["DEM"] = Wanted("DEM", MODALITIES["DEM"].bands, imagery["DEM"]["resampling"], np.nan, None)
@@ -424,6 +429,30 @@ def _take_s1(
         "valid_fraction": round(float(np.isfinite(stack).all(axis=0).mean()), 6),
         "clear_fraction": None,
         "median_db": medians,
+    }
+
+
+def _make_s1(
+    acquired: Mapping[str, np.ndarray], name: str, parent: Parent, grid: Grid, options: Mapping[str, Any]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Have a layer made of the ones that were acquired."""
+    # by name: the model's code weighs a gigabyte when it is loaded, and what never runs it does not depend on it
+    synthesize = importlib.import_module("cityheads.synthesize").synthesize
+    stack, made = synthesize(acquired, name, options, window_px=grid.chip_px, name=parent.parent_id)
+    valid = np.isfinite(stack).all(axis=0)
+    medians = [float(np.median(pixels[valid])) if valid.any() else None for pixels in stack]
+    return stack, {
+        "items": [],
+        "sources": {},
+        "resampling": {},
+        "unit_conversion": "none, made in dB",
+        "valid_fraction": round(float(valid.mean()), 6),
+        "clear_fraction": None,
+        "median_db": {
+            band: None if value is None else round(value, 4)
+            for band, value in zip(MODALITIES[name].bands, medians, strict=True)
+        },
+        "synthesized": made,
     }
 
 

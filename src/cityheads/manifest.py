@@ -14,7 +14,7 @@ from cityheads.config import IGNORE
 from cityheads.errors import CityHeadsError
 from cityheads.grid import SPLITS, Grid, Parent, chip_ids, parent_polygon, read_parents, subchips
 from cityheads.io import atomic_path, read_json, read_raster, sha256_file, write_json
-from cityheads.modalities import MODALITIES
+from cityheads.modalities import MODALITIES, RADAR
 from cityheads.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out
 
 __all__ = ["assemble_dataset"]
@@ -117,6 +117,13 @@ def assemble_dataset(
             "modalities": _statistics(out / "store", kept, modalities),
             "class_pixels": {split: {label: of[label].tolist() for label in labels} for split, of in per_split.items()},
             "chips": {split: sum(row["split"] == split for row in kept) for split in SPLITS},
+            "synthesized": {
+                name: {
+                    split: sum(row["split"] == split and row[f"synthesized_{name}"] for row in kept) for split in SPLITS
+                }
+                for name in modalities
+                if name in RADAR
+            },
             "dropped": dict(sorted(Counter(row["reason"] for row in rows if not row["kept"]).items())),
             "simulated": simulated,
         },
@@ -179,6 +186,8 @@ def _rows(
             row[f"in_range_fraction_{name}"] = found["in_range_fraction"][name]
             row[f"scenes_{name}"] = ";".join(item["id"] for item in chosen["layers"][name]["items"])
             row[f"sha256_{name}"] = sha256_file(_chip(chips, name, piece.chip_id))
+            if name in RADAR:
+                row[f"synthesized_{name}"] = bool(chosen["layers"][name].get("synthesized"))
         for label, rule in labels.items():
             path = _chip(chips, f"MASK_{label}", piece.chip_id)
             mask = read_raster(path)[0][0]

@@ -352,6 +352,10 @@ class CityMap:
         caveats = []
         if place.simulated or self.spec["simulated"]:
             caveats.append("The data are simulated; this says nothing about the real place.")
+        chosen = read_json(self.dataset.parent / "scenes" / f"{place.parent.parent_id}.json")["layers"]
+        for name in stored(self.spec["modalities"]):
+            if chosen[name].get("synthesized"):
+                caveats.append(f"{name} was not acquired here: a generator made it of the other modalities.")
         seen = {"train": "the model was trained on it", "val": "the model's best epoch was chosen on it"}
         if place.parent.split in seen:
             caveats.append(

@@ -549,7 +549,10 @@ def _frozen(path: Path, settings: Mapping[str, Any], parent: Parent, catalog: st
         needed["S2L2A"].append("SCL")
     needed |= {name: ["map"] for name, label in settings["labels"].items() if label["kind"] == "landcover"}
     for layer, bands in needed.items():
-        items = scenes["layers"].get(layer, {}).get("items")
+        chosen = scenes["layers"].get(layer, {})
+        items = chosen.get("items")
+        if chosen.get("synthesized") and rules[layer]["missing"] == "synthesize":
+            continue
         if not items:
             raise CityHeadsError(f"{path}: the shipped choice has no layer {layer}, which the config asks for")
         for item in items:
@@ -751,7 +754,7 @@ def _choose_s1(choice: _Choice, name: str, rule: Mapping[str, Any], when: dateti
         else:
             kept.append(item)
     if not kept:
-        raise _nothing(choice, name, collection, items, rejected)
+        return _absent(choice, name, rule, items, rejected)
 
     def other_way(one: _Pass) -> bool:
         return rule["orbit"] != "any" and one.items[0].properties.get("sat:orbit_state") != rule["orbit"]
@@ -767,7 +770,7 @@ def _choose_s1(choice: _Choice, name: str, rule: Mapping[str, Any], when: dateti
             break
     best = min(measured, key=lambda one: (-round(min(one.valid, _FULL_COVER), 2), *order(one)))
     if best.valid == 0:
-        raise _nothing(choice, name, collection, items, [*rejected, *((item, "no valid pixel") for item in kept)])
+        return _absent(choice, name, rule, items, [*rejected, *((item, "no valid pixel") for item in kept)])
     chosen = {item.id for item in best.items}
     for candidate in passes:
         for item in candidate.items:
@@ -789,6 +792,28 @@ def _choose_s1(choice: _Choice, name: str, rule: Mapping[str, Any], when: dateti
         "valid_fraction": round(best.valid, 6),
         "clear_fraction": None,
         "items": [choice.frozen(item, bands) for item in best.items],
+    }
+
+
+def _absent(
+    choice: _Choice,
+    name: str,
+    rule: Mapping[str, Any],
+    items: Sequence[Item],
+    rejected: Sequence[tuple[Item, str]],
+) -> dict[str, Any]:
+    """Fail where no scene is left, or choose to have the layer made of the others, as the config says."""
+    if rule["missing"] != "synthesize":
+        raise _nothing(choice, name, rule["collection"], items, rejected)
+    return {
+        "collection": rule["collection"],
+        "why": f"synthesized: {_lack(items, rejected)}",
+        "considered": len(items),
+        "rejected": _reasons(rejected),
+        "valid_fraction": None,
+        "clear_fraction": None,
+        "synthesized": True,
+        "items": [],
     }
 
 
@@ -878,8 +903,13 @@ def _nothing(
 ) -> CityHeadsError:
     """Say why no item is left."""
     where = f"{choice.parent.parent_id}: {layer}: collection '{collection}'"
+    mend = "" if items else "; check the period and the parent's place"
+    return CityHeadsError(f"{where}: {_lack(items, rejected)}{mend}")
+
+
+def _lack(items: Sequence[Item], rejected: Sequence[tuple[Item, str]]) -> str:
     if not items:
-        return CityHeadsError(f"{where}: no item covers the parent; check the period and the parent's place")
+        return "no item covers the parent"
     first = sorted(rejected, key=lambda pair: pair[0].id)[0] if rejected else None
     detail = f"; {first[0].id}: {first[1]}" if first else ""
-    return CityHeadsError(f"{where}: none of {len(items)} item(s) over the parent is usable{detail}")
+    return f"none of {len(items)} item(s) over the parent is usable{detail}"

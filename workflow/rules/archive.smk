@@ -75,13 +75,15 @@ rule read_parent:
         f"{RESULTS}/benchmarks/read_parent/{{parent}}.tsv"
     conda:
         "../../envs/cityheads.yaml"
-    threads: 1
+    threads: config["archive"]["synthesis"]["threads"] if SYNTHESIS else 1
     resources:
-        mem_mb=1000,
+        # the generator and a tokenizer, and the files that their weights come from
+        mem_mb=6000 if SYNTHESIS else 1000,
         network=1,
     params:
         settings=settings("read_parent"),
-        code=code("read_parent"),
+        code=code("read_parent")
+        + (code_fingerprint("cityheads.synthesize") if SYNTHESIS else ""),
         config=CONFIG,
         out=folder_of("output.reading"),
     message:

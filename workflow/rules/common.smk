@@ -28,6 +28,10 @@ CATALOG = (
     f"{RESULTS}/archive/catalog.json" if SIMULATED else config["archive"]["catalog"]
 )
 MODALITIES = list(config["archive"]["imagery"])
+SYNTHESIS = any(
+    layer.get("missing") == "synthesize"
+    for layer in config["archive"]["imagery"].values()
+)
 HAS_SCL = config["archive"]["imagery"]["S2L2A"]["scl_asset"] is not None
 LABELS = config["labels"]
 LANDCOVER = [name for name, label in LABELS.items() if label["kind"] == "landcover"]
@@ -99,7 +103,9 @@ def of_search(picked, wildcards):
         name: [LABELS[name][key] for key in ("collection", "asset", "datetime")]
         for name in LANDCOVER
     }
-    return picked | {"labels": asked}
+    archive = {key: picked["archive"][key] for key in picked["archive"]}
+    del archive["synthesis"]
+    return picked | {"archive": archive, "labels": asked}
 
 
 def of_run(picked, wildcards):
