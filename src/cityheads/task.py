@@ -143,7 +143,7 @@ class MultiHeadTask(TerraTorchTask):
     Args:
         heads: Name -> ``classes`` (their number, their names, or mappings with ``id``, ``name``, ``color``), ``loss``,
             ``weight``, ``metric`` (``miou``, or ``iou`` of the last class), ``class_weights``, ``lr``, ``target``
-            (``segmentation`` or ``regression``), ``mask`` (key of its labels where it is not the head's name), and
+            (``segmentation`` or ``regression``), ``ignore_index`` (label that does not count, 255), ``mask`` (key of its labels where it is not the head's name), and
             for the factory ``decoder``, ``decoder_args`` and ``neck``.
         model: A built model; None builds one from ``model_args``.
         model_args: Arguments of the factory.
@@ -236,7 +236,7 @@ class MultiHeadTask(TerraTorchTask):
             if head.get("target", "segmentation") == "regression":
                 losses[name] = RegressionLoss(head.get("loss", "huber"))
             else:
-                losses[name] = HeadLoss(head.get("loss", "dice"), head.get("class_weights"))
+                losses[name] = HeadLoss(head.get("loss", "dice"), head.get("class_weights"), self._unlabelled(name))
         self.losses = nn.ModuleDict(losses)
         learnt = self.head_specs if self.balance == "uncertainty" else ()
         self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in learnt})
@@ -250,8 +250,11 @@ class MultiHeadTask(TerraTorchTask):
             else:
                 classes = head["classes"]
                 count = classes if isinstance(classes, int) else len(classes)
-                meters[name] = Confusion(count, head.get("metric", "miou"))
+                meters[name] = Confusion(count, head.get("metric", "miou"), self._unlabelled(name))
         self.meters = nn.ModuleDict(meters)
+
+    def _unlabelled(self, name: str) -> int:
+        return int(self.head_specs[name].get("ignore_index", IGNORE))
 
     def _meter(self, name: str) -> Confusion | Residuals:
         meter = self.meters[name]
@@ -308,7 +311,7 @@ class MultiHeadTask(TerraTorchTask):
         total = torch.stack(list(shares.values())).sum()
         size = next(iter(masks.values())).shape[0]
         self._log_losses("train", losses, total, size)
-        counts = {f"train/{name}/chips": _labelled(masks[name]) for name in self.head_specs}
+        counts = {f"train/{name}/chips": _labelled(masks[name], self._unlabelled(name)) for name in self.head_specs}
         self.log_dict(counts, on_step=False, on_epoch=True, reduce_fx="sum", batch_size=size)
         self._step_losses = {name: share for name, share in shares.items() if share.requires_grad}
         if batch_idx % self.interference_every == 0:
@@ -477,9 +480,9 @@ def _tensors(output: Any) -> dict[str, Tensor]:
     return {name: value if isinstance(value, Tensor) else value.output for name, value in output.items()}
 
 
-def _labelled(mask: Tensor) -> Tensor:
+def _labelled(mask: Tensor, unlabelled: int) -> Tensor:
     """Count the chips of a batch with a label."""
-    known = mask.isfinite() if mask.is_floating_point() else mask != IGNORE
+    known = mask.isfinite() if mask.is_floating_point() else mask != unlabelled
     return known.flatten(1).any(dim=1).sum().float()
 
 

@@ -232,6 +232,25 @@ def test_an_auxiliary_head_has_its_own_classes_and_mask() -> None:
         MultiHeadModelFactory().build_model(heads=heads, **ARGUMENTS, aux_decoders=[object()])
 
 
+def test_a_head_has_its_own_label_for_unknown() -> None:
+    """-1 in one head and 0 in another are what 255 is elsewhere: no loss, no metric, no count."""
+    heads = {"lulc": {"classes": 3, "ignore_index": -1}, "roads": {"classes": 3, "ignore_index": 0, "loss": "ce"}}
+    task = MultiHeadTask(heads, model_args=ARGUMENTS)
+    logged = quiet(task)
+    lulc = torch.randint(0, 3, (2, 32, 32))
+    lulc[0] = -1
+    masks = {"lulc": lulc, "roads": torch.zeros_like(lulc)}
+    loss = task.training_step({"image": images(), "mask": masks}, 1)
+    assert loss is not None
+    assert loss.isfinite()
+    assert [int(logged[f"train/{name}/chips"]) for name in heads] == [1, 0]
+    assert float(logged["train/lulc/loss"]) > 0 == float(logged["train/roads/loss"])
+    task._start()
+    for name, mask in masks.items():
+        task._meter(name).update(torch.zeros(2, 3, 32, 32), mask)
+    assert [int(meter.counts.sum()) for meter in task.meters.values()] == [32 * 32, 0]
+
+
 def test_frozen_decoders_stay_what_they_are() -> None:
     heads = {
         "lulc": {"classes": 3, "decoder": "smp_FPN"},
