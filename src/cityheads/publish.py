@@ -19,6 +19,7 @@ from cityheads.dependence import how_to_read
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json, sha256_file, write_bytes, write_json
 from cityheads.modalities import COORDS, DERIVED, DERIVED_FROM_S2, MODALITIES, RADAR, bands_used, stored
+from cityheads.notes import synthesized_notes
 
 __all__ = ["FILES", "choose_seed", "publish", "verify_bundle"]
 
@@ -37,6 +38,9 @@ FILES = (
     "card.md",
 )
 _SUMS = "SHA256SUMS"
+
+#: Keys of the config's section ``model`` that name files of this machine.
+_LOCAL = ("weights", "coords_vocabulary")
 
 #: Sizes under which TerraMind v1 is published, as TerraTorch 1.2.11 names them in ``terramind_register``.
 _TERRAMIND = ("tiny", "small", "base", "large")
@@ -123,7 +127,7 @@ def publish(settings: dict[str, Any], *, parents: Path, results: Path, out: Path
     gate = read_json(results / "gate.json")
     tables = read_json(results / "dataset" / "classes.json")
     _check(run_dir / "model.json", spec, metrics, gate, tables)
-    spec["model"]["weights"] = portable(spec["model"]["weights"])
+    spec["model"] |= {key: portable(spec["model"].get(key)) for key in _LOCAL}
     content = {
         "spec": spec,
         "metrics": metrics,
@@ -188,7 +192,7 @@ def _recipe(settings: Mapping[str, Any]) -> str:
     config: dict[str, Any] = {"parents": "parents.tsv", **settings}
     archive = dict(config["archive"])
     config["archive"] = archive | {key: portable(archive[key]) for key in ("catalog", "asset_base")}
-    config["model"] = config["model"] | {"weights": portable(config["model"]["weights"])}
+    config["model"] = config["model"] | {key: portable(config["model"][key]) for key in _LOCAL}
     config["labels"] = {
         name: label | {key: portable(label[key]) for key in ("source", "boundary")}
         for name, label in config["labels"].items()
@@ -241,7 +245,7 @@ def _card(settings: Mapping[str, Any], content: Mapping[str, Any]) -> str:
         _training_section(settings, content),
         _scores_section(content),
         _without_section(content),
-        _limits_section(content),
+        _limits_section(settings, content),
         _provenance_section(content),
         _licence_section(settings, content),
     ]
@@ -373,10 +377,13 @@ def _training_section(settings: Mapping[str, Any], content: Mapping[str, Any]) -
     losses = ", ".join(
         f"{rule['weight']:g} x {rule['loss']} ({name})" for name, rule in content["spec"]["heads"].items()
     )
+    decoders = ", ".join(
+        f"{rule.get('decoder') or 'UNetDecoder'} ({name})" for name, rule in content["spec"]["heads"].items()
+    )
     total, trained = (f"{training['parameters'][key] / 1e6:.2f} M" for key in ("total", "trainable"))
     return f"""## Training
 
-Encoder from {start}{", frozen" if model["freeze_encoder"] else ""}; a neck and a UNet decoder per head; \
+Encoder from {start}{", frozen" if model["freeze_encoder"] else ""}; decoders: {decoders}; \
 {total} parameters, {trained} of them trained.
 Loss: {losses}. AdamW, peak learning rate {options["lr"]:g}, batches of {options["batch_size"]}, \
 augmentation {options["augment"]}. Best of {training["epochs_run"]} epochs by validation: \
@@ -453,8 +460,8 @@ def _between(part: Mapping[str, Any]) -> str:
     return f"{part['delta_pp']:+.2f}" + (" (no interval)" if ends is None else f" [{ends[0]:+.2f}, {ends[1]:+.2f}]")
 
 
-def _limits_section(content: Mapping[str, Any]) -> str:
-    limits = list(content["gate"]["caveats"])
+def _limits_section(settings: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    limits = [*content["gate"]["caveats"], *synthesized_notes(content["statistics"], settings["archive"]["synthesis"])]
     for gap in content["splits"]["missing"]:
         limits.append(f"The {gap['split']} split has no pixel of {gap['class']} ({gap['label']}).")
     limits += [

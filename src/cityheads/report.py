@@ -19,6 +19,7 @@ from cityheads.figures import duration, metric_name, number, percent, signed
 from cityheads.grid import SPLITS
 from cityheads.io import sha256_file, write_bytes
 from cityheads.modalities import COORDS, DERIVED, RADAR
+from cityheads.notes import synthesized_notes
 
 __all__ = ["ABSENT", "report"]
 
@@ -104,7 +105,11 @@ class _Page:
             "project": self.settings["project"],
             "simulated": self.results.simulated,
             "facts": self._facts(),
-            "gate": self.results.gate,
+            "gate": self.results.gate
+            | {
+                "caveats": self.results.gate["caveats"]
+                + synthesized_notes(self.results.statistics, self.settings["archive"]["synthesis"])
+            },
             "meaning": _MEANING[self.results.gate["verdict"]],
             "confidence": _share(self.results.gate["confidence"]),
             "verdict_rows": self._verdict_rows(),
@@ -351,6 +356,7 @@ class _Page:
                     "split": self.results.splits["parents"][parent],
                     "optical": [_scene(item) for item in layers["S2L2A"]["items"]],
                     "radar": [_scene(item) for name in RADAR if name in layers for item in layers[name]["items"]],
+                    "synthesized": [name for name, layer in layers.items() if layer.get("synthesized")],
                     "clear_fraction": reading["S2L2A"]["clear_fraction"],
                     "valid": {name: layer["valid_fraction"] for name, layer in reading.items()},
                     "layers": [
@@ -404,7 +410,14 @@ class _Page:
                 for groups, content in ((places, facts), (packages, versions)):
                     group = groups.setdefault(repr(content), {"content": content, "trainings": []})
                     group["trainings"].append(f"{run}/{seed}")
-        return {"places": list(places.values()), "packages": list(packages.values())}
+        contents = [group["content"] for group in places.values()]
+        common = {key: value for key, value in contents[0].items() if all(one[key] == value for one in contents)}
+        apart = [
+            {**group, "content": {key: value for key, value in group["content"].items() if key not in common}}
+            for group in places.values()
+            if len(places) > 1
+        ]
+        return {"common": common, "apart": apart, "packages": list(packages.values())}
 
     def _hashes(self) -> list[dict[str, Any]]:
         rows = [

@@ -235,6 +235,24 @@ def test_real_data_are_attributed_and_not_called_simulated(tmp_path: Path) -> No
     assert load_config(bundle / "recipe.yaml")["archive"]["catalog"] == "https://stac.example.org/v1"
 
 
+def test_card_names_the_decoders_and_no_local_file_is_named(tmp_path: Path) -> None:
+    fake = product_fixtures.make(tmp_path / "fake")
+    path = fake.results / "runs" / "multihead" / "0" / "model.json"
+    spec = read_json(path)
+    spec["model"] |= {"weights": "/home/someone/tiny.safetensors", "coords_vocabulary": "/home/someone/words.json"}
+    spec["heads"]["lulc"]["decoder"] = "FullResolutionDecoder"
+    spec["heads"]["buildings"]["decoder"] = None
+    write_json(path, spec)
+    fake.config["model"] |= spec["model"]
+    bundle = write(fake, tmp_path / "bundle")
+    card = (bundle / "card.md").read_text()
+    assert "decoders: FullResolutionDecoder (lulc), UNetDecoder (buildings);" in card
+    for name in ("model.json", "recipe.yaml"):
+        text = (bundle / name).read_text()
+        assert "words.json" in text
+        assert "someone" not in text
+
+
 @pytest.mark.parametrize(
     ("place", "expected"),
     [

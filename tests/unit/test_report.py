@@ -335,6 +335,7 @@ def test_what_all_trainings_share_is_said_once(own: fake_results.Fake) -> None:
     assert f"Trainings lulc/0 Git revision {'beef' * 10}" in text
     assert "Trainings multihead/0, buildings/0 Git revision 0123456789" in text
     assert "cpu, 1 thread First weights ibm-esa-geospatial/TerraMind-1.0-tiny" in text
+    assert text.count("Linux x86_64") == 1
     assert "cpu, 2 threads First weights random" in text
     packages = read_json(path)["packages"] | {"torch": "9.9"}
     write_json(path, read_json(path) | {"packages": packages})
