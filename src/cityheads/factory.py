@@ -28,7 +28,7 @@ from cityheads.backbones.terramind import (
 from cityheads.backbones.tuning import add_low_rank
 from cityheads.backbones.weights import load_backbone, published_weights
 from cityheads.errors import CityHeadsError
-from cityheads.modalities import COORDS, MODALITIES
+from cityheads.modalities import COORDS, DERIVED, MODALITIES
 from cityheads.multihead import MultiHeadModel, Normalise, build_head, build_neck
 
 __all__ = ["MultiHeadModelFactory", "MultiHeadOutput", "TerraTorchMultiHeadModel"]
@@ -93,6 +93,7 @@ class MultiHeadModelFactory(ModelFactory):
         normalise: str = "none",
         in_channels: int | None = None,
         modality_dropout: float = 0.0,
+        derived: Sequence[str] = (),
         lora: Mapping[str, Any] | None = None,
         peft_config: dict[str, Any] | None = None,
         aux_decoders: Any = None,
@@ -112,6 +113,7 @@ class MultiHeadModelFactory(ModelFactory):
             normalise: ``none`` where the data module does it, ``pretraining`` for TerraMind's or Prithvi's statistics.
             in_channels: Bands of the one modality of a backbone that is not TerraMind.
             modality_dropout: Chance that a modality is left out of a training batch.
+            derived: Modalities among ``RGB`` and ``NDVI`` that are not given but computed from S2L2A in stored units.
             lora: ``rank``, ``alpha`` (as much by default) and ``targets`` (``[attn.qkv, attn.proj]``): low-rank updates
                 of a frozen encoder, as in the workflow; ``MultiHeadTask.export`` writes them merged.
             peft_config: TerraTorch's PEFT configuration of the backbone, in place of ``lora``.
@@ -131,6 +133,10 @@ class MultiHeadModelFactory(ModelFactory):
             raise CityHeadsError("model_args: an auxiliary decoder is one more head with a small weight")
         if not heads:
             raise CityHeadsError("model_args: there are no heads")
+        if derived and (normalise == "none" or not set(derived) <= set(DERIVED)):
+            raise CityHeadsError(
+                f"model_args: derived is of {', '.join(DERIVED)}, from stored units; set normalise to pretraining"
+            )
         if lora and peft_config:
             raise CityHeadsError("model_args: give lora or peft_config, not both")
         bands = arguments.pop("bands", None) or {}
@@ -189,6 +195,7 @@ class MultiHeadModelFactory(ModelFactory):
             neck=build_neck(channels, necks)[0] if shared else None,
             merge=merge,
             modality_dropout=modality_dropout,
+            derived=derived,
             passed=[name for name in modalities if name not in images],
         )
 
@@ -259,14 +266,15 @@ def _normalise(name: str, count: int, kind: str, bands: Sequence[str] | None, ba
                 f"model_args: normalise: {backbone} knows {len(mean)} bands; name yours backbone_bands"
             )
         return Normalise(mean, std)
-    from terratorch.models.backbones.terramind.model import terramind_register as register
+    if name == "S2L1C":
+        # not a modality of the workflow
+        from terratorch.models.backbones.terramind.model import terramind_register as register
 
-    keys = {"S2L2A": "sen2l2a", "S2L1C": "sen2l1c", "S1GRD": "sen1grd", "S1RTC": "sen1rtc", "DEM": "dem"}
-    key = f"untok_{keys.get(name, 'sen2rgb' if name == 'RGB' else name)}@224"
-    if key not in register.v1_pretraining_mean:
+        key = "untok_sen2l1c@224"
+        return Normalise(register.v1_pretraining_mean[key], register.v1_pretraining_std[key])
+    known = MODALITIES | DERIVED
+    if name not in known:
         raise CityHeadsError(f"model_args: there are no pretraining statistics of modality '{name}'")
-    mean, std = register.v1_pretraining_mean[key], register.v1_pretraining_std[key]
-    if bands:
-        positions = [MODALITIES[name].bands.index(band) for band in bands]
-        mean, std = [mean[p] for p in positions], [std[p] for p in positions]
-    return Normalise(mean, std, MODALITIES[name].nodata if name in MODALITIES else None)
+    modality = known[name]
+    positions = [modality.bands.index(band) for band in bands or modality.bands]
+    return Normalise([modality.mean[p] for p in positions], [modality.std[p] for p in positions], modality.nodata)

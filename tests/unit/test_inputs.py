@@ -233,6 +233,24 @@ def test_terratorchs_factory_takes_the_same_inputs(tmp_path: Path) -> None:
     assert [name for name in second.state_dict() if name.startswith("heads.lulc.merge.3.score")]
 
 
+def test_terratorchs_factory_computes_what_is_derived() -> None:
+    arguments: dict[str, Any] = {
+        "heads": {"lulc": {"classes": 5}},
+        "backbone_modalities": ["DEM", "RGB", {"NDVI": 1}],
+        "decoder_channels": [16, 16, 8, 8],
+        "derived": ["RGB", "NDVI"],
+    }
+    with pytest.raises(CityHeadsError, match="set normalise to pretraining"):
+        MultiHeadModelFactory().build_model(**arguments)
+    built = MultiHeadModelFactory().build_model(**arguments, normalise="pretraining").eval()
+    assert built.acquired == ["DEM", "S2L2A"]
+    images = make_images(1)
+    found = built._inputs(images, ())
+    expected = build_model(with_inputs(["DEM", "RGB", "NDVI"])).eval()._inputs(images, ())
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
 @pytest.mark.parametrize(
     "model",
     [
