@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -276,6 +277,94 @@ def test_two_processes_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp
     )
     for name in ("model.safetensors", "history.csv"):
         assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes(), name
+
+
+KILLED = """
+import logging, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from model_fixtures import make_settings
+import cityheads.train as product
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+logging.getLogger("cityheads.progress").setLevel(logging.INFO)
+product._SAVE_EVERY_S = 0.0
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def killed_in_a_step(self, trainer, task, batch, index):
+    started(self, trainer, task, batch, index)
+    if (trainer.current_epoch, index) == (1, 1):
+        kill()
+
+def killed_while_saving(self, path, *args, **kwargs):
+    save(self, path, *args, **kwargs)
+    if self.current_epoch == 1:
+        path.write_bytes(path.read_bytes()[:-100])
+        kill()
+
+started, save = product._Recorder.on_train_batch_start, product.Trainer.save_checkpoint
+if sys.argv[4] == "step":
+    product._Recorder.on_train_batch_start = killed_in_a_step
+elif sys.argv[4] == "saving":
+    product.Trainer.save_checkpoint = killed_while_saving
+settings = make_settings(train={"epochs": 3})
+product.train(settings, run="multihead", seed=0, dataset=Path(sys.argv[2]), out=Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["step", "saving"])
+def test_a_process_killed_outright_goes_on_and_ends_in_the_same_bytes(
+    when: str, run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    def run(how: str) -> subprocess.CompletedProcess[str]:
+        arguments = [str(Path(__file__).parent), str(dataset_dir), str(tmp_path / "run"), how]
+        return subprocess.run([sys.executable, "-c", KILLED, *arguments], stdout=subprocess.PIPE, text=True)
+
+    killed = run(when)
+    assert killed.returncode == -signal.SIGKILL
+    seen = [line.split()[2] for line in killed.stdout.splitlines() if "epoch" in line]
+    assert seen == (["1/3"] if when == "step" else ["1/3", "2/3"])
+    assert (tmp_path / "run" / ".work" / "last.ckpt").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    resumed = run("never")
+    assert resumed.returncode == 0
+    # the first epoch is not done again; the second is, whose state was lost or never whole
+    assert [line.split()[2] for line in resumed.stdout.splitlines() if "epoch" in line] == ["2/3", "3/3"]
+    for name in ("model.safetensors", "history.csv", "training.json", "model.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (run_dir / name).read_bytes(), name
+    assert not (tmp_path / "run" / ".work").exists()
+
+
+def test_half_precision_is_used_and_full_precision_saved(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    train(make_settings(train={"epochs": 3, "precision": "bf16-mixed"}), run="multihead", seed=0,
+          dataset=dataset_dir, out=tmp_path)  # fmt: skip
+    half, full = rows(tmp_path)[0], rows(run_dir)[0]
+    assert half["train/loss"] != full["train/loss"]
+    assert float(half["train/loss"]) == pytest.approx(float(full["train/loss"]), rel=0.02)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
+    bits = weights["encoder.encoder.0.attn.qkv.weight"].view(torch.int32)
+    assert int((bits & 0xFFFF).count_nonzero()) > bits.numel() / 2  # no rounded copies of the weights
+
+
+@pytest.mark.slow
+def test_a_compiled_training_learns_the_same_and_keeps_the_names(dataset_dir: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    found = {}
+    for compiled in (False, True):
+        settings = make_settings(model={"dropout": 0.0}, train={"epochs": 2, "compile": compiled})
+        train(settings, run="buildings", seed=0, dataset=dataset_dir, out=tmp_path / str(compiled))
+        found[compiled] = load_file(tmp_path / str(compiled) / "model.safetensors")
+        load_model(tmp_path / str(compiled))
+    assert list(found[True]) == list(found[False])
+    for plain, compiled in zip(rows(tmp_path / "False"), rows(tmp_path / "True"), strict=True):
+        assert float(compiled["train/loss"]) == pytest.approx(float(plain["train/loss"]), rel=1e-3)
+        assert float(compiled["val/loss"]) == pytest.approx(float(plain["val/loss"]), rel=1e-2)
 
 
 @pytest.mark.parametrize(
