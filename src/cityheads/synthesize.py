@@ -229,20 +229,23 @@ def load_tokenizer(
     if modality not in PIXELS:
         raise CityHeadsError(f"TerraMind has no tokenizer of pixels for '{modality}'; it has {', '.join(PIXELS)}")
     name = f"terramind_v1_tokenizer_{modality.lower()}"
-    with own_stream():
-        torch.manual_seed(seed)
-        tokenizer: Any = FULL_MODEL_REGISTRY.build(name, pretrained=False)
-    tokenizer.requires_grad_(False).eval()
     origin: dict[str, str] | None = None
+    state: dict[str, Tensor] = {}
     if weights:
         path = Path(weights)
         origin = {"file": path.name}
     elif pretrained:
         path, origin = download(pretrained_weights[name], asked, instead)
     if origin is not None:
-        # every key, also of tables that the encoder computes: so does upstream
-        load_weights(tokenizer, read_weights(path), str(path), computed="(?!)")
+        state = read_weights(path)
         origin["sha256"] = sha256_file(path)
+    with own_stream():
+        torch.manual_seed(seed)
+        tokenizer: Any = FULL_MODEL_REGISTRY.build(name, pretrained=False)
+    tokenizer.requires_grad_(False).eval()
+    if state:
+        # every key, also of tables that the encoder computes: so does upstream
+        load_weights(tokenizer, state, str(path), computed="(?!)")
     return tokenizer, origin
 
 

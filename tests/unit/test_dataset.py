@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -410,3 +411,25 @@ def test_sub_chips_within_the_buffer_are_dropped_and_counted(
     assert (after.split == before.split).all()
     assert after[after.split == "test"].kept.sum() == before[before.split == "test"].kept.sum()
     assert len(read_json(tmp_path / "store" / "index.json")["chips"]) == after.kept.sum()
+
+
+def test_synthesized_layers_are_marked_and_counted(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    root, _ = made
+    assert read_json(root / "dataset" / "statistics.json")["synthesized"] == {"S1RTC": dict.fromkeys(SPLITS, 0)}
+    place = tmp_path / "other"
+    shutil.copytree(root, place, ignore=shutil.ignore_patterns("dataset"))
+    for name in ("A1", "A4"):
+        scenes = read_json(place / "scenes" / f"{name}.json")
+        scenes["layers"]["S1RTC"] = {"items": [], "synthesized": True}
+        write_json(place / "scenes" / f"{name}.json", scenes)
+    assemble(place, SETTINGS, place / "dataset")
+    table = gpd.read_parquet(place / "dataset" / "chips.parquet")
+    assert table.synthesized_S1RTC.dtype == bool
+    assert (table.synthesized_S1RTC == table.parent_id.isin(["A1", "A4"])).all()
+    assert set(table[table.synthesized_S1RTC].scenes_S1RTC) == {""}
+    kept = table[table.kept & table.synthesized_S1RTC]
+    counted = read_json(place / "dataset" / "statistics.json")["synthesized"]["S1RTC"]
+    assert counted == {split: int((kept.split == split).sum()) for split in SPLITS}
+    assert sum(counted.values()) > 0
