@@ -110,7 +110,7 @@ def write_run(folder: Path, dataset: Path, **model: Any) -> dict[str, Any]:
     return settings
 
 
-def dropped_by_hand(folder: Path, dataset: Path, drop: str, positions: range) -> dict[str, np.ndarray]:
+def by_hand(folder: Path, dataset: Path, drop: list[str], positions: range) -> dict[str, np.ndarray]:
     """Predict with the model's own argument, all sub-chips in one batch."""
     import torch
 
@@ -121,7 +121,7 @@ def dropped_by_hand(folder: Path, dataset: Path, drop: str, positions: range) ->
     images = ChipStore(dataset).inputs(spec["modalities"])
     with torch.inference_mode():
         batch = {name: torch.from_numpy(np.asarray(a[positions], np.float32)) for name, a in images.items()}
-        return {head: one.argmax(1).numpy() for head, one in model(batch, drop=[drop]).items()}
+        return {head: one.argmax(1).numpy() for head, one in model(batch, drop=drop).items()}
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,11 @@ def test_each_input_is_removed_that_leaves_an_image(
     assert list(found["not_removed"]) == kept
     assert all("the only image" in why for why in found["not_removed"].values())
     _, masks = arrays(dataset)
+    for head, predicted in by_hand(tmp_path, dataset, [], range(40, 48)).items():
+        scored = np.load(tmp_path / "out" / "predictions" / f"{head}.npy")
+        assert (scored == predicted).mean() > 0.999, "the scores proper are those of the whole model"
     for name in removed:
-        predicted = dropped_by_hand(tmp_path, dataset, name, range(40, 48))
+        predicted = by_hand(tmp_path, dataset, [name], range(40, 48))
         for head, classes in CLASSES.items():
             part, mask = found["without"][name][head], masks[head][40:]
             counted = mask != 255
