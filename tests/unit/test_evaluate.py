@@ -132,6 +132,8 @@ def by_hand(folder: Path, dataset: Path, drop: list[str], positions: range) -> d
         ({"modalities": ["S2L2A", "NDVI"], "bands": {"S2L2A": ["B02", "B08"]}}, [], ["S2L2A"]),
         ({"modalities": ["RGB", "coords"]}, ["coords"], ["S2L2A"]),
         ({"modalities": ["S2L2A", "S1RTC"], "merge": "concat"}, ["S2L2A", "S1RTC"], []),
+        ({"modalities": ["S2L2A", "DEM"], "merge": "dict"}, ["S2L2A", "DEM"], []),
+        ({"modalities": ["S1RTC", "DEM", "coords"], "merge": "none"}, ["S1RTC", "DEM", "coords"], []),
     ],
 )
 def test_each_input_is_removed_that_leaves_an_image(
