@@ -192,6 +192,8 @@ def _recipe(settings: Mapping[str, Any]) -> str:
     config: dict[str, Any] = {"parents": "parents.tsv", **settings}
     archive = dict(config["archive"])
     config["archive"] = archive | {key: portable(archive[key]) for key in ("catalog", "asset_base")}
+    made = config["archive"]["synthesis"]
+    config["archive"]["synthesis"] = made | {key: portable(made[key]) for key in ("weights", "tokenizer_weights")}
     config["model"] = config["model"] | {key: portable(config["model"][key]) for key in _LOCAL}
     config["labels"] = {
         name: label | {key: portable(label[key]) for key in ("source", "boundary")}

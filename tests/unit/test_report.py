@@ -410,3 +410,18 @@ def test_a_missing_artifact_is_named(own: fake_results.Fake, missing: str) -> No
     (own.results / missing).unlink()
     with pytest.raises(CityHeadsError, match=missing):
         write(own)
+
+
+def test_synthesized_radar_is_said(own: fake_results.Fake, html: str) -> None:
+    assert "was not acquired" not in html
+    statistics = read_json(own.results / "dataset" / "statistics.json")
+    counts = dict.fromkeys(statistics["chips"], 0) | {"test": 3}
+    write_json(own.results / "dataset" / "statistics.json", statistics | {"synthesized": {"S1RTC": counts}})
+    path = sorted((own.results / "scenes").glob("*.json"))[0]
+    scenes = read_json(path)
+    scenes["layers"]["S1RTC"] |= {"items": [], "synthesized": True, "why": "synthesized: no item covers the parent"}
+    write_json(path, scenes)
+    text = Page(write(own)).text()
+    assert f"(3 of {statistics['chips']['test']} in test) was not acquired" in text
+    assert "none found; S1RTC was made by a generator" in text
+    assert "synthesized: no item covers the parent" in text
