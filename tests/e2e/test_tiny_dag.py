@@ -95,6 +95,8 @@ def test_a_changed_option_reruns_what_depends_on_it_and_no_more(done: Path, snak
     told = {"draw_figures", "report", "publish", "all"}
     assert rerun("gate", "resamples: 200", "resamples: 300") == {"compare", *told}
     assert rerun("project", "A tiny run", "A small run") == told
+    off = "gate: {resamples: 200}\nevaluation: {without_modalities: false}"
+    assert rerun("evaluation", "gate: {resamples: 200}", off) == {"evaluate", "compare", *told}
     trained = {"train", "evaluate", "compare", *told}
     assert rerun("train", "epochs: 1", "epochs: 2") == trained
     assert not {"simulate_archive", "select_scenes", "read_parent"} & rerun("labels", "[60, 70, 100]", "[60, 100]")
