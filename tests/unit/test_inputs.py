@@ -16,7 +16,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from cityheads.backbones.terramind import AttentionMerge, CoordinateWords, GatedMerge, read_coordinate_words
+from cityheads.backbones.terramind import (
+    AttentionMerge,
+    CoordinateWords,
+    GatedMerge,
+    published_coordinate_words,
+    read_coordinate_words,
+)
 from cityheads.errors import CityHeadsError
 from cityheads.evaluate import evaluate
 from cityheads.factory import MultiHeadModelFactory
@@ -206,6 +212,13 @@ def test_a_vocabulary_file_is_read_once_and_kept_with_the_weights(tmp_path: Path
         read_coordinate_words(tmp_path / "text.json")
     with pytest.raises(CityHeadsError, match="no such vocabulary"):
         read_coordinate_words(tmp_path / "none.json")
+
+
+def test_published_words_that_cannot_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CityHeadsError, match=r"coords: .*TerraMind-1\.0-Tokenizer-Coords/config\.json cannot be had"):
+        published_coordinate_words()
 
 
 def test_terratorchs_factory_takes_the_same_inputs(tmp_path: Path) -> None:

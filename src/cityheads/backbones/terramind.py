@@ -272,19 +272,12 @@ def published_coordinate_words() -> CoordinateWords:
     Raises:
         CityHeadsError: It cannot be had.
     """
-    from huggingface_hub import hf_hub_download
     from terratorch.models.backbones.terramind.tokenizer.tokenizer_register import pretrained_weights
 
+    from cityheads.backbones.weights import download
+
     entry = pretrained_weights["terramind_v1_coords_tokenizer"]
-    repository, name = entry["hf_hub_id"], entry["hf_hub_filename"]
-    try:
-        path = Path(hf_hub_download(repo_id=repository, filename=name))
-    except Exception as error:  # offline, not cached, no access, disk full: the reason is in the message
-        raise CityHeadsError(
-            f"config key 'model.modalities': coords need {repository}/{name}, which cannot be had "
-            f"({type(error).__name__}); connect to the internet, fill the Hugging Face cache, or name a file in "
-            "model.coords_vocabulary"
-        ) from None
+    path, _ = download(entry, "config key 'model.modalities': coords", "name a file in model.coords_vocabulary")
     return read_coordinate_words(path)
 
 
