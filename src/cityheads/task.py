@@ -138,13 +138,14 @@ class MultiHeadTask(TerraTorchTask):
 
     From Python it takes a model that is built already. From TerraTorch's command line
     (``class_path: cityheads.task.MultiHeadTask``) it builds one with ``MultiHeadModelFactory``; batches are
-    ``{"image": {modality: tensor}, "mask": {head: tensor}}``, a head without labels being 255 throughout.
+    ``{"image": {modality: tensor}, "mask": {head: tensor}}``, a head without labels being 255
+    (its ``ignore_index``) throughout.
 
     Args:
         heads: Name -> ``classes`` (their number, their names, or mappings with ``id``, ``name``, ``color``), ``loss``,
             ``weight``, ``metric`` (``miou``, or ``iou`` of the last class), ``class_weights``, ``lr``, ``target``
-            (``segmentation`` or ``regression``), ``ignore_index`` (label that does not count, 255), ``mask`` (key of its labels where it is not the head's name), and
-            for the factory ``decoder``, ``decoder_args`` and ``neck``.
+            (``segmentation`` or ``regression``), ``ignore_index`` (label that does not count, 255), ``mask`` (key of
+            its labels where it is not the head's name), and for the factory ``decoder``, ``decoder_args`` and ``neck``.
         model: A built model; None builds one from ``model_args``.
         model_args: Arguments of the factory.
         model_factory: Name in TerraTorch's registry of model factories.
