@@ -149,6 +149,16 @@ def _cross_check(config: dict[str, Any]) -> None:
         raise CityHeadsError("config key 'archive.imagery': S2L2A is needed; the other modalities are chosen around it")
     if archive["provider"] == "simulated" and "S1GRD" in archive["imagery"]:
         raise CityHeadsError("config key 'archive.imagery': the simulated archive has no S1GRD; remove it")
+    for name, rule in archive["imagery"].items():
+        if rule["collection"] is None and (rule["missing"] != "synthesize" or archive["provider"] == "simulated"):
+            raise CityHeadsError(
+                f"config key 'archive.imagery.{name}.collection': null means that the catalogue has none, so that "
+                "missing must be synthesize; the simulated archive always has one"
+            )
+    synthesis = archive["synthesis"]
+    if not synthesis["pretrained"] and bool(synthesis["weights"]) != bool(synthesis["tokenizer_weights"]):
+        lacking = "tokenizer_weights" if synthesis["weights"] else "weights"
+        raise CityHeadsError(f"config key 'archive.synthesis.{lacking}': name a file here too, or set pretrained")
     _check_model(config["model"], archive["imagery"])
     splits = config["splits"]
     if splits["fold"] >= splits["folds"]:

@@ -492,6 +492,9 @@ def _licence_section(settings: Mapping[str, Any], content: Mapping[str, Any]) ->
         return "\n".join([*lines, "", "The data were simulated; nobody else's data are in this model."])
     lines.append("")
     for layer, source in content["sources"].items():
+        if not source["items"]:
+            # all of it was synthesized, which the limitations tell
+            continue
         years = sorted({day[:4] for day in source["days"]})
         text = _ATTRIBUTION.get(source["collection"], f"{source['collection']}: see its provider's terms.")
         lines.append(

@@ -387,6 +387,7 @@ class _Page:
             "collections": [
                 {"name": name, "collection": entry["collection"], "count": len(entry["items"])}
                 for name, entry in collections.items()
+                if entry["items"]
             ],
         }
 

@@ -738,6 +738,8 @@ def _why_not(candidate: _Pass, best: _Pass, target: datetime) -> str:
 
 def _choose_s1(choice: _Choice, name: str, rule: Mapping[str, Any], when: datetime) -> dict[str, Any]:
     collection = rule["collection"]
+    if collection is None:
+        return _absent(choice, name, rule, [], [])
     reach = timedelta(days=rule["max_days"])
     interval = (when - reach, when + reach)
     items = choice.catalog.search(collection, choice.polygon, interval)
@@ -807,7 +809,7 @@ def _absent(
         raise _nothing(choice, name, rule["collection"], items, rejected)
     return {
         "collection": rule["collection"],
-        "why": f"synthesized: {_lack(items, rejected)}",
+        "why": f"synthesized: {_lack(items, rejected) if rule['collection'] else 'the catalogue has no collection'}",
         "considered": len(items),
         "rejected": _reasons(rejected),
         "valid_fraction": None,

@@ -341,6 +341,23 @@ def test_a_shipped_choice_may_hold_a_synthesized_layer_where_the_config_allows_i
         select_scenes(select_settings(**settings_of("error"), **frozen), **arguments, out=tmp_path / "P2.json")
 
 
+def test_a_catalogue_without_radar_says_so_in_the_config(tmp_path: Path) -> None:
+    archive = complete(tmp_path / "archive")
+    del archive.items["sentinel-1-rtc"]
+    arguments: dict[str, Any] = {"parents": sheet(tmp_path), "parent": "P1", "catalog": str(archive.write())}
+    with pytest.raises(CityHeadsError, match="no collection 'sentinel-1-rtc'"):
+        select_scenes(select_settings(**settings_of("synthesize")), **arguments, out=tmp_path / "P1.json")
+    rule = {"S1RTC": {"missing": "synthesize", "collection": None}, "synthesis": UNTRAINED}
+    select_scenes(select_settings(**rule), **arguments, out=tmp_path / "P1.json")
+    layer = json.loads((tmp_path / "P1.json").read_text())["layers"]["S1RTC"]
+    assert (layer["synthesized"], layer["collection"]) == (True, None)
+    assert layer["why"] == "synthesized: the catalogue has no collection"
+    with pytest.raises(CityHeadsError, match=r"S1RTC\.collection': null means that the catalogue has none"):
+        select_settings(S1RTC={"collection": None})
+    with pytest.raises(CityHeadsError, match=r"'archive\.synthesis\.tokenizer_weights': name a file here too"):
+        select_settings(synthesis=UNTRAINED | {"weights": "g.pt"})
+
+
 def test_the_schema_offers_every_option() -> None:
     rules = schema()["properties"]["archive"]["properties"]
     assert set(rules["synthesis"]["properties"]) == set(UNTRAINED)
