@@ -28,7 +28,7 @@ from cityheads.datamodule import ChipDataModule, ChipStore, keep_freed_memory
 from cityheads.errors import CityHeadsError
 from cityheads.io import atomic_path, canonical_json, read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.modalities import COORDS, DERIVED, MODALITIES
-from cityheads.multihead import MultiHeadModel, build_model, derive, mix
+from cityheads.multihead import MultiHeadModel, build_model, derive, mix, seeded
 from cityheads.provenance import environment
 from cityheads.task import MultiHeadTask
 
@@ -83,7 +83,8 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     _quiet()
     if spec["model"]["lora"]:
         lora = spec["model"]["lora"]
-        add_low_rank(model.encoder, lora["rank"], lora["alpha"], lora["targets"])
+        with seeded(seed, "lora"):
+            add_low_rank(model.encoder, lora["rank"], lora["alpha"], lora["targets"])
     if options["recompute"]:
         recompute_blocks(model.encoder)
     if options["compile"]:

@@ -468,3 +468,31 @@ def test_the_config_knows_which_backbone_thinks() -> None:
         make_settings(model={"backbone": "terramind_v1_tiny", "thinking": {}})
     with pytest.raises(CityHeadsError, match=r"'model\.thinking\.modalities': DEM is an input already"):
         make_settings(model={"backbone": TIM, "thinking": {"modalities": ["LULC", "DEM"]}})
+
+
+@pytest.mark.slow
+def test_it_trains_by_the_verb_and_twice_the_same(tmp_path: Path) -> None:
+    """Low-rank updates, recomputation and drawn tokens together: same bytes twice, and a generator as it was built."""
+    from model_fixtures import make_settings, write_store
+    from safetensors.torch import load_file
+
+    from cityheads.train import train
+
+    dataset = write_store(tmp_path / "dataset")
+    settings = make_settings(
+        model={"backbone": TIM, "thinking": {"temperature": 1.0}, "modality_dropout": 0.3, "lora": {"rank": 4}},
+        train={"recompute": True, "epochs": 2},
+    )
+    for name in ("once", "twice"):
+        random.seed(name)
+        train(settings, run="multihead", seed=3, dataset=dataset, out=tmp_path / name)
+    for file in ("model.safetensors", "history.csv"):
+        assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "twice" / file).read_bytes()
+    loaded, spec = load_model(tmp_path / "once")
+    fresh = build_model(spec)
+    weights = load_file(tmp_path / "once" / "model.safetensors")
+    changed = {name for name, value in fresh.state_dict().items() if not torch.equal(value, weights[name])}
+    assert not [name for name in changed if name.startswith("encoder.generator.")]
+    assert "encoder.vit.encoder.0.attn.qkv.weight" in changed
+    assert "encoder.vit.encoder.0.mlp.fc1.weight" not in changed
+    assert int(mind_of(loaded).seed) == int(mind_of(fresh).seed)
