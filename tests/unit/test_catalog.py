@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pystac
 import pytest
 import rasterio
 import shapely
-from made_archive import EPSG, LEFT, TOP, complete
+from made_archive import EPSG, LEFT, TOP, complete, config
 from pystac.extensions.projection import ProjectionExtension
 
 from cityheads.catalog import publish_catalog
@@ -150,3 +151,23 @@ def test_the_classes_are_told_with_their_colours(published: Path) -> None:
 def test_no_machine_path_is_published(published: Path) -> None:
     for path in (published / "stac").rglob("*.json"):
         assert str(published) not in path.read_text()
+
+
+def test_synthesized_layers_are_named_and_lead_to_no_scene(published: Path, tmp_path: Path) -> None:
+    assert all(item.properties["cityheads:synthesized"] == [] for item in items(published))
+    place = tmp_path / "copy"
+    shutil.copytree(published, place, ignore=shutil.ignore_patterns("stac"))
+    scenes, reading = place / "scenes" / "A.json", place / "parents" / "A" / "reading.json"
+    choice, layers = json.loads(scenes.read_text()), json.loads(reading.read_text())
+    choice["layers"]["S1RTC"] |= {"items": [], "synthesized": True}
+    layers["layers"]["S1RTC"] |= {"items": [], "sources": {}, "synthesized": {"generator": "g"}}
+    scenes.write_text(json.dumps(choice))
+    reading.write_text(json.dumps(layers))
+    publish_catalog(
+        pick(config(), ("project", "archive.imagery", "labels")), scenes=place / "scenes",
+        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset", out=place / "stac",
+    )  # fmt: skip
+    for item in items(place):
+        made = item.properties["cityheads:parent"] == "A"
+        assert item.properties["cityheads:synthesized"] == (["S1RTC"] if made else [])
+        assert ("S1_A" in [link.title for link in item.get_links("derived_from")]) != made

@@ -459,3 +459,16 @@ def test_a_missing_file_of_weights_is_named(dataset: Path, tmp_path: Path) -> No
     place = {"dataset": dataset, "chip": "P00_r0c0", "modality": "DEM", "out": tmp_path}
     with pytest.raises(CityHeadsError, match=r"nowhere\.pt: no such weights file"):
         reconstruct(**place, weights=Path("nowhere.pt"))
+
+
+def test_reading_does_not_depend_on_the_model() -> None:
+    """What is read again when code changes: not all parents, only because the model's code did."""
+    import subprocess
+    import sys
+
+    from cityheads.provenance import _closure
+
+    assert "cityheads.synthesize" not in _closure("cityheads.imagery")
+    assert {"cityheads.backbones.thinking", "cityheads.backbones.weights"} <= _closure("cityheads.synthesize")
+    code = "import sys, cityheads.imagery, cityheads.stac; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
