@@ -7,7 +7,10 @@
   seconds.
 * ``forward``: one forward of a model with two heads against one of each of two models with one.
 * ``memory``: activations kept for the backward pass, with and without recomputation of the encoder's blocks.
-* ``cuda``: training samples a second at 224 px in bf16, with and without `torch.compile`; only where there is a GPU.
+* ``thinking``: CPU seconds of a plain encoder and of one that thinks in modalities, 4 chips of 224 px, forward alone
+  and with the backward pass.
+* ``cuda``: training samples a second at 224 px in bf16, with and without `torch.compile`, and the share of the
+  arithmetic that a large bf16 matrix product reaches in the same run; only where there is a GPU.
 
 Timings are medians of wall seconds at ``--threads`` CPU threads; run them on an idle machine.
 """
@@ -24,7 +27,7 @@ from typing import Any, cast
 
 import numpy as np
 
-PARTS = ("loader", "step", "forward", "memory", "cuda")
+PARTS = ("loader", "step", "forward", "memory", "thinking", "cuda")
 MODALITIES = ("S2L2A", "S1RTC", "DEM")
 CLASSES = {"lulc": 5, "buildings": 2}
 
@@ -283,16 +286,62 @@ def bench_memory(arguments: argparse.Namespace) -> None:
         )
 
 
+def bench_thinking(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from cityheads.multihead import build_model
+
+    for size in ("tiny", "base"):
+        models = {}
+        for backbone in (f"terramind_v1_{size}", f"terramind_v1_{size}_tim"):
+            models[backbone] = build_model(make_spec(backbone, ("lulc",), [64, 32, 16, 8]))
+        batch = make_batch(4, 224)["image"]
+        seconds: dict[tuple[str, bool], list[float]] = {}
+        for _ in range(arguments.repeats + 1):
+            for backbone, model in models.items():
+                for backward in (False, True):
+                    with torch.set_grad_enabled(backward):
+                        began = time.process_time()
+                        inputs = model._inputs(batch, ())
+                        total = torch.stack([tokens.mean() for tokens in model._layers(inputs)]).sum()
+                        if backward:
+                            total.backward()
+                    seconds.setdefault((backbone, backward), []).append(time.process_time() - began)
+        for backbone, model in models.items():
+            forward, both = (statistics.median(seconds[backbone, backward][1:]) for backward in (False, True))
+            encoder = list(model.encoder.parameters())
+            print(
+                f"thinking {backbone}: {sum(p.numel() for p in encoder) / 1e6:.1f} M parameters, "
+                f"{sum(p.numel() for p in encoder if p.requires_grad) / 1e6:.1f} M of them trained; "
+                f"forward {forward:.2f} s, with backward {both:.2f} s (CPU)"
+            )
+
+
+def reached_flops(work: Callable[[], Any], floating: float) -> float:
+    """Give the arithmetic operations a second that repeated work reaches."""
+    return floating / median_s(work, 20)
+
+
 def bench_cuda(arguments: argparse.Namespace) -> None:
     import torch
 
     if not torch.cuda.is_available():
         print("cuda: no device")
         return
+    from torch.utils.flop_counter import FlopCounterMode
+
     from cityheads.losses import HeadLoss
     from cityheads.multihead import build_model
 
-    print(torch.cuda.get_device_name())
+    side = 8192
+    factors = torch.randn(2, side, side, device="cuda", dtype=torch.bfloat16)
+
+    def product() -> None:
+        torch.matmul(*factors)
+        torch.cuda.synchronize()
+
+    peak = reached_flops(product, 2.0 * side**3)
+    print(f"{torch.cuda.get_device_name()}: a bf16 matrix product of {side} x {side} reaches {peak / 1e12:.0f} TFLOP/s")
     for backbone in ("terramind_v1_tiny", "terramind_v1_base"):
         for compiled in (False, True):
             model = build_model(make_spec(backbone, ("lulc", "buildings"), [512, 256, 128, 64])).cuda()
@@ -310,11 +359,17 @@ def bench_cuda(arguments: argparse.Namespace) -> None:
                 optimizer.step()
                 torch.cuda.synchronize()
 
+            # counted on the plain model, whose operations are the same
+            if not compiled:
+                with FlopCounterMode(display=False) as counter:
+                    step()
+                floating = counter.get_total_flops()
             torch.cuda.reset_peak_memory_stats()
             seconds = median_s(step, 20)
             rate = 16 / seconds
             print(
                 f"{backbone} 224 px bf16 compile {compiled}: {rate:.0f} samples/s, "
+                f"{floating / seconds / peak:.1%} of that product's arithmetic, "
                 f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, "
                 f"{30 * 224 / rate:.0f} s for 224 chips x 30 epochs"
             )
