@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +50,14 @@ def snakemake() -> Run:
         return done
 
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, as long as the test lasts."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

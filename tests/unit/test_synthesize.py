@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +34,13 @@ from cityheads.synthesize import (
     synthesize,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 S1, S2, DEM = MODALITIES["S1RTC"], MODALITIES["S2L2A"], MODALITIES["DEM"]
 UNTRAINED = {
     "backbone": "terramind_v1_tiny_generate", "pretrained": False, "weights": None, "tokenizer_weights": None,
     "steps": 2, "temperature": 0.0, "seed": 0, "threads": 1,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def awaken(tokenizer: Any) -> Any:

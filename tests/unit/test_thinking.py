@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from cityheads.errors import CityHeadsError
 from cityheads.factory import MultiHeadModelFactory
 from cityheads.io import write_json
 from cityheads.multihead import MultiHeadModel, build_model, load_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TIM = "terramind_v1_tiny_tim"
 
@@ -67,14 +68,6 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Any:
         return found
 
     return arguments
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("size", list(_SIZES))
