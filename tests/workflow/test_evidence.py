@@ -18,7 +18,7 @@ Run = Callable[..., Any]
 def dry(snakemake: Run, place: Path, **changes: object) -> str:
     shutil.copytree(ROOT / "config", place / "config", dirs_exist_ok=True)
     (place / "overlay.yaml").write_text(yaml.safe_dump(changes))
-    text: str = snakemake(place, "-n", "--configfile", place / "overlay.yaml").stdout
+    text: str = snakemake(place, "-n", "--quiet", "host", "--configfile", place / "overlay.yaml").stdout
     return text
 
 
