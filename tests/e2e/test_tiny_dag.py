@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -110,8 +110,15 @@ def test_no_artifact_names_a_path_of_this_machine(done: Path) -> None:
             assert not [place for place in told if place.encode() in content], path
 
 
-def kill_and_resume(place: Path, target: list[str], seconds: tuple[float, float], kills: int, seed: int) -> int:
-    """Run the workflow, killing it at random moments; give how many of the kills hit a running workflow."""
+def kill_and_resume(place: Path, target: list[str], after: Sequence[int], seed: int) -> None:
+    """Run the workflow, killing it a random while after so and so many jobs have ended, and at last let it end.
+
+    Args:
+        place: Working directory.
+        target: What to ask for.
+        after: Numbers of ended jobs, over all runs together; each is one kill.
+        seed: Seed of the whiles, of at most two seconds.
+    """
     chance = random.Random(seed)
     command = [
         Path(sys.executable).parent / "snakemake",
@@ -123,22 +130,22 @@ def kill_and_resume(place: Path, target: list[str], seconds: tuple[float, float]
     ]
     command += ["--workflow-profile", ROOT / "profiles/default", "--configfile", place / "tiny.yaml"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    hit = 0
-    for _ in range(kills):
+    for count in after:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(chance.uniform(*seconds))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            hit += 1
-            until = time.monotonic() + 10
-            while verbs_at_work(place) and time.monotonic() < until:
-                time.sleep(0.1)
-            assert not verbs_at_work(place), "a killed run leaves no job behind"
+        # Snakemake writes a job's benchmark when the job has ended
+        while len(list(place.glob("results/benchmarks/**/*.tsv"))) < count:
+            assert process.poll() is None, f"ended before {count} jobs had"
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 2))
+        assert process.poll() is None, f"ended within two seconds of job {count}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        until = time.monotonic() + 10
+        while verbs_at_work(place) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not verbs_at_work(place), "a killed run leaves no job behind"
     last = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr[-4000:]
-    return hit
 
 
 def verbs_at_work(place: Path) -> list[str]:
@@ -167,8 +174,8 @@ def compare(one: Path, two: Path, **which: tuple[str, ...]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_dataset_made_through_kills_is_the_same_to_the_byte(done: Path, tmp_path: Path) -> None:
     place = set_up(tmp_path)
-    hit = kill_and_resume(place, ["dataset"], (4.0, 9.0), kills=3, seed=1)
-    assert hit >= 2
+    # of 23 jobs
+    kill_and_resume(place, ["dataset"], after=(1, 7, 12), seed=1)
     compare(done, place, stages=DATA, names=())
 
 
@@ -176,8 +183,8 @@ def test_a_dataset_made_through_kills_is_the_same_to_the_byte(done: Path, tmp_pa
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_report_made_through_kills_holds_the_same_numbers(done: Path, tmp_path: Path, snakemake: Run) -> None:
     place = set_up(tmp_path)
-    hit = kill_and_resume(place, [], (5.0, 45.0), kills=6, seed=2)
-    assert hit >= 3
+    # of 33 jobs: in the middle of the dataset, in two trainings, in two evaluations
+    kill_and_resume(place, [], after=(12, 23, 24, 26, 28), seed=2)
     compare(done, place)
     again = snakemake(place, "-n", "--configfile", place / "tiny.yaml")
     assert "Nothing to be done" in again.stdout + again.stderr
