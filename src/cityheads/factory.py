@@ -19,12 +19,7 @@ from torch import Tensor, nn
 
 from cityheads.backbones import Backbone, build_backbone, default_indices, is_prithvi, is_terramind, single_date
 from cityheads.backbones.prithvi import prithvi_statistics
-from cityheads.backbones.terramind import (
-    published_coordinate_words,
-    read_coordinate_words,
-    select_bands,
-    set_coordinate_words,
-)
+from cityheads.backbones.terramind import coordinate_words, select_bands, set_coordinate_words
 from cityheads.backbones.tuning import add_low_rank
 from cityheads.backbones.weights import load_backbone, published_weights
 from cityheads.errors import CityHeadsError
@@ -221,14 +216,13 @@ def _build_encoder(
     if checkpoint or (pretrained and not loads_itself):
         path = Path(checkpoint) if checkpoint else published_weights(name)[0]
         new = [f"encoder_embeddings.{modality}." for modality in modalities if modality not in (*_BANDS, COORDS)]
-        load_backbone(name, built.module, path, bands=names, pretrained_bands=trained_on, new=[*new, "tokenizer."])
+        load_backbone(name, built.module, path, bands=names, pretrained_bands=trained_on, new=new)
         if COORDS in modalities:
             if checkpoint and not vocabulary:
                 raise CityHeadsError(
                     "model_args: coords with backbone_ckpt_path need backbone_coords_vocabulary, a file"
                 )
-            words = read_coordinate_words(Path(vocabulary)) if vocabulary else published_coordinate_words()
-            set_coordinate_words(built.module, words)
+            set_coordinate_words(built.module, coordinate_words(vocabulary))
     for modality, chosen in bands.items():
         select_bands(built.module, modality, chosen)
     return built

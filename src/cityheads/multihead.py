@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cityheads.backbones import Backbone, build_backbone, default_indices, is_terramind
 from cityheads.errors import CityHeadsError
 from cityheads.io import read_json
-from cityheads.modalities import COORDS, DERIVED, MODALITIES, TRUE_COLOUR_MAX_DN
+from cityheads.modalities import COORDS, DERIVED, DERIVED_FROM_S2, MODALITIES, TRUE_COLOUR_MAX_DN
 
 __all__ = [
     "FullResolutionDecoder",
@@ -361,7 +361,7 @@ def ndvi(s2: Tensor) -> Tensor:
 
     (B08 - B04) / (B08 + B04), Rouse et al. 1974, "Monitoring vegetation systems in the Great Plains with ERTS".
     """
-    red, near = (s2[:, [MODALITIES["S2L2A"].bands.index(band)]].float() for band in ("B04", "B08"))
+    red, near = _bands_behind("NDVI", s2).split(1, dim=1)
     return ((near - red) / (near + red)).where((near > 0) & (red > 0), torch.nan)
 
 
@@ -370,9 +370,13 @@ def true_colour(s2: Tensor) -> Tensor:
 
     See ``cityheads.modalities.TRUE_COLOUR_MAX_DN`` for the stretch.
     """
-    bands = MODALITIES["S2L2A"].bands
-    visible = s2[:, [bands.index(band) for band in DERIVED["RGB"].bands]].float()
+    visible = _bands_behind("RGB", s2)
     return (visible * (255 / TRUE_COLOUR_MAX_DN)).clamp(max=255).where(visible > 0, torch.nan)
+
+
+def _bands_behind(name: str, s2: Tensor) -> Tensor:
+    bands = MODALITIES["S2L2A"].bands
+    return s2[:, [bands.index(band) for band in DERIVED_FROM_S2[name]]].float()
 
 
 def derive(name: str, s2: Tensor) -> Tensor:
@@ -447,21 +451,15 @@ def build_model(spec: Mapping[str, Any], *, weights: bool = True) -> MultiHeadMo
             from cityheads.backbones.weights import load_backbone, published_weights
 
             path = Path(model["weights"]) if model["weights"] else published_weights(spec["backbone"])[0]
-            # NDVI is no input of the pretraining; the words of coordinates come with a file of their own
-            new = [f"encoder_embeddings.{name}." for name in modalities if name == "NDVI"] + ["tokenizer."]
+            # NDVI is no input of the pretraining
+            new = [f"encoder_embeddings.{name}." for name in modalities if name == "NDVI"]
             chosen = None if whole else next(iter(modalities.values()))["bands"]
             count = load_backbone(spec["backbone"], encoder, path, bands=chosen, new=new)
             log.info("%s: loaded %d weights from %s", spec["backbone"], count, path.name)
         if weights and COORDS in modalities and (model["weights"] or model["pretrained"]):
-            from cityheads.backbones.terramind import (
-                published_coordinate_words,
-                read_coordinate_words,
-                set_coordinate_words,
-            )
+            from cityheads.backbones.terramind import coordinate_words, set_coordinate_words
 
-            vocabulary = model["coords_vocabulary"]
-            words = read_coordinate_words(Path(vocabulary)) if vocabulary else published_coordinate_words()
-            set_coordinate_words(encoder, words)
+            set_coordinate_words(encoder, coordinate_words(model["coords_vocabulary"]))
         for name, bands in known.items():
             if list(modalities[name]["bands"]) != list(bands):
                 from cityheads.backbones.terramind import select_bands

@@ -20,6 +20,7 @@ __all__ = [
     "ConcatMerge",
     "CoordinateWords",
     "GatedMerge",
+    "coordinate_words",
     "published_coordinate_words",
     "read_coordinate_words",
     "select_bands",
@@ -264,6 +265,11 @@ def read_coordinate_words(path: Path) -> CoordinateWords:
     sentence = by_lat[0].tolist() + [_NOTHING] * (_WORDS - by_lat.shape[1])
     sentence[row], sentence[column] = _LATITUDE, _LONGITUDE
     return CoordinateWords(latitude.tolist(), longitude.tolist(), sentence)
+
+
+def coordinate_words(vocabulary: str | Path | None) -> CoordinateWords:
+    """Take the words that weights were trained with, from a vocabulary file or the published one."""
+    return read_coordinate_words(Path(vocabulary)) if vocabulary else published_coordinate_words()
 
 
 def published_coordinate_words() -> CoordinateWords:

@@ -3,9 +3,9 @@
 Jakubik et al. 2025, "TerraMind: Large-Scale Generative Multimodality for Earth Observation" (arXiv:2504.11171, section
 on Thinking-in-Modalities). TerraTorch 1.2.11 has it as ``TerraMindTiM``. There the generator shares its patch
 embeddings with the encoder, which freezes them; it draws its seed from Python's ``random`` and reseeds torch; it keeps
-tokenizers that it never uses (470 M parameters for land cover); it decodes everything in the first step whatever
-``tim_decoding_steps`` says; and it fails with some ways of merging. Here a plain encoder and a frozen generator are
-two modules, made of upstream's own parts.
+tokenizers that it never uses; it decodes everything in the first step whatever ``tim_decoding_steps`` says; and it
+fails with some ways of merging. Here a plain encoder and a frozen generator are two modules, made of upstream's own
+parts.
 """
 
 from __future__ import annotations

@@ -131,7 +131,8 @@ def load_backbone(
     """
     weights = read_weights(path)
     if not is_prithvi(name):
-        return load_weights(encoder, weights, str(path), new=new)
+        # words of coordinates, which come with a file of their own
+        return load_weights(encoder, weights, str(path), new=(*new, "tokenizer."))
     from cityheads.backbones.prithvi import COMPUTED, prithvi_weights
 
     # layers that TerraTorch adds to a pretrained Prithvi: an adapter's, and prompts
