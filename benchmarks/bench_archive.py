@@ -167,8 +167,8 @@ def stac_item(url: str, px: int) -> Any:
 
 def read_cityheads(url: str, px: int, threads: int) -> np.ndarray:
     """Read with CityHeads."""
-    from cityheads.grid import Grid, Parent
-    from cityheads.imagery import Wanted, read_layers
+    from cityheads.archive.imagery import Wanted, read_layers
+    from cityheads.core.grid import Grid, Parent
 
     archive = {
         "workers": threads, "asset_base": None, "sign": "none", "offline": False,
@@ -219,7 +219,8 @@ def read_stackstac(url: str, px: int, threads: int) -> np.ndarray:
 def run_reader(name: str, url: str, px: int, threads: int) -> None:
     """Run one reader, imports done beforehand, and print what it cost."""
     readers = {"cityheads": read_cityheads, "odc-stac": read_odc, "stackstac": read_stackstac}
-    modules = {"cityheads": ["cityheads.imagery", "cityheads.remote", "rasterio"], "odc-stac": ["odc.stac"],
+    ours = ["cityheads.archive.imagery", "cityheads.archive.http", "rasterio"]
+    modules = {"cityheads": ours, "odc-stac": ["odc.stac"],
                "stackstac": ["stackstac", "dask.array"]}  # fmt: skip
     for module in modules[name]:
         importlib.import_module(module)

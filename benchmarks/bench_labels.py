@@ -43,7 +43,7 @@ def generate(path: Path, boundary: Path, count: int, seed: int = 0) -> None:
     import shapely
     from pyproj import Transformer
 
-    from cityheads.grid import Grid, parent_polygon, read_parents
+    from cityheads.core.grid import Grid, parent_polygon, read_parents
 
     grid = Grid.from_settings(GRID)
     squares = [parent_polygon(row, grid) for row in read_parents(SHEET, grid)]
@@ -93,7 +93,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def prepare(folder: Path) -> dict[str, Any]:
     """Clean, reproject, sort and store, once."""
-    from cityheads.footprints import prepare_footprints
+    from cityheads.labels.footprints import prepare_footprints
 
     _, seconds = timed(
         lambda: prepare_footprints(
@@ -111,10 +111,10 @@ def _digest(masks: dict[str, np.ndarray]) -> dict[str, str]:
 
 def ours(folder: Path, only: list[str]) -> dict[str, Any]:
     """Read each parent's own rows and rasterize them."""
-    from cityheads.coverage import burn
-    from cityheads.footprints import building_mask, polygons_of
-    from cityheads.grid import Grid, read_parents
-    from cityheads.warp import Target
+    from cityheads.archive.warp import Target
+    from cityheads.core.grid import Grid, read_parents
+    from cityheads.labels.footprints import building_mask, polygons_of
+    from cityheads.labels.rasterize import burn
 
     grid = Grid.from_settings(GRID)
     parents = [row for row in read_parents(SHEET, grid) if row.parent_id in only]
@@ -136,7 +136,7 @@ def ours(folder: Path, only: list[str]) -> dict[str, Any]:
 def _plain_mask(shapes: Any, boundary: Any, parent: Any, grid: Any) -> np.ndarray:
     from rasterio.features import rasterize
 
-    from cityheads.warp import Target
+    from cityheads.archive.warp import Target
 
     target = Target.of_parent(parent, grid)
     inside = rasterize(boundary, target.shape, transform=target.transform)
@@ -150,7 +150,7 @@ def whole_table(folder: Path, only: list[str]) -> dict[str, Any]:
     """(a) Reproject and clip the whole table for each parent."""
     import geopandas as gpd
 
-    from cityheads.grid import Grid, parent_polygon, read_parents
+    from cityheads.core.grid import Grid, parent_polygon, read_parents
 
     grid = Grid.from_settings(GRID)
     parents = [row for row in read_parents(SHEET, grid) if row.parent_id in only]
@@ -176,7 +176,7 @@ def indexed_table(folder: Path, only: list[str]) -> dict[str, Any]:
     import geopandas as gpd
     import shapely
 
-    from cityheads.grid import Grid, parent_polygon, read_parents
+    from cityheads.core.grid import Grid, parent_polygon, read_parents
 
     grid = Grid.from_settings(GRID)
     parents = [row for row in read_parents(SHEET, grid) if row.parent_id in only]
@@ -233,7 +233,7 @@ def main() -> None:
         result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(result))
         return
-    from cityheads.grid import Grid, read_parents
+    from cityheads.core.grid import Grid, read_parents
 
     everyone = [row.parent_id for row in read_parents(SHEET, Grid.from_settings(GRID))]
     folder.mkdir(parents=True, exist_ok=True)

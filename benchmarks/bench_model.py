@@ -65,7 +65,7 @@ def bench_loader(arguments: argparse.Namespace) -> None:
 
     from terratorch.datamodules import GenericMultiModalDataModule
 
-    from cityheads.datamodule import ChipDataModule, keep_freed_memory
+    from cityheads.dataset.datamodule import ChipDataModule, keep_freed_memory
 
     keep_freed_memory()  # as a training does; it helps both loaders
     warnings.filterwarnings("ignore")
@@ -104,7 +104,7 @@ def write_chips(folder: Path, chips: int, px: int) -> None:
     from pyarrow import parquet
     from rasterio.transform import from_origin
 
-    from cityheads.io import sha256_file, write_json
+    from cityheads.core.files import sha256_file, write_json
 
     rng = np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {
@@ -140,7 +140,7 @@ def write_chips(folder: Path, chips: int, px: int) -> None:
 def make_spec(
     backbone: str, heads: tuple[str, ...], channels: list[int], decoder: str = "UNetDecoder"
 ) -> dict[str, Any]:
-    from cityheads.modalities import MODALITIES as TABLE
+    from cityheads.core.modalities import MODALITIES as TABLE
 
     model = {
         "backbone": backbone, "pretrained": False, "weights": None, "merge": "mean", "decoder_channels": channels,
@@ -177,10 +177,10 @@ def bench_step(arguments: argparse.Namespace) -> None:
     from lightning.pytorch.callbacks import Callback
     from torch.utils.data import DataLoader
 
-    from cityheads.datamodule import keep_freed_memory
-    from cityheads.losses import HeadLoss
-    from cityheads.multihead import build_model
-    from cityheads.task import MultiHeadTask
+    from cityheads.dataset.datamodule import keep_freed_memory
+    from cityheads.model.losses import HeadLoss
+    from cityheads.model.multihead import build_model
+    from cityheads.training.task import MultiHeadTask
 
     keep_freed_memory()  # as a training does; it helps both loops
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -235,7 +235,7 @@ def bench_step(arguments: argparse.Namespace) -> None:
 def bench_forward(arguments: argparse.Namespace) -> None:
     import torch
 
-    from cityheads.multihead import build_model
+    from cityheads.model.multihead import build_model
 
     channels = [512, 256, 128, 64]
     models = {
@@ -260,8 +260,8 @@ def bench_forward(arguments: argparse.Namespace) -> None:
 def bench_memory(arguments: argparse.Namespace) -> None:
     import torch
 
-    from cityheads.backbones.tuning import recompute_blocks
-    from cityheads.multihead import build_model
+    from cityheads.model.backbones.tuning import recompute_blocks
+    from cityheads.model.multihead import build_model
 
     for recompute in (False, True):
         model = build_model(make_spec("terramind_v1_base", ("lulc", "buildings"), [512, 256, 128, 64]))
@@ -289,7 +289,7 @@ def bench_memory(arguments: argparse.Namespace) -> None:
 def bench_thinking(arguments: argparse.Namespace) -> None:
     import torch
 
-    from cityheads.multihead import build_model
+    from cityheads.model.multihead import build_model
 
     for size in ("tiny", "base"):
         models = {}
@@ -330,8 +330,8 @@ def bench_cuda(arguments: argparse.Namespace) -> None:
         return
     from torch.utils.flop_counter import FlopCounterMode
 
-    from cityheads.losses import HeadLoss
-    from cityheads.multihead import build_model
+    from cityheads.model.losses import HeadLoss
+    from cityheads.model.multihead import build_model
 
     side = 8192
     factors = torch.randn(2, side, side, device="cuda", dtype=torch.bfloat16)

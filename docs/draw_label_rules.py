@@ -20,9 +20,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap
 from shapely import get_coordinates, get_parts, get_rings
 
-from cityheads.coverage import burn, covered_fraction
-from cityheads.vectors import project, read_vectors
-from cityheads.warp import Target
+from cityheads.archive.warp import Target
+from cityheads.labels.rasterize import burn, covered_fraction
+from cityheads.labels.vector_files import project, read_vectors
 
 EPSG, STEP_M = 32618, 10.0
 #: The piece that is drawn: this many pixels from this row and column of the block.

@@ -3,7 +3,7 @@
 Importing the package is cheap on purpose: nothing here imports torch, rasterio or geopandas.
 """
 
-from cityheads.errors import CityHeadsError
+from cityheads.core.errors import CityHeadsError
 
 __all__ = ["CityHeadsError", "__version__"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cityheads.errors import CityHeadsError
+from cityheads.core.errors import CityHeadsError
 
 __all__ = ["VERBS", "Argument", "Verb", "main"]
 
@@ -84,7 +84,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "select_scenes",
             "choose the scenes of one parent and freeze the choice",
-            "cityheads.stac:select_scenes",
+            "cityheads.archive.stac:select_scenes",
             ("grid", "archive", "labels"),
             (
                 _PARENTS,
@@ -96,14 +96,14 @@ VERBS: dict[str, Verb] = {
         Verb(
             "read_parent",
             "read all modalities of one parent onto one grid",
-            "cityheads.imagery:read_parent",
+            "cityheads.archive.imagery:read_parent",
             ("grid", "archive", "quality"),
             (_PARENTS, _PARENT, _SCENES, _out("folder for S2L2A.tif, S1RTC.tif, DEM.tif, SCL.tif and reading.json")),
         ),
         Verb(
             "slice_parent",
             "cut one parent into sub-chips and measure their quality",
-            "cityheads.chips:slice_parent",
+            "cityheads.dataset.chips:slice_parent",
             ("grid", "quality", "archive.imagery"),
             (
                 _PARENTS,
@@ -116,7 +116,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "fetch_footprints",
             "download building footprints: the city's official layer, Overture's, or any file",
-            "cityheads.providers:fetch_footprints",
+            "cityheads.labels.download:fetch_footprints",
             ("grid", "archive"),
             (
                 _PARENTS,
@@ -128,7 +128,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "prepare_footprints",
             "clean the building footprints once, for all parents",
-            "cityheads.footprints:prepare_footprints",
+            "cityheads.labels.footprints:prepare_footprints",
             ("grid", "labels"),
             (
                 _PARENTS,
@@ -143,14 +143,14 @@ VERBS: dict[str, Verb] = {
         Verb(
             "rasterize_landcover",
             "map a land-cover product to classes on one parent's grid",
-            "cityheads.landcover:rasterize_landcover",
+            "cityheads.labels.landcover:rasterize_landcover",
             ("grid", "archive", "labels"),
             (_PARENTS, _PARENT, _LABEL, _SCENES, _CHIPS, _out("the parent's mask (GeoTIFF)")),
         ),
         Verb(
             "rasterize_buildings",
             "rasterize the footprints on one parent's grid",
-            "cityheads.footprints:rasterize_buildings",
+            "cityheads.labels.footprints:rasterize_buildings",
             ("grid", "labels"),
             (
                 _PARENTS,
@@ -166,7 +166,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "rasterize_layer",
             "map a folder of rasters or a vector layer to classes on one parent's grid",
-            "cityheads.layers:rasterize_layer",
+            "cityheads.labels.custom:rasterize_layer",
             ("grid", "labels"),
             (
                 _PARENTS,
@@ -181,7 +181,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "check_labels",
             "compare the labels with each other and with the imagery",
-            "cityheads.consistency:check_labels",
+            "cityheads.dataset.checks:check_labels",
             ("grid", "labels"),
             (
                 _PARENTS,
@@ -193,7 +193,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "assemble_dataset",
             "account for every sub-chip, deal the splits, and pack the kept ones",
-            "cityheads.manifest:assemble_dataset",
+            "cityheads.dataset.assemble:assemble_dataset",
             ("grid", "archive.imagery", "labels", "splits", "quality"),
             (
                 _PARENTS,
@@ -206,21 +206,21 @@ VERBS: dict[str, Verb] = {
         Verb(
             "train",
             "train one run with one seed",
-            "cityheads.train:train",
+            "cityheads.training.run:train",
             ("labels", "heads", "runs", "model", "train"),
             (_RUN, _SEED, _DATASET, _out("folder of the run")),
         ),
         Verb(
             "evaluate",
             "evaluate one run on the held-out parents",
-            "cityheads.evaluate:evaluate",
+            "cityheads.evaluation.evaluate:evaluate",
             ("labels", "heads", "runs", "model", "train", "evaluation"),
             (_RUN, _SEED, _DATASET, Argument("run_dir", "folder of the run"), _out("folder of the evaluation")),
         ),
         Verb(
             "compare",
             "compare the multi-head run with its baselines and give the verdict",
-            "cityheads.gate:compare",
+            "cityheads.evaluation.gate:compare",
             ("heads", "runs", "seeds", "gate"),
             (
                 Argument("evaluation", "folder of the evaluations, RUN/SEED below it"),
@@ -231,7 +231,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "draw_figures",
             "draw the figures of the report",
-            "cityheads.figures:draw_figures",
+            "cityheads.product.figures:draw_figures",
             ("project", "grid", "labels", "heads", "runs", "seeds", "gate", "report"),
             (
                 _PARENTS,
@@ -242,7 +242,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "report",
             "write the self-contained HTML report",
-            "cityheads.report:report",
+            "cityheads.product.report:report",
             (
                 "project",
                 "grid",
@@ -264,14 +264,14 @@ VERBS: dict[str, Verb] = {
         Verb(
             "publish",
             "bundle the model under test with its recipe, scores and card",
-            "cityheads.publish:publish",
+            "cityheads.product.publish:publish",
             _RECIPE,
             (_PARENTS, Argument("results", "results folder"), _out("folder of the bundle")),
         ),
         Verb(
             "publish_catalog",
             "describe the dataset as a static STAC catalogue",
-            "cityheads.catalog:publish_catalog",
+            "cityheads.dataset.stac:publish_catalog",
             ("project", "archive.imagery", "labels"),
             (
                 Argument("scenes", "folder of the frozen scene choices"),
@@ -284,7 +284,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "fetch",
             "print as JSON what the published model says about a point",
-            "cityheads.predict:print_fetch",
+            "cityheads.product.predict:print_fetch",
             (),
             (
                 Argument("lat", "latitude in degrees", float),
@@ -297,7 +297,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "predict_parent",
             "map a whole parent with the published model",
-            "cityheads.predict:predict_parent",
+            "cityheads.product.predict:predict_parent",
             (),
             (
                 _PARENT,
@@ -310,7 +310,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "reconstruct",
             "encode a sub-chip as TerraMind's tokens, decode them, and measure the difference",
-            "cityheads.reconstruct:reconstruct",
+            "cityheads.evaluation.reconstruction:reconstruct",
             (),
             (
                 _DATASET,
@@ -328,7 +328,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "cover_boundary",
             "find a parent grid that covers a city, and write its sheet",
-            "cityheads.cover:cover_boundary",
+            "cityheads.archive.tiling:cover_boundary",
             ("grid",),
             (
                 Argument("boundary", "vector file of the city's land"),

@@ -12,9 +12,9 @@ import pytest
 import torch
 from model_fixtures import make_settings, write_store
 
-from cityheads.evaluate import evaluate
-from cityheads.multihead import load_model
-from cityheads.train import train
+from cityheads.evaluation.evaluate import evaluate
+from cityheads.model.multihead import load_model
+from cityheads.training.run import train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,12 +18,12 @@ import pytest
 from fault_server import Fault, FaultServer
 from made_archive import complete, config, sheet
 
-from cityheads import remote
+from cityheads.archive import http as remote
+from cityheads.archive.imagery import read_parent
+from cityheads.archive.stac import select_scenes
 from cityheads.config import pick
-from cityheads.errors import CityHeadsError
-from cityheads.imagery import read_parent
-from cityheads.landcover import rasterize_landcover
-from cityheads.stac import select_scenes
+from cityheads.core.errors import CityHeadsError
+from cityheads.labels.landcover import rasterize_landcover
 
 pytestmark = pytest.mark.slow
 

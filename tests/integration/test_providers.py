@@ -13,11 +13,11 @@ import pytest
 import shapely
 from fault_server import Fault, FaultServer
 
-from cityheads import providers
 from cityheads.config import resolve
-from cityheads.errors import CityHeadsError
-from cityheads.footprints import prepare_footprints
-from cityheads.providers import fetch_footprints, is_whole
+from cityheads.core.errors import CityHeadsError
+from cityheads.labels import download as providers
+from cityheads.labels.download import fetch_footprints, is_whole
+from cityheads.labels.footprints import prepare_footprints
 
 QUICK = {"attempts": 3, "backoff_s": 0.001, "timeout_s": 0.4, "connections": 2}
 

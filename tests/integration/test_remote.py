@@ -19,11 +19,11 @@ import rasterio
 from fault_server import Fault, FaultServer
 from made_archive import MadeArchive, complete, read_settings, select_settings, sheet
 
-from cityheads import remote
-from cityheads.errors import CityHeadsError
-from cityheads.imagery import read_parent
-from cityheads.remote import Client, NetworkError, Policy, RangeFile
-from cityheads.stac import select_scenes
+from cityheads.archive import http as remote
+from cityheads.archive.http import Client, NetworkError, Policy, RangeFile
+from cityheads.archive.imagery import read_parent
+from cityheads.archive.stac import select_scenes
+from cityheads.core.errors import CityHeadsError
 
 QUICK = {"attempts": 4, "backoff_s": 0.001, "timeout_s": 5.0, "connections": 4}
 
@@ -123,7 +123,7 @@ def test_only_the_touched_blocks_are_fetched_each_once(tmp_path: Path) -> None:
         ]
     from rasterio.windows import Window
 
-    from cityheads.network import open_raster
+    from cityheads.archive.network import open_raster
 
     archive = read_settings(network=QUICK)["archive"]
     with FaultServer(tmp_path) as server:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cityheads.archive.imagery import read_parent
+from cityheads.archive.stac import select_scenes
 from cityheads.config import pick, resolve
-from cityheads.imagery import read_parent
-from cityheads.stac import select_scenes
 
 pytestmark = [
     pytest.mark.online,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cityheads.archive.http import client
 from cityheads.config import load_config
-from cityheads.footprints import COLUMNS
-from cityheads.providers import NYC_FOOTPRINTS, _count, _features
-from cityheads.remote import client
+from cityheads.labels.download import NYC_FOOTPRINTS, _count, _features
+from cityheads.labels.footprints import COLUMNS
 
 pytestmark = [
     pytest.mark.online,

@@ -14,7 +14,7 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform_geom
 
 from cityheads.config import pick, resolve
-from cityheads.modalities import MODALITIES
+from cityheads.core.modalities import MODALITIES
 
 EPSG = 32618
 LEFT, TOP, PX = 590000.0, 4510000.0, 64

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cityheads.io import sha256_file, write_json
+from cityheads.core.files import sha256_file, write_json
 
 CHIP_PX = 32
 LABELS = {

@@ -11,9 +11,9 @@ import numpy as np
 
 from cityheads.cli import VERBS
 from cityheads.config import pick
-from cityheads.grid import Grid, parent_geobox, read_parents
-from cityheads.io import read_json, write_json, write_raster
-from cityheads.modalities import MODALITIES
+from cityheads.core.files import read_json, write_json, write_raster
+from cityheads.core.grid import Grid, parent_geobox, read_parents
+from cityheads.core.modalities import MODALITIES
 
 
 def make(
@@ -49,8 +49,8 @@ def write_model(fake: fake_results.Fake, seed: int) -> None:
     """Put an untrained model of the multi-head run into its folder."""
     from safetensors.torch import save_file
 
-    from cityheads.multihead import build_model
-    from cityheads.train import make_spec
+    from cityheads.model.multihead import build_model
+    from cityheads.training.run import make_spec
 
     settings = pick(fake.config, VERBS["train"].sections)
     spec = make_spec(settings, run="multihead", seed=seed, dataset=fake.results / "dataset")

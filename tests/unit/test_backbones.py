@@ -9,12 +9,12 @@ import pytest
 import torch
 from test_multihead import PX, make_images, make_masks, make_spec, make_task
 
-from cityheads.backbones import blocks, build_backbone, default_indices
-from cityheads.backbones.prithvi import effective_frames, prithvi_arguments
-from cityheads.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
-from cityheads.errors import CityHeadsError
-from cityheads.factory import MultiHeadModelFactory
-from cityheads.multihead import MultiHeadModel, build_model
+from cityheads.core.errors import CityHeadsError
+from cityheads.model.backbones import blocks, build_backbone, default_indices
+from cityheads.model.backbones.prithvi import effective_frames, prithvi_arguments
+from cityheads.model.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
+from cityheads.model.factory import MultiHeadModelFactory
+from cityheads.model.multihead import MultiHeadModel, build_model
 
 HEADS = {"crops": {"classes": 4}, "water": {"classes": 2}}
 

@@ -16,13 +16,13 @@ import shapely
 from made_archive import EPSG, LEFT, TOP, complete, config
 from pystac.extensions.projection import ProjectionExtension
 
-from cityheads.catalog import publish_catalog
-from cityheads.chips import slice_parent
+from cityheads.archive.imagery import read_parent
+from cityheads.archive.stac import select_scenes
 from cityheads.config import pick, resolve
-from cityheads.imagery import read_parent
-from cityheads.landcover import rasterize_landcover
-from cityheads.manifest import assemble_dataset
-from cityheads.stac import select_scenes
+from cityheads.dataset.assemble import assemble_dataset
+from cityheads.dataset.chips import slice_parent
+from cityheads.dataset.stac import publish_catalog
+from cityheads.labels.landcover import rasterize_landcover
 
 PARENTS = {"A": (LEFT, TOP), "B": (LEFT + 320, TOP), "C": (LEFT, TOP - 320)}
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cityheads.cli import VERBS, main
-from cityheads.provenance import code_fingerprint, environment
+from cityheads.core.environment import code_fingerprint, environment
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -122,7 +122,7 @@ def test_fingerprints_follow_the_code_and_not_the_comments(tmp_path: Path, repos
 
     def fingerprint(module: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", f"from cityheads.provenance import *; print(code_fingerprint('{module}'))"],
+            [sys.executable, "-c", f"from cityheads.core.environment import *; print(code_fingerprint('{module}'))"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -131,16 +131,18 @@ def test_fingerprints_follow_the_code_and_not_the_comments(tmp_path: Path, repos
         )
         return done.stdout.strip()
 
-    before = fingerprint("cityheads.chips")
-    assert before == code_fingerprint("cityheads.chips")
+    before = fingerprint("cityheads.dataset.chips")
+    assert before == code_fingerprint("cityheads.dataset.chips")
     source = copy / "grid.py"
     source.write_text(
         "# a remark\n" + source.read_text().replace('"""Name a sub-chip', '"""Give the name of a sub-chip')
     )
-    assert fingerprint("cityheads.chips") == before
+    assert fingerprint("cityheads.dataset.chips") == before
     source.write_text(source.read_text().replace('f"{parent_id}_r{row}c{col}"', 'f"{parent_id}_{row}_{col}"'))
-    assert fingerprint("cityheads.chips") != before, "a change in an imported module counts"
-    assert fingerprint("cityheads.losses") == code_fingerprint("cityheads.losses"), "a change elsewhere does not"
+    assert fingerprint("cityheads.dataset.chips") != before, "a change in an imported module counts"
+    assert fingerprint("cityheads.model.losses") == code_fingerprint("cityheads.model.losses"), (
+        "a change elsewhere does not"
+    )
     with pytest.raises(ValueError, match="no module"):
         code_fingerprint("cityheads.nowhere")
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cityheads.config import load_config, pick, resolve, schema
-from cityheads.errors import CityHeadsError
+from cityheads.core.errors import CityHeadsError
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import confusion_matrix
 
 from cityheads.config import IGNORE
-from cityheads.consistency import check_labels, cross_table, edge_correlation, edge_shift
-from cityheads.errors import CityHeadsError
-from cityheads.grid import Grid, Parent, parent_geobox, subchips
-from cityheads.io import write_json, write_raster
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import write_json, write_raster
+from cityheads.core.grid import Grid, Parent, parent_geobox, subchips
+from cityheads.dataset.checks import check_labels, cross_table, edge_correlation, edge_shift
 
 GRID = {"resolution_m": 10.0, "parent_px": 128, "chips_per_side": 2}
 WATER, DEVELOPED = {"name": "water", "color": "#3a7bc8"}, {"name": "developed", "color": "#c8574d"}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import shapely
 
-from cityheads.cover import cover_boundary, read_boundary, squares_at
-from cityheads.errors import CityHeadsError
-from cityheads.grid import Grid, parent_polygon, read_parents
+from cityheads.archive.tiling import cover_boundary, read_boundary, squares_at
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import Grid, parent_polygon, read_parents
 
 SETTINGS = {"grid": {"resolution_m": 10, "parent_px": 128, "chips_per_side": 4}}
 

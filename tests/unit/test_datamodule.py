@@ -10,8 +10,8 @@ import rasterio.warp
 import torch
 from model_fixtures import CHIP_PX, write_store
 
-from cityheads.datamodule import ChipDataModule, ChipDataset, ChipStore, EpochSampler, d4
-from cityheads.errors import CityHeadsError
+from cityheads.core.errors import CityHeadsError
+from cityheads.dataset.datamodule import ChipDataModule, ChipDataset, ChipStore, EpochSampler, d4
 
 LABELS = {"lulc": "LULC", "buildings": "BUILDINGS"}
 MODALITIES = ["S2L2A", "S1RTC", "DEM"]
@@ -107,7 +107,7 @@ def test_workers_do_not_change_the_batches(dataset_dir: Path) -> None:
 def test_batches_are_the_same_in_another_process(dataset_dir: Path) -> None:
     code = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[2]); from test_datamodule import batches, LABELS;"
-        "from cityheads.datamodule import ChipDataModule; from pathlib import Path;"
+        "from cityheads.dataset.datamodule import ChipDataModule; from pathlib import Path;"
         "data = ChipDataModule(Path(sys.argv[1]), ['S2L2A'], LABELS, batch_size=4, seed=1);"
         "print(hashlib.sha256(repr(batches(data, 1)).encode()).hexdigest())"
     )

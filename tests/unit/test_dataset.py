@@ -15,13 +15,13 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cityheads.chips import clear_fraction, in_range_fraction, slice_parent, valid_mask
-from cityheads.errors import CityHeadsError
-from cityheads.grid import SPLITS, Grid, Parent, parent_geobox, parent_polygon, read_parents, subchips
-from cityheads.io import read_json, sha256_file, write_json, write_raster
-from cityheads.manifest import assemble_dataset
-from cityheads.modalities import MODALITIES
-from cityheads.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out, split_sizes
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import read_json, sha256_file, write_json, write_raster
+from cityheads.core.grid import SPLITS, Grid, Parent, parent_geobox, parent_polygon, read_parents, subchips
+from cityheads.core.modalities import MODALITIES
+from cityheads.dataset.assemble import assemble_dataset
+from cityheads.dataset.chips import clear_fraction, in_range_fraction, slice_parent, valid_mask
+from cityheads.dataset.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out, split_sizes
 
 GRID = Grid(resolution_m=10, parent_px=64, chips_per_side=4)
 FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from cityheads.errors import CityHeadsError
-from cityheads.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
+from cityheads.core.errors import CityHeadsError
+from cityheads.model.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
 
 PX = 64
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from cityheads.dependence import averaged, how_to_read, measure
-from cityheads.modalities import MODALITIES, bands_used, removable
+from cityheads.core.modalities import MODALITIES, bands_used, removable
+from cityheads.evaluation.ablation import averaged, how_to_read, measure
 
 COUNTS = arrays(np.int64, (2, 4, 3, 3), elements=st.integers(0, 400))
 

@@ -13,11 +13,11 @@ from model_fixtures import LABELS, make_settings, write_store
 from pyarrow import parquet
 from sklearn import metrics as oracle
 
-from cityheads import evaluate as module
-from cityheads.errors import CityHeadsError
-from cityheads.evaluate import evaluate, evaluate_model
-from cityheads.io import read_json, write_json
-from cityheads.modalities import removable
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import read_json, write_json
+from cityheads.core.modalities import removable
+from cityheads.evaluation import evaluate as module
+from cityheads.evaluation.evaluate import evaluate, evaluate_model
 
 CLASSES = {"lulc": 3, "buildings": 2}
 
@@ -99,8 +99,8 @@ def write_run(folder: Path, dataset: Path, **model: Any) -> dict[str, Any]:
     """Write an untrained multi-head run and give the settings that belong to it."""
     from safetensors.torch import save_file
 
-    from cityheads.multihead import build_model
-    from cityheads.train import make_spec
+    from cityheads.model.multihead import build_model
+    from cityheads.training.run import make_spec
 
     settings = make_settings(model=model)
     spec = make_spec(settings, run="multihead", seed=0, dataset=dataset)
@@ -114,8 +114,8 @@ def by_hand(folder: Path, dataset: Path, drop: list[str], positions: range) -> d
     """Predict with the model's own argument, all sub-chips in one batch."""
     import torch
 
-    from cityheads.datamodule import ChipStore
-    from cityheads.multihead import load_model
+    from cityheads.dataset.datamodule import ChipStore
+    from cityheads.model.multihead import load_model
 
     model, spec = load_model(folder)
     images = ChipStore(dataset).inputs(spec["modalities"])
@@ -188,8 +188,8 @@ def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
 
 
 def test_what_can_be_removed_is_what_the_model_says_it_was_given(dataset: Path) -> None:
-    from cityheads.multihead import build_model
-    from cityheads.train import make_spec
+    from cityheads.model.multihead import build_model
+    from cityheads.training.run import make_spec
 
     for names in (["S2L2A", "S1RTC", "DEM"], ["NDVI", "DEM", "coords"], ["S1RTC", "RGB"]):
         spec = make_spec(make_settings(model={"modalities": names}), run="lulc", seed=0, dataset=dataset)

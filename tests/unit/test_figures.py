@@ -16,9 +16,19 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from cityheads import CityHeadsError
-from cityheads.artifacts import Results
-from cityheads.figures import _paint, _stretch, _true_colour, draw_figures, duration, number, rank_chips, score, signed
-from cityheads.io import read_json, write_bytes, write_json
+from cityheads.core.files import read_json, write_bytes, write_json
+from cityheads.product.figures import (
+    _paint,
+    _stretch,
+    _true_colour,
+    draw_figures,
+    duration,
+    number,
+    rank_chips,
+    score,
+    signed,
+)
+from cityheads.product.results import Results
 
 CAPTIONS = fake_results.ROOT / "workflow" / "report"
 
@@ -57,7 +67,7 @@ class Texts(dict[str, list[str]]):
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw with few pixels, where a test looks at the words only."""
-    monkeypatch.setattr("cityheads.figures._DPI", 40)
+    monkeypatch.setattr("cityheads.product.figures._DPI", 40)
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ from affine import Affine
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from cityheads.archive.warp import Target
 from cityheads.config import IGNORE, resolve
-from cityheads.coverage import burn, covered_fraction
-from cityheads.errors import CityHeadsError
-from cityheads.footprints import building_mask, polygons_of, prepare_footprints, rasterize_buildings
-from cityheads.grid import Grid, Parent, subchips
-from cityheads.vectors import read_near, read_vectors
-from cityheads.warp import Target
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import Grid, Parent, subchips
+from cityheads.labels.footprints import building_mask, polygons_of, prepare_footprints, rasterize_buildings
+from cityheads.labels.rasterize import burn, covered_fraction
+from cityheads.labels.vector_files import read_near, read_vectors
 
 #: The Murray Hill block's grid: 10 m, UTM 18N, 132 x 126 px from the upper left corner of its footprints.
 LEFT, TOP, WIDTH, HEIGHT = 585750.0, 4511950.0, 132, 126
@@ -367,7 +367,7 @@ number_texts = st.one_of(
 def test_numbers_are_pythons(texts: list[str]) -> None:
     import pyarrow as pa
 
-    from cityheads.vectors import numbers
+    from cityheads.labels.vector_files import numbers
 
     values, unreadable = numbers(pa.chunked_array([pa.array(texts, pa.string())]))
     wrong = 0

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cityheads import metrics
-from cityheads.errors import CityHeadsError
-from cityheads.gate import VERDICTS, Estimate, Thresholds, advise, compare, judge, settle
-from cityheads.io import write_json
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import write_json
+from cityheads.evaluation import metrics
+from cityheads.evaluation.gate import VERDICTS, Estimate, Thresholds, advise, compare, judge, settle
 
 LIMITS = Thresholds(1.0, 3.0)
 PP = st.floats(-12, 12).map(lambda value: round(value, 2))

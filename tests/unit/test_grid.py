@@ -10,8 +10,17 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cityheads.errors import CityHeadsError
-from cityheads.grid import Grid, Parent, chip_ids, overlapping, parent_geobox, parent_polygon, read_parents, subchips
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import (
+    Grid,
+    Parent,
+    chip_ids,
+    overlapping,
+    parent_geobox,
+    parent_polygon,
+    read_parents,
+    subchips,
+)
 
 GRID = Grid(resolution_m=10, parent_px=128, chips_per_side=4)
 HEAD = "parent_id\tepsg\tleft\ttop"
@@ -34,7 +43,7 @@ def test_the_real_sheet_has_22_square_parents_of_16_chips_without_overlap(reposi
 
 
 def test_the_real_sheet_covers_all_five_boroughs(repository: Path, realdata: Path) -> None:
-    from cityheads.cover import read_boundary
+    from cityheads.archive.tiling import read_boundary
 
     grid = Grid(10, 896, 4)
     city, epsg = read_boundary(realdata / "nyc_boroughs" / "nybb_16a.zip", 32618)

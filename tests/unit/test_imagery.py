@@ -31,11 +31,11 @@ from made_archive import (
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
+from cityheads.archive.imagery import mosaic, read_parent, to_db
+from cityheads.archive.stac import select_scenes
 from cityheads.config import pick, resolve
-from cityheads.errors import CityHeadsError
-from cityheads.imagery import mosaic, read_parent, to_db
-from cityheads.modalities import MODALITIES
-from cityheads.stac import select_scenes
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.modalities import MODALITIES
 
 
 def run(archive: MadeArchive, folder: Path, *, left: float = LEFT, top: float = TOP, **settings: Any) -> Path:

@@ -16,21 +16,21 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from cityheads.backbones.terramind import (
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import read_json
+from cityheads.core.modalities import COORDS, DERIVED, MODALITIES, stored
+from cityheads.evaluation.evaluate import evaluate
+from cityheads.model.backbones.terramind import (
     AttentionMerge,
     CoordinateWords,
     GatedMerge,
     published_coordinate_words,
     read_coordinate_words,
 )
-from cityheads.errors import CityHeadsError
-from cityheads.evaluate import evaluate
-from cityheads.factory import MultiHeadModelFactory
-from cityheads.io import read_json
-from cityheads.modalities import COORDS, DERIVED, MODALITIES, stored
-from cityheads.multihead import build_model, derive, load_model
-from cityheads.train import make_spec as spec_of_run
-from cityheads.train import train
+from cityheads.model.factory import MultiHeadModelFactory
+from cityheads.model.multihead import build_model, derive, load_model
+from cityheads.training.run import make_spec as spec_of_run
+from cityheads.training.run import train
 
 PLACES = torch.tensor([[-73.97, 40.78], [-74.0, 40.5], [151.2, -33.87]])
 

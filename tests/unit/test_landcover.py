@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.io import MemoryFile
 
+from cityheads.archive.warp import Target
 from cityheads.config import IGNORE, load_config, resolve
-from cityheads.errors import CityHeadsError
-from cityheads.grid import Grid, Parent, parent_geobox, read_parents, subchips
-from cityheads.landcover import code_table, map_codes, rasterize_landcover, sample_nearest
-from cityheads.warp import Target
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import Grid, Parent, parent_geobox, read_parents, subchips
+from cityheads.labels.landcover import code_table, map_codes, rasterize_landcover, sample_nearest
 
 WORLDCOVER = [
     {"name": "water", "color": "#3a7bc8", "codes": [80, 90, 95]},

@@ -14,10 +14,10 @@ import shapely
 from affine import Affine
 
 from cityheads.config import IGNORE, resolve
-from cityheads.errors import CityHeadsError
-from cityheads.footprints import prepare_footprints, rasterize_buildings
-from cityheads.grid import Parent
-from cityheads.layers import rasterize_layer
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import Parent
+from cityheads.labels.custom import rasterize_layer
+from cityheads.labels.footprints import prepare_footprints, rasterize_buildings
 
 HERE = Parent("P1", 32618, 587000.0, 4512000.0)
 NEXT = Parent("P2", 32618, 588280.0, 4512000.0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cityheads.config import IGNORE
-from cityheads.losses import LOSSES, HeadLoss, dice_loss, focal_loss
+from cityheads.model.losses import LOSSES, HeadLoss, dice_loss, focal_loss
 
 
 def sample(seed: int = 0, classes: int = 4, ignored: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:

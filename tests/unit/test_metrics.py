@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn import metrics as oracle
 
-from cityheads import metrics
+from cityheads.evaluation import metrics
 
 
 def labels(classes: int, size: int = 60) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]]:

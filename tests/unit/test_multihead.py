@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cityheads.errors import CityHeadsError
-from cityheads.modalities import MODALITIES
-from cityheads.multihead import MultiHeadModel, Normalise, build_model, load_model, tokens_to_map
-from cityheads.task import MultiHeadTask
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.modalities import MODALITIES
+from cityheads.model.multihead import MultiHeadModel, Normalise, build_model, load_model, tokens_to_map
+from cityheads.training.task import MultiHeadTask
 
 PX = 32
 

@@ -22,10 +22,10 @@ from pyproj import Transformer
 
 from cityheads.cli import VERBS, main
 from cityheads.config import pick
-from cityheads.errors import CityHeadsError
-from cityheads.io import read_json, write_json
-from cityheads.predict import CityMap, fetch, predict_parent, tile_starts, tile_weights
-from cityheads.publish import publish
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import read_json, write_json
+from cityheads.product.predict import CityMap, fetch, predict_parent, tile_starts, tile_weights
+from cityheads.product.publish import publish
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from fake_results import Fake
 
 from cityheads.cli import VERBS
 from cityheads.config import load_config, pick
-from cityheads.errors import CityHeadsError
-from cityheads.io import read_json, write_json
-from cityheads.modalities import MODALITIES
-from cityheads.publish import FILES, choose_seed, portable, publish, verify_bundle
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import read_json, write_json
+from cityheads.core.modalities import MODALITIES
+from cityheads.product.publish import FILES, choose_seed, portable, publish, verify_bundle
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_nothing_in_it_can_execute_code(bundle: Path) -> None:
 
 
 def test_model_is_that_of_the_seed_with_the_best_validation_score(fake: Fake, bundle: Path) -> None:
-    from cityheads.multihead import load_model
+    from cityheads.model.multihead import load_model
 
     published, spec = load_model(bundle)
     assert spec["seed"] == 1

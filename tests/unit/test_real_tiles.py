@@ -14,9 +14,9 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from cityheads.network import open_raster
-from cityheads.stac import Item, StaticCatalog, open_catalog
-from cityheads.warp import Target, plan, read_onto
+from cityheads.archive.network import open_raster
+from cityheads.archive.stac import Item, StaticCatalog, open_catalog
+from cityheads.archive.warp import Target, plan, read_onto
 
 #: A 5 km square on São Tomé, where the two tiles overlap: hills, a coast and the sea.
 EPSG, PX = 32632, 512
@@ -104,7 +104,7 @@ def test_real_elevation_equals_a_warp_of_the_whole_tile(realdata: Path, target: 
 def test_real_land_cover_equals_the_cell_under_each_centre(
     realdata: Path, target: Target, corner: tuple[float, float]
 ) -> None:
-    from cityheads.landcover import sample_nearest
+    from cityheads.labels.landcover import sample_nearest
 
     with open_raster(
         worldcover(realdata).name, str(worldcover(realdata).parent), archive=SETTINGS, where="X"

@@ -23,9 +23,9 @@ from pyproj import Transformer
 
 from cityheads import simulate
 from cityheads.config import pick, resolve
-from cityheads.errors import CityHeadsError
-from cityheads.grid import Grid, read_parents
-from cityheads.modalities import SCL_CLEAR
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import Grid, read_parents
+from cityheads.core.modalities import SCL_CLEAR
 from cityheads.simulate import catalog, fields, pixels, plan, simulate_archive, world
 
 CONFIG: dict[str, Any] = {

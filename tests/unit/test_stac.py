@@ -24,10 +24,10 @@ from made_archive import (
     sheet,
 )
 
+from cityheads.archive.network import locate, scrub, stored_href
+from cityheads.archive.stac import Item, offset_dn, parse_interval, select_scenes
 from cityheads.config import load_config, pick, resolve
-from cityheads.errors import CityHeadsError
-from cityheads.network import locate, scrub, stored_href
-from cityheads.stac import Item, offset_dn, parse_interval, select_scenes
+from cityheads.core.errors import CityHeadsError
 
 PC = "https://planetarycomputer.microsoft.com/api/stac/v1"
 
@@ -460,7 +460,7 @@ def test_real_samples_are_chosen_each_at_its_place(realdata: Path, repository: P
 
 @pytest.mark.parametrize("name", ["nyc", "nyc-lite", "nyc-earth-search", "terramesh"])
 def test_the_real_configs_are_valid_and_their_sheets_fit(repository: Path, name: str) -> None:
-    from cityheads.grid import Grid, read_parents
+    from cityheads.core.grid import Grid, read_parents
 
     config = load_config(repository / "config" / f"{name}.yaml")
     parents = read_parents(repository / config["parents"], Grid.from_settings(config["grid"]))

@@ -15,15 +15,15 @@ from made_archive import PX, complete, read_settings, select_settings, sheet
 from model_fixtures import write_store
 from pyarrow import parquet
 
-from cityheads.backbones.thinking import build_generator
+from cityheads.archive.imagery import read_parent
+from cityheads.archive.stac import select_scenes
 from cityheads.cli import main
 from cityheads.config import schema
-from cityheads.errors import CityHeadsError
-from cityheads.imagery import read_parent
-from cityheads.modalities import MODALITIES
-from cityheads.reconstruct import compare_pixels, reconstruct
-from cityheads.stac import select_scenes
-from cityheads.synthesize import (
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.modalities import MODALITIES
+from cityheads.evaluation.reconstruction import compare_pixels, reconstruct
+from cityheads.model.backbones.thinking import build_generator
+from cityheads.model.synthesis import (
     Synthesizer,
     build_synthesizer,
     in_units,
@@ -142,7 +142,7 @@ def test_units_there_and_back() -> None:
 
 
 def test_a_parent_is_made_window_by_window(maker: Synthesizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cityheads.synthesize.build_synthesizer", lambda *args: maker)
+    monkeypatch.setattr("cityheads.model.synthesis.build_synthesizer", lambda *args: maker)
     layers = layers_of(64)
     made, origin = synthesize(layers, "S1RTC", UNTRAINED, window_px=32, name="P1")
     assert made.shape == (2, 64, 64)
@@ -170,7 +170,7 @@ def test_the_generator_is_upstreams(maker: Synthesizer) -> None:
     """TerraMindGeneration on the same weights, at temperature 0 and with the same noise, is the oracle."""
     from terratorch.models.backbones.terramind.model.terramind_generation import TerraMindGeneration
 
-    from cityheads.backbones.thinking import _SIZES
+    from cityheads.model.backbones.thinking import _SIZES
 
     layers = layers_of()
     oracle = TerraMindGeneration(
@@ -207,7 +207,9 @@ def test_weights_are_all_there_or_an_error(maker: Synthesizer, tmp_path: Path, m
     generator = build_generator("terramind_v1_tiny", ["untok_sen2l2a@224", "untok_dem@224"], ["tok_sen1rtc@224"], 224)
     state = {name: torch.randn_like(value) for name, value in generator.state_dict().items()}
     torch.save(state, tmp_path / "generator.pt")
-    monkeypatch.setattr("cityheads.synthesize.load_tokenizer", lambda *args, **kwargs: (maker.tokenizer, {"file": "t"}))
+    monkeypatch.setattr(
+        "cityheads.model.synthesis.load_tokenizer", lambda *args, **kwargs: (maker.tokenizer, {"file": "t"})
+    )
     options = UNTRAINED | {"weights": str(tmp_path / "generator.pt"), "tokenizer_weights": "t.pt"}
     built = build_synthesizer("S1RTC", ("S2L2A", "DEM"), options)
     assert torch.equal(built.generator.state_dict()["mask_token"], state["mask_token"])
@@ -277,7 +279,7 @@ def test_a_parent_without_radar_goes_through(
     maker: Synthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Choice and reading call a synthesized layer one; the bytes are the same twice."""
-    monkeypatch.setattr("cityheads.synthesize.load_tokenizer", lambda *args, **kwargs: (maker.tokenizer, None))
+    monkeypatch.setattr("cityheads.model.synthesis.load_tokenizer", lambda *args, **kwargs: (maker.tokenizer, None))
     catalog = without_radar(tmp_path / "archive")
     parents, scenes = sheet(tmp_path), tmp_path / "scenes" / "P1.json"
     select_scenes(
@@ -312,7 +314,7 @@ def test_a_parent_without_radar_goes_through(
     assert reading["S1RTC"]["valid_fraction"] == 1.0
     assert "synthesized" not in reading["S2L2A"]
     # nothing but the choice decides: the model is not looked at where scenes were found
-    monkeypatch.setattr("cityheads.synthesize.load_tokenizer", lambda *args, **kwargs: pytest.fail("was loaded"))
+    monkeypatch.setattr("cityheads.model.synthesis.load_tokenizer", lambda *args, **kwargs: pytest.fail("was loaded"))
     full = complete(tmp_path / "full").write()
     select_scenes(
         select_settings(**settings_of("synthesize")), parents=parents, parent="P1", catalog=str(full),
@@ -369,7 +371,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_chip_is_encoded_and_decoded(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = load_tokenizer("S2L2A", None, pretrained=False, seed=0, asked="", instead="")
     awaken(made)
-    monkeypatch.setattr("cityheads.reconstruct.load_tokenizer", lambda *args, **kwargs: (made, None))
+    monkeypatch.setattr("cityheads.evaluation.reconstruction.load_tokenizer", lambda *args, **kwargs: (made, None))
     for name in ("once", "twice"):
         reconstruct(dataset=dataset, chip="P00_r0c0", modality="S2L2A", out=tmp_path / name, steps=2, seed=3)
     for name in ("tokens.npy", "S2L2A.tif", "reconstruction.json"):
@@ -459,9 +461,11 @@ def test_reading_does_not_depend_on_the_model() -> None:
     import subprocess
     import sys
 
-    from cityheads.provenance import _closure
+    from cityheads.core.environment import _closure
 
-    assert "cityheads.synthesize" not in _closure("cityheads.imagery")
-    assert {"cityheads.backbones.thinking", "cityheads.backbones.weights"} <= _closure("cityheads.synthesize")
-    code = "import sys, cityheads.imagery, cityheads.stac; print('torch' in sys.modules)"
+    assert "cityheads.model.synthesis" not in _closure("cityheads.archive.imagery")
+    assert {"cityheads.model.backbones.thinking", "cityheads.model.backbones.weights"} <= _closure(
+        "cityheads.model.synthesis"
+    )
+    code = "import sys, cityheads.archive.imagery, cityheads.archive.stac; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -17,9 +17,9 @@ from terratorch.models.model import Model, ModelOutput
 from terratorch.registry import MODEL_FACTORY_REGISTRY
 from terratorch.tasks.tiled_inference import tiled_inference
 
-from cityheads.errors import CityHeadsError
-from cityheads.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
-from cityheads.task import MultiHeadTask
+from cityheads.core.errors import CityHeadsError
+from cityheads.model.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
+from cityheads.training.task import MultiHeadTask
 
 HEADS: dict[str, dict[str, Any]] = {
     "lulc": {"classes": ["water", "developed", "forest"], "loss": "ce", "class_weights": [1.0, 2.0, 1.0]},
@@ -182,7 +182,7 @@ def test_uncertainty_weighting_learns_the_weights_of_labelled_heads(model: Terra
 def test_projected_gradients_no_longer_conflict() -> None:
     import random
 
-    from cityheads.task import project_conflicts
+    from cityheads.training.task import project_conflicts
 
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
     joined = project_conflicts([a, b], random.Random(0))

@@ -15,16 +15,16 @@ from terratorch.models.backbones.terramind.model import terramind_register
 from terratorch.models.backbones.terramind.model.terramind_tim import TerraMindTiM
 from test_multihead import PX, make_images, make_masks, make_spec, make_task
 
-from cityheads.backbones import blocks, build_backbone, fine_tuned
-from cityheads.backbones.terramind import select_bands
-from cityheads.backbones.thinking import _SIZES, THOUGHTS, Sampler, ThinkingEncoder, build_thinking
-from cityheads.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
-from cityheads.backbones.weights import load_weights
 from cityheads.config import schema
-from cityheads.errors import CityHeadsError
-from cityheads.factory import MultiHeadModelFactory
-from cityheads.io import write_json
-from cityheads.multihead import MultiHeadModel, build_model, load_model
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import write_json
+from cityheads.model.backbones import blocks, build_backbone, fine_tuned
+from cityheads.model.backbones.terramind import select_bands
+from cityheads.model.backbones.thinking import _SIZES, THOUGHTS, Sampler, ThinkingEncoder, build_thinking
+from cityheads.model.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
+from cityheads.model.backbones.weights import load_weights
+from cityheads.model.factory import MultiHeadModelFactory
+from cityheads.model.multihead import MultiHeadModel, build_model, load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -469,7 +469,7 @@ def test_it_trains_by_the_verb_and_twice_the_same(tmp_path: Path) -> None:
     from model_fixtures import make_settings, write_store
     from safetensors.torch import load_file
 
-    from cityheads.train import train
+    from cityheads.training.run import train
 
     dataset = write_store(tmp_path / "dataset")
     settings = make_settings(

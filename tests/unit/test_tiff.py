@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import Resampling
 
-from cityheads.tiff import Layout, parse
+from cityheads.archive.tiff import Layout, parse
 
 
 def parse_bytes(content: bytes) -> Layout:

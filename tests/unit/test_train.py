@@ -16,12 +16,12 @@ import pytest
 import torch
 from model_fixtures import make_settings, write_store
 
-import cityheads.train
-from cityheads.errors import CityHeadsError
-from cityheads.io import sha256_file
-from cityheads.multihead import load_model
-from cityheads.task import Confusion, iou_per_class, schedule
-from cityheads.train import train
+import cityheads.training.run
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import sha256_file
+from cityheads.model.multihead import load_model
+from cityheads.training.run import train
+from cityheads.training.task import Confusion, iou_per_class, schedule
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +112,14 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
             raise KilledError
 
     settings = make_settings(train={"epochs": 3})
-    monkeypatch.setattr(cityheads.train, "_SAVE_EVERY_S", 0.0)
-    tell = cityheads.train._Recorder.on_train_epoch_start
+    monkeypatch.setattr(cityheads.training.run, "_SAVE_EVERY_S", 0.0)
+    tell = cityheads.training.run._Recorder.on_train_epoch_start
 
     def started(self: Any, trainer: Any, pl_module: Any) -> None:
         tell(self, trainer, pl_module)
         kill_then(trainer, pl_module)
 
-    monkeypatch.setattr(cityheads.train._Recorder, "on_train_epoch_start", started)
+    monkeypatch.setattr(cityheads.training.run._Recorder, "on_train_epoch_start", started)
     with pytest.raises(KilledError):
         train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     assert not (tmp_path / "training.json").exists()
@@ -130,7 +130,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
         epochs.append(trainer.current_epoch)
         tell(self, trainer, pl_module)
 
-    monkeypatch.setattr(cityheads.train._Recorder, "on_train_epoch_start", resumed)
+    monkeypatch.setattr(cityheads.training.run._Recorder, "on_train_epoch_start", resumed)
     train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     assert epochs == list(range(killed_after, 3))
     for name in ("model.safetensors", "history.csv", "training.json"):
@@ -154,7 +154,7 @@ def test_early_stopping_keeps_the_best_epoch(
     def score(self: Any) -> None:
         self.log_dict({"val/lulc/miou": torch.tensor(0.1), "val/score": torch.tensor(next(scores))})
 
-    monkeypatch.setattr(cityheads.train.MultiHeadTask, "on_validation_epoch_end", score)
+    monkeypatch.setattr(cityheads.training.run.MultiHeadTask, "on_validation_epoch_end", score)
     settings = make_settings(train={"epochs": 20, "patience": 2})
     with caplog.at_level(logging.INFO, "cityheads.progress"):
         train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
@@ -217,14 +217,14 @@ def test_a_store_whose_bytes_have_changed_trains_nothing(tmp_path: Path) -> None
 def test_a_loss_that_is_not_finite_stops_the_training(
     dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cityheads.task.HeadLoss, "forward", lambda self, x, y: x.sum() * math.nan)
+    monkeypatch.setattr(cityheads.training.task.HeadLoss, "forward", lambda self, x, y: x.sum() * math.nan)
     with pytest.raises(CityHeadsError, match=r"lulc/0: the loss of epoch 1 is not finite; lower train\.lr"):
         train(make_settings(), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_iou_equals_the_evaluations_definition() -> None:
-    from cityheads.metrics import class_iou
+    from cityheads.evaluation.metrics import class_iou
 
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 50, (4, 4))
@@ -268,7 +268,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_two_processes_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
-        "from model_fixtures import make_settings; from cityheads.train import train;"
+        "from model_fixtures import make_settings; from cityheads.training.run import train;"
         "train(make_settings(train={'epochs': 3}), run='multihead', seed=0, dataset=Path(sys.argv[2]),"
         " out=Path(sys.argv[3]))"
     )
@@ -284,7 +284,7 @@ import logging, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from model_fixtures import make_settings
-import cityheads.train as product
+import cityheads.training.run as product
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 logging.getLogger("cityheads.progress").setLevel(logging.INFO)
 product._SAVE_EVERY_S = 0.0
@@ -410,7 +410,7 @@ def test_class_weights_must_fit_the_classes(dataset_dir: Path, tmp_path: Path) -
 def test_local_weights_are_recorded_by_their_hash(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from cityheads.io import sha256_file
+    from cityheads.core.files import sha256_file
 
     assert json.loads((run_dir / "environment.json").read_text())["weights"] is None
     model, _ = load_model(run_dir)

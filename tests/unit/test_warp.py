@@ -17,8 +17,8 @@ from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
-from cityheads.errors import CityHeadsError
-from cityheads.warp import Target, plan, read_onto
+from cityheads.archive.warp import Target, plan, read_onto
+from cityheads.core.errors import CityHeadsError
 
 UTM = CRS.from_epsg(EPSG)
 

@@ -15,11 +15,11 @@ from terratorch.models.backbones.prithvi_vit import _create_prithvi
 from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
 from torch import Tensor, nn
 
-from cityheads.backbones import build_backbone
-from cityheads.backbones.prithvi import prithvi_statistics
-from cityheads.errors import CityHeadsError
-from cityheads.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
-from cityheads.train import train
+from cityheads.core.errors import CityHeadsError
+from cityheads.model.backbones import build_backbone
+from cityheads.model.backbones.prithvi import prithvi_statistics
+from cityheads.model.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
+from cityheads.training.run import train
 
 HEADS = {"water": {"classes": 2, "decoder": "FCNDecoder", "decoder_args": {"channels": 8}}}
 NAMES = ("prithvi_eo_tiny", "prithvi_eo_v2_tiny_tl")
@@ -236,7 +236,7 @@ def test_a_run_of_the_workflow_starts_from_prithvi(
         train(make_settings(model=model), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
     settings = make_settings(model=model | {"bands": {"S2L2A": SIX}}, train={"epochs": 1})
     train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
-    from cityheads.multihead import load_model
+    from cityheads.model.multihead import load_model
 
     trained, spec = load_model(tmp_path / "run")
     assert torch.equal(trained.encoder.blocks[7].attn.qkv.weight, states[NAMES[1]]["encoder.blocks.7.attn.qkv.weight"])
@@ -269,7 +269,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from model_fixtures import make_settings
-from cityheads.train import train
+from cityheads.training.run import train
 model = {"backbone": sys.argv[4], "pretrained": True, "modalities": ["S2L2A"], "freeze_encoder": True}
 if sys.argv[4].startswith("prithvi"):
     model["bands"] = {"S2L2A": ["B02", "B03", "B04", "B8A", "B11", "B12"]}
@@ -293,7 +293,7 @@ def test_the_revision_in_the_cache_reaches_the_record(
     import subprocess
     import sys
 
-    from cityheads.multihead import load_model
+    from cityheads.model.multihead import load_model
 
     torch.manual_seed(4)
     state = states.get(backbone)

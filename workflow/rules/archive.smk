@@ -83,7 +83,7 @@ rule read_parent:
     params:
         settings=settings("read_parent"),
         code=code("read_parent")
-        + (code_fingerprint("cityheads.synthesize") if SYNTHESIS else ""),
+        + (code_fingerprint("cityheads.model.synthesis") if SYNTHESIS else ""),
         config=CONFIG,
         out=folder_of("output.reading"),
     message:

@@ -8,10 +8,10 @@ from snakemake.exceptions import WorkflowError
 
 from cityheads.cli import VERBS
 from cityheads.config import pick, resolve
-from cityheads.errors import CityHeadsError
-from cityheads.grid import Grid, read_parents
-from cityheads.io import canonical_json, write_bytes
-from cityheads.provenance import code_fingerprint
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import Grid, read_parents
+from cityheads.core.files import canonical_json, write_bytes
+from cityheads.core.environment import code_fingerprint
 
 try:
     config = resolve(config)

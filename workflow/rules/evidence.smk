@@ -1,5 +1,5 @@
 # The verdict, the figures, the report.
-from cityheads.modalities import removable
+from cityheads.core.modalities import removable
 
 EVALUATED = expand(
     f"{RESULTS}/evaluation/{{run}}/{{seed}}/metrics.json", run=RUNS, seed=SEEDS

@@ -24,9 +24,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cityheads.errors import CityHeadsError
-from cityheads.grid import Grid, read_parents
-from cityheads.io import write_bytes, write_json
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import write_bytes, write_json
+from cityheads.core.grid import Grid, read_parents
 from cityheads.simulate import catalog, pixels, vectors
 from cityheads.simulate.buildings import Buildings
 from cityheads.simulate.plan import Place, Plan, make_plan

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from cityheads.modalities import MODALITIES
+from cityheads.core.modalities import MODALITIES
 from cityheads.simulate.fields import hash_uniform, name_key
 from cityheads.simulate.pixels import Layer
 from cityheads.simulate.plan import Place, Radar, Scene, sun_position

@@ -10,7 +10,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from cityheads.modalities import MODALITIES
+from cityheads.core.modalities import MODALITIES
 from cityheads.simulate.fields import box_mean, noise, rng_for
 from cityheads.simulate.plan import Frame, Place, Plan, Radar, Scene, season_greenness, sun_position
 from cityheads.simulate.spectra import (

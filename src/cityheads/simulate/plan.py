@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cityheads.grid import Grid, Parent
+from cityheads.core.grid import Grid, Parent
 from cityheads.simulate.fields import rng_for
 
 __all__ = ["Frame", "Place", "Plan", "Radar", "Scene", "make_plan", "season_greenness", "sun_position"]

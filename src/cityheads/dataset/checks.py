@@ -1,0 +1,332 @@
+"""Do the labels fit each other and the imagery? Agreement, registration, balance, and sub-chips that teach little."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityheads.config import IGNORE
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import atomic_path, read_json, read_raster, write_json
+from cityheads.core.grid import SPLITS, Grid, read_parents
+
+__all__ = ["check_labels", "cross_table", "edge_correlation", "edge_shift"]
+
+log = logging.getLogger(__name__)
+
+#: Shifts are looked for up to this many pixels in each direction: Sentinel-2's absolute geolocation is better than one
+#: 10 m pixel (ESA, Sentinel-2 L1C Data Quality Report: below 12 m at 95 %), so more is a fault of georeferencing.
+_MAX_SHIFT_PX = 4
+
+#: Below this correlation of edges nothing can be said: parents of open water or woods have no edges in common.
+_LEAST_CORRELATION = 0.05
+
+
+def cross_table(one: np.ndarray, two: np.ndarray, n_one: int, n_two: int) -> np.ndarray:
+    """Count the pixels of each pair of classes where both labels are known.
+
+    Args:
+        one: Class ids, any shape, 255 = ignore.
+        two: Class ids of the same shape.
+        n_one: Number of classes of ``one``.
+        n_two: Number of classes of ``two``.
+
+    Returns:
+        (n_one, n_two) int64.
+    """
+    known = (one != IGNORE) & (two != IGNORE)
+    pairs = one[known].astype(np.int64) * n_two + two[known]
+    return np.bincount(pairs, minlength=n_one * n_two).reshape(n_one, n_two)
+
+
+def _edges(picture: np.ndarray) -> np.ndarray:
+    """Give the steepness of a picture, NaN next to unknown pixels."""
+    down, right = np.gradient(picture.astype(np.float64))
+    return np.hypot(down, right)
+
+
+def edge_correlation(
+    picture: np.ndarray, mask: np.ndarray, max_shift_px: int = _MAX_SHIFT_PX
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlate the edges of a picture with those of a mask, for every whole shift.
+
+    Args:
+        picture: (H, W) float, NaN where unknown.
+        mask: (H, W) uint8 class ids, 255 = unknown.
+        max_shift_px: Largest shift in each direction.
+
+    Returns:
+        Pearson correlations, (2 max + 1, 2 max + 1), by how far the picture lies below and to the right of the mask
+        (NaN where one side has no edges), and the number of pixels compared, of the same shape.
+    """
+    known = np.where(mask == IGNORE, np.nan, mask.astype(np.float64))
+    one, two = _edges(picture), _edges(known)
+    size = 2 * max_shift_px + 1
+    correlation, pixels = np.full((size, size), np.nan), np.zeros((size, size), np.int64)
+    height, width = mask.shape
+    for down in range(-max_shift_px, max_shift_px + 1):
+        for right in range(-max_shift_px, max_shift_px + 1):
+            a = one[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+            b = two[max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
+            both = np.isfinite(a) & np.isfinite(b)
+            x, y = a[both], b[both]
+            place = down + max_shift_px, right + max_shift_px
+            pixels[place] = x.size
+            if x.size > 1 and x.std() > 0 and y.std() > 0:
+                correlation[place] = np.corrcoef(x, y)[0, 1]
+    return correlation, pixels
+
+
+def edge_shift(correlation: np.ndarray) -> dict[str, float] | None:
+    """Find the best shift on a surface of correlations, to a fraction of a pixel; None where no edges are shared."""
+    if not np.isfinite(correlation).all() or correlation.max() < _LEAST_CORRELATION:
+        return None
+    half = correlation.shape[0] // 2
+    row, column = np.unravel_index(int(correlation.argmax()), correlation.shape)
+    return {
+        # adding 0 makes a negative zero positive
+        "down_px": round(float(row - half + _vertex(correlation[:, column], int(row))), 2) + 0.0,
+        "right_px": round(float(column - half + _vertex(correlation[row], int(column))), 2) + 0.0,
+        "correlation": round(float(correlation.max()), 4),
+    }
+
+
+def _vertex(line: np.ndarray, at: int) -> float:
+    """Place the top of the parabola through a maximum and its neighbours; 0 at the rim."""
+    if at in (0, len(line) - 1):
+        return 0.0
+    left, middle, right = line[at - 1 : at + 2]
+    bend = left - 2 * middle + right
+    return 0.0 if bend == 0 else float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
+
+
+def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, picture: Path, out: Path) -> None:
+    """Compare the label layers with each other and with the imagery, and draw what was found.
+
+    Args:
+        settings: Sections ``grid`` and ``labels`` of the config.
+        parents: Parent sheet.
+        results: Results folder with ``parents/`` and ``dataset/``.
+        picture: The same as a picture (PNG).
+        out: What was found (JSON), written last.
+
+    Raises:
+        CityHeadsError: A raster or the dataset is missing.
+    """
+    labels = settings["labels"]
+    grid = Grid.from_settings(settings["grid"])
+    sheet = read_parents(parents, grid)
+    # polygons have edges at all; land cover on a 10 m grid has been registered to the imagery by its makers
+    edged = [name for name, label in labels.items() if label["kind"] in ("footprints", "vector")]
+    pairs = [(one, two) for one in edged for two in labels if two not in edged]
+    tables = {pair: np.zeros([len(labels[name]["classes"]) for name in pair], np.int64) for pair in pairs}
+    ignored: dict[str, dict[str, float]] = {name: {} for name in labels}
+    shifts: dict[str, dict[str, dict[str, float] | None]] = {name: {} for name in edged}
+    surfaces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in edged}
+    for parent in sheet:
+        folder = results / "parents" / parent.parent_id
+        masks = {name: read_raster(folder / f"MASK_{name}.tif")[0][0] for name in labels}
+        for name, mask in masks.items():
+            ignored[name][parent.parent_id] = round(float((mask == IGNORE).mean()), 6)
+        for one, two in pairs:
+            tables[one, two] += cross_table(masks[one], masks[two], *tables[one, two].shape)
+        brightness = _brightness(folder / "S2L2A.tif")
+        for name in edged:
+            correlation, pixels = edge_correlation(brightness, masks[name])
+            shifts[name][parent.parent_id] = edge_shift(correlation)
+            if np.isfinite(correlation).all():
+                surfaces[name].append((correlation, pixels))
+    together = {name: _mean_surface(surfaces[name]) for name in edged}
+    dataset = _dataset(results / "dataset", labels)
+    found = {
+        "format": 1,
+        "simulated": dataset["simulated"],
+        "agreement": [_agreement(one, two, tables[one, two], labels) for one, two in pairs],
+        "registration": {
+            name: {"all": None if surface is None else edge_shift(surface), "parents": shifts[name]}
+            for name, surface in together.items()
+        },
+        "ignored_fraction": {
+            name: {"all": round(float(np.mean(list(shares.values()))), 6), "parents": shares}
+            for name, shares in ignored.items()
+        },
+        "balance": dataset["balance"],
+        "one_class_chips": dataset["one_class"],
+        "unlabelled_chips": dataset["unlabelled"],
+    }
+    _draw(picture, found, together, labels)
+    write_json(out, found)
+    for line in _sentences(found):
+        log.info("%s", line)
+
+
+def _brightness(path: Path) -> np.ndarray:
+    """Give the mean of the visible 10 m bands (B02, B03, B04), NaN where there is no data."""
+    bands = read_raster(path)[0][1:4].astype(np.float64)
+    return np.where((bands == 0).any(axis=0), np.nan, bands.mean(axis=0))
+
+
+def _mean_surface(surfaces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None:
+    """Average the parents' surfaces, each weighted by the pixels that it compares."""
+    if not surfaces:
+        return None
+    weights = sum(pixels for _, pixels in surfaces)
+    return np.asarray(sum(correlation * pixels for correlation, pixels in surfaces) / weights)
+
+
+def _agreement(one: str, two: str, table: np.ndarray, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Say on which classes the polygons lie, and which share of each class they cover."""
+    names = [item["name"] for item in labels[two]["classes"]]
+    on, total = table[-1], table.sum(axis=0)
+    best = int(on.argmax())
+    return {
+        "polygons": one,
+        "class": labels[one]["classes"][-1]["name"],
+        "other": two,
+        "pixels": table.tolist(),
+        "lies_on": {name: _ratio(on[i], on.sum()) for i, name in enumerate(names)},
+        "covers": {name: _ratio(on[i], total[i]) for i, name in enumerate(names)},
+        "mostly_on": names[best] if on.sum() else None,
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return round(float(part / whole), 6) if whole else None
+
+
+def _dataset(folder: Path, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Count classes per split and the kept sub-chips that hold one class, or none at all."""
+    import pyarrow.parquet as pq
+
+    path = folder / "chips.parquet"
+    if not path.exists():
+        raise CityHeadsError(f"{path}: no such file; assemble_dataset writes it")
+    rows = [row for row in pq.read_table(path).drop_columns(["geometry"]).to_pylist() if row["kept"]]
+    balance: dict[str, dict[str, Any]] = {}
+    one_class: dict[str, dict[str, list[str]]] = {}
+    unlabelled: dict[str, list[str]] = {}
+    for label, rules in labels.items():
+        names = [item["name"] for item in rules["classes"]]
+        columns = [f"fraction_{label}_{number}" for number in range(len(names))]
+        one_class[label] = {name: [] for name in names}
+        unlabelled[label] = []
+        sums = {split: np.zeros(len(names)) for split in SPLITS}
+        for row in rows:
+            known = 1 - row[f"ignored_fraction_{label}"]
+            shares = np.array([row[column] or 0.0 for column in columns])
+            if known <= 0:
+                unlabelled[label].append(row["chip_id"])
+                continue
+            sums[row["split"]] += shares * known
+            if (shares > 0).sum() == 1:
+                one_class[label][names[int(shares.argmax())]].append(row["chip_id"])
+        balance[label] = {
+            split: {name: _ratio(total[i], total.sum()) for i, name in enumerate(names)}
+            for split, total in sums.items()
+        }
+    simulated = bool(read_json(folder / "statistics.json")["simulated"])
+    return {"balance": balance, "one_class": one_class, "unlabelled": unlabelled, "simulated": simulated}
+
+
+def _sentences(found: Mapping[str, Any]) -> list[str]:
+    """Say what was found in one line each."""
+    lines = []
+    for item in found["agreement"]:
+        if item["mostly_on"] is not None:
+            share = item["lies_on"][item["mostly_on"]]
+            lines.append(
+                f"{100 * share:.1f} % of the pixels of {item['polygons']} '{item['class']}' lie on {item['other']} "
+                f"'{item['mostly_on']}', of which they cover {100 * item['covers'][item['mostly_on']]:.1f} %"
+            )
+    for name, shift in found["registration"].items():
+        best = shift["all"]
+        if best is None:
+            lines.append(f"{name}: the imagery shows no edges to compare with")
+        else:
+            lines.append(
+                f"{name}: the imagery's edges fit best {best['right_px']:+.2f} px to the right and "
+                f"{best['down_px']:+.2f} px down (correlation {best['correlation']:.2f})"
+            )
+    for label, classes in found["one_class_chips"].items():
+        number = sum(map(len, classes.values()))
+        lines.append(
+            f"{label}: {number} kept sub-chips hold a single class, {len(found['unlabelled_chips'][label])} none"
+        )
+    return lines
+
+
+def _draw(
+    path: Path, found: Mapping[str, Any], together: Mapping[str, np.ndarray | None], labels: Mapping[str, Any]
+) -> None:
+    """Draw a panel per agreement, registration and balance."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels: list[tuple[Any, Any]] = [(_draw_agreement, item) for item in found["agreement"]]
+    panels += [(_draw_registration, item) for item in found["registration"].items() if together[item[0]] is not None]
+    panels += [(_draw_balance, item) for item in found["balance"].items()]
+    lines = -(-len(panels) // 2)
+    figure, axes = plt.subplots(lines, 2, figsize=(12, 4.6 * lines), squeeze=False, layout="constrained")
+    for axis, (draw, item) in zip(axes.flat, panels, strict=False):
+        draw(axis, item, together, labels)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    if found["simulated"]:
+        figure.suptitle("SIMULATED archive", color="#c8574d", weight="bold")
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _draw_agreement(axis: Any, item: Any, _: Any, labels: Mapping[str, Any]) -> None:
+    classes = labels[item["other"]]["classes"]
+    places = np.arange(len(classes))
+    on = [item["lies_on"][entry["name"]] or 0 for entry in classes]
+    covered = [item["covers"][entry["name"]] or 0 for entry in classes]
+    axis.barh(places - 0.2, on, 0.38, color=[entry["color"] for entry in classes])
+    axis.barh(places + 0.2, covered, 0.38, color="#9a9a9a")
+    axis.set_yticks(places, [entry["name"] for entry in classes])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.set_xlabel(f"colour: share of '{item['class']}' on the class; grey: share of the class covered")
+    axis.set_title(f"Where {item['polygons']} lies on {item['other']}")
+
+
+def _draw_registration(axis: Any, item: Any, together: Mapping[str, Any], _: Any) -> None:
+    name, shift = item
+    surface = together[name]
+    reach = surface.shape[0] // 2 + 0.5
+    shown = axis.imshow(surface, cmap="viridis", extent=(-reach, reach, reach, -reach))
+    axis.figure.colorbar(shown, ax=axis, shrink=0.8, label="correlation of edges")
+    axis.axhline(0, color="white", linewidth=0.6)
+    axis.axvline(0, color="white", linewidth=0.6)
+    for one in shift["parents"].values():
+        if one is not None:
+            axis.plot(one["right_px"], one["down_px"], "o", color="white", markeredgecolor="#333333", markersize=4)
+    if shift["all"] is not None:
+        place = shift["all"]["right_px"], shift["all"]["down_px"]
+        axis.plot(*place, "x", color="#c8574d", markersize=11, markeredgewidth=2.5)
+    axis.set_xlabel("imagery lies to the right of the label, px")
+    axis.set_ylabel("imagery lies below, px")
+    axis.set_title(f"Registration of {name}: cross all, dots parents")
+
+
+def _draw_balance(axis: Any, item: Any, _: Any, labels: Mapping[str, Any]) -> None:
+    name, splits = item
+    start = np.zeros(len(SPLITS))
+    for entry in labels[name]["classes"]:
+        shares = [splits[split][entry["name"]] or 0 for split in SPLITS]
+        axis.barh(
+            SPLITS, shares, left=start, color=entry["color"], label=entry["name"], edgecolor="#555", linewidth=0.3
+        )
+        start += shares
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
+    axis.set_title(f"Classes of {name} per split")

@@ -1,0 +1,257 @@
+"""The dataset as a static STAC catalogue: one item per kept sub-chip, linked to the scenes it was made of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cityheads.archive import network
+from cityheads.archive.stac import acquired
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import read_json, write_json
+from cityheads.core.modalities import MODALITIES
+
+__all__ = ["publish_catalog"]
+
+log = logging.getLogger(__name__)
+
+_STAC = "1.1.0"
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+]
+_COG = "image/tiff; application=geotiff"
+
+#: Code of SHA-256 and the length of its digest, which the file extension wants before a checksum (multihash).
+_SHA256_MULTIHASH = "1220"
+
+
+def publish_catalog(
+    settings: dict[str, Any], *, scenes: Path, parents_dir: Path, chips: Path, dataset: Path, out: Path
+) -> None:
+    """Write a STAC catalogue of the kept sub-chips; ``catalog.json`` is written last.
+
+    Args:
+        settings: The config's ``project``, ``archive.imagery`` and ``labels`` sections.
+        scenes: Folder of the frozen scene choices.
+        parents_dir: Folder of the parents' rasters, for what was done to them (``reading.json``).
+        chips: Folder of the sub-chips.
+        dataset: Folder of the assembled dataset.
+        out: Folder of the catalogue. Links are relative, so it can move together with ``chips``.
+
+    Raises:
+        CityHeadsError: A file of the dataset is missing.
+    """
+    import pyarrow.parquet as pq
+    import shapely
+
+    manifest = dataset / "chips.parquet"
+    if not manifest.exists():
+        raise CityHeadsError(f"{manifest}: no such file; assemble the dataset first")
+    rows = pq.read_table(manifest).to_pylist()
+    kept = [row for row in rows if row["kept"]]
+    choices = {name: read_json(scenes / f"{name}.json") for name in sorted({row["parent_id"] for row in kept})}
+    readings = {name: read_json(parents_dir / name / "reading.json") for name in choices}
+    name = f"{settings['project']['name']}-chips"
+    folder = out / name
+    boxes, times = [], []
+    for row in kept:
+        geometry = shapely.from_wkb(row["geometry"])
+        place = folder / "items" / f"{row['chip_id']}.json"
+        choice = choices[row["parent_id"]]
+        item = _item(row, geometry, choice, readings[row["parent_id"]], settings, chips, place, name)
+        boxes.append(geometry.bounds)
+        times.append(item["properties"]["datetime"])
+        write_json(place, item)
+    write_json(folder / "collection.json", _collection(name, settings, rows, kept, boxes, times))
+    root = {"rel": "root", "href": "./catalog.json", "type": "application/json"}
+    catalog = {
+        "type": "Catalog",
+        "stac_version": _STAC,
+        "id": settings["project"]["name"],
+        "title": settings["project"]["title"],
+        "description": _description(rows, kept),
+        "links": [root, {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"}],
+    }
+    if any(row["simulated"] for row in rows):
+        catalog["cityheads:simulated"] = True
+    write_json(out / "catalog.json", catalog)
+    log.info("%s: %d items", out / "catalog.json", len(kept))
+
+
+def _description(rows: list[dict[str, Any]], kept: list[dict[str, Any]]) -> str:
+    text = f"{len(kept)} of {len(rows)} sub-chips; the others were dropped for their quality"
+    return text + (". Simulated pixels, no real place." if any(row["simulated"] for row in rows) else ".")
+
+
+def _collection(
+    name: str,
+    settings: Mapping[str, Any],
+    rows: list[dict[str, Any]],
+    kept: list[dict[str, Any]],
+    boxes: list[tuple[float, ...]],
+    times: list[str],
+) -> dict[str, Any]:
+    if boxes:
+        west, south, east, north = zip(*boxes, strict=True)
+        whole = [min(west), min(south), max(east), max(north)]
+    else:
+        whole = [-180.0, -90.0, 180.0, 90.0]
+    links = [
+        {"rel": "root", "href": "../catalog.json", "type": "application/json"},
+        {"rel": "parent", "href": "../catalog.json", "type": "application/json"},
+        *({"rel": "item", "href": f"./items/{row['chip_id']}.json", "type": "application/geo+json"} for row in kept),
+    ]
+    return {
+        "type": "Collection",
+        "stac_version": _STAC,
+        "id": name,
+        "title": settings["project"]["title"],
+        "description": _description(rows, kept),
+        "license": "other",
+        "extent": {
+            "spatial": {"bbox": [whole]},
+            "temporal": {"interval": [[min(times, default=None), max(times, default=None)]]},
+        },
+        "summaries": {"cityheads:split": sorted({row["split"] for row in kept if row["split"]})},
+        "links": links,
+    }
+
+
+def _item(
+    row: Mapping[str, Any],
+    geometry: Any,
+    choice: Mapping[str, Any],
+    reading: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    chips: Path,
+    place: Path,
+    collection: str,
+) -> dict[str, Any]:
+    step, px = row["resolution_m"], row["chip_px"]
+    properties: dict[str, Any] = {
+        "datetime": acquired(choice["layers"]["S2L2A"]["items"][0]),
+        "gsd": step,
+        "proj:code": f"EPSG:{row['epsg']}",
+        "proj:shape": [px, px],
+        "proj:transform": [step, 0.0, row["left"], 0.0, -step, row["top"]],
+        "cityheads:parent": row["parent_id"],
+        "cityheads:split": row["split"],
+        "cityheads:simulated": row["simulated"],
+        "cityheads:clear_fraction": row["clear_fraction"],
+        "cityheads:offset_dn": reading["layers"]["S2L2A"]["offset_dn"],
+        "cityheads:resampling": {name: layer["resampling"] for name, layer in reading["layers"].items()},
+        "cityheads:synthesized": [name for name, layer in reading["layers"].items() if layer.get("synthesized")],
+        "cityheads:versions": reading["versions"],
+    }
+    assets = {}
+    for name in settings["archive.imagery"]:
+        assets[name] = _imagery_asset(name, row, chips, place)
+        properties[f"cityheads:valid_fraction_{name}"] = row[f"valid_fraction_{name}"]
+    for name, label in settings["labels"].items():
+        assets[f"MASK_{name}"] = _mask_asset(name, label, row, chips, place)
+    return {
+        "type": "Feature",
+        "stac_version": _STAC,
+        "stac_extensions": _EXTENSIONS,
+        "id": row["chip_id"],
+        "collection": collection,
+        "geometry": json.loads(_geojson(geometry)),
+        "bbox": list(geometry.bounds),
+        "properties": properties,
+        "links": [
+            {"rel": "root", "href": "../../catalog.json", "type": "application/json"},
+            {"rel": "parent", "href": "../collection.json", "type": "application/json"},
+            {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+            *_sources(choice, place),
+        ],
+        "assets": assets,
+    }
+
+
+def _geojson(geometry: Any) -> str:
+    import shapely
+
+    text: str = shapely.to_geojson(geometry)
+    return text
+
+
+def _sources(choice: Mapping[str, Any], place: Path) -> Iterable[dict[str, str]]:
+    """Link to the scenes: at their API, on their web server, or in their folder."""
+    base = network.base_of(choice["catalog"], None)
+    seen = set()
+    for layer in choice["layers"].values():
+        for item in layer["items"]:
+            href = item.get("self")
+            if href is None:
+                continue  # a shipped choice may not say where its items are described
+            if not network.is_remote(href):
+                href = _relative(Path(base) / href, place)
+            if href not in seen:
+                seen.add(href)
+                yield {"rel": "derived_from", "href": href, "type": "application/geo+json", "title": item["id"]}
+
+
+def _relative(target: Path, place: Path) -> str:
+    return Path(os.path.relpath(target, place.parent)).as_posix()
+
+
+def _file(layer: str, row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
+    path = chips / layer / f"{row['chip_id']}.tif"
+    if not path.exists():
+        raise CityHeadsError(f"{path}: no such file, though the manifest lists it; run again")
+    return {
+        "href": _relative(path, place),
+        "type": _COG,
+        "file:size": path.stat().st_size,
+        "file:checksum": f"{_SHA256_MULTIHASH}{row[f'sha256_{layer}']}",
+    }
+
+
+def _imagery_asset(name: str, row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
+    modality = MODALITIES[name]
+    shared: dict[str, Any] = {
+        "data_type": modality.dtype,
+        "nodata": "nan" if math.isnan(modality.nodata) else modality.nodata,
+        "unit": modality.unit,
+        "raster:spatial_resolution": row["resolution_m"],
+        "raster:sampling": "area",
+    }
+    if name == "S2L2A":
+        # stored are whole numbers; times the scale they are reflectance
+        shared |= {"raster:scale": 0.0001, "unit": "surface reflectance"}
+    bands = [{"name": band, **shared} for band in modality.bands]
+    return {**_file(name, row, chips, place), "title": name, "roles": ["data"], "bands": bands}
+
+
+def _mask_asset(
+    name: str, label: Mapping[str, Any], row: Mapping[str, Any], chips: Path, place: Path
+) -> dict[str, Any]:
+    classes = [
+        {"value": value, "name": item["name"].replace(" ", "_"), "description": item["name"],
+         "color_hint": item["color"].lstrip("#").upper()}
+        for value, item in enumerate(label["classes"])
+    ]  # fmt: skip
+    ignored = {"value": 255, "name": "ignore", "description": "not labelled", "nodata": True}
+    return {
+        **_file(f"MASK_{name}", row, chips, place),
+        "title": f"labels {name}",
+        "roles": ["labels"],
+        "bands": [
+            {
+                "name": name,
+                "data_type": "uint8",
+                "nodata": 255,
+                "raster:spatial_resolution": row["resolution_m"],
+                "raster:sampling": "area",
+                "classification:classes": [*classes, ignored],
+            }
+        ],
+    }

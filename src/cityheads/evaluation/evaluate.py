@@ -1,0 +1,322 @@
+"""Score one run on the held-out parents: one confusion matrix per sub-chip and head, and all that follows from it."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import atomic_path, read_json, sha256_bytes, write_bytes, write_json
+from cityheads.core.modalities import removable
+from cityheads.evaluation import ablation as dependence
+from cityheads.evaluation import metrics
+
+__all__ = ["Scored", "TestChip", "as_predictor", "device_of", "evaluate", "evaluate_model"]
+
+log = logging.getLogger(__name__)
+
+#: From images {modality: (B, C, h, w) float32, stored units} to classes {head: (B, h, w) uint8}.
+Predictor = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class TestChip:
+    """A sub-chip of the test split: its place in the store, its id and its parent."""
+
+    __test__ = False
+
+    position: int
+    chip_id: str
+    parent_id: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions and confusion matrices of the test split, in the order of the chips.
+
+    Attributes:
+        predictions: (N, h, w) uint8 per head.
+        confusions: (N, C, C) int64 per head, rows true, columns predicted.
+        ignored: Number of pixels without a label, per head.
+    """
+
+    predictions: dict[str, np.ndarray]
+    confusions: dict[str, np.ndarray]
+    ignored: dict[str, int]
+
+
+def evaluate_model(
+    predict: Predictor,
+    images: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+    classes: Mapping[str, int],
+    positions: Sequence[int],
+    batch_size: int,
+) -> Scored:
+    """Predict sub-chips in fixed batches and count hits and errors.
+
+    Args:
+        predict: The model.
+        images: (N, C, h, w) per modality, in stored units and dtype.
+        masks: (N, h, w) uint8 per head, 255 = ignore.
+        classes: Number of classes per head.
+        positions: Which of the N to predict, in this order.
+        batch_size: Chips a forward pass; part of the recipe, since sums may depend on it.
+
+    Raises:
+        ValueError: The model gives another shape or a class that a head does not have.
+    """
+    shape = next(iter(masks.values())).shape[1:]
+    predictions = {head: np.zeros((len(positions), *shape), np.uint8) for head in masks}
+    for start in range(0, len(positions), batch_size):
+        chosen = positions[start : start + batch_size]
+        batch = {name: np.stack([np.asarray(array[i], np.float32) for i in chosen]) for name, array in images.items()}
+        found = predict(batch)
+        for head, target in predictions.items():
+            if found[head].shape != (len(chosen), *shape):
+                raise ValueError(f"head {head}: predictions of shape {found[head].shape} for {len(chosen)} of {shape}")
+            target[start : start + len(chosen)] = found[head]
+    confusions = {
+        head: np.stack(
+            [
+                metrics.confusion_matrix(np.asarray(mask[position]), predictions[head][index], classes[head])
+                for index, position in enumerate(positions)
+            ]
+        )
+        for head, mask in masks.items()
+    }
+    sizes = len(positions) * shape[0] * shape[1]
+    return Scored(predictions, confusions, {head: sizes - int(one.sum()) for head, one in confusions.items()})
+
+
+def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, run_dir: Path, out: Path) -> None:
+    """Predict the test split with a trained model and write scores, confusion counts and predictions.
+
+    Where the config asks for it, the split is predicted once more for each input that can be removed; that comes after
+    the scores proper and leaves no trace in them.
+
+    Args:
+        settings: Sections ``labels``, ``heads``, ``runs``, ``model``, ``train`` and ``evaluation`` of the config.
+        run: Name of the run.
+        seed: Its seed.
+        dataset: Folder of the assembled dataset.
+        run_dir: Folder of the trained run.
+        out: Folder of the evaluation; ``metrics.json`` is written last.
+
+    Raises:
+        CityHeadsError: The test split is empty, the model belongs to another run, or it was trained on other classes
+            than the dataset has.
+    """
+    from cityheads.dataset.datamodule import ChipStore
+    from cityheads.model.arithmetic import fixed_arithmetic
+    from cityheads.model.multihead import load_model
+
+    dataset, out, train = Path(dataset), Path(out), settings["train"]
+    chips = _test_chips(dataset)
+    model, spec = load_model(run_dir)
+    _check(spec, run, seed, settings["runs"][run]["heads"], Path(run_dir), dataset)
+    heads: dict[str, Any] = spec["heads"]
+    store = ChipStore(dataset)
+    store.verify()
+    device, images = device_of(train["accelerator"]), store.inputs(spec["modalities"])
+    masks = {head: store.array(f"MASK_{rule['label']}") for head, rule in heads.items()}
+
+    def score(drop: Sequence[str] = ()) -> Scored:
+        return evaluate_model(
+            as_predictor(model, device, drop),
+            images,
+            masks,
+            {head: len(rule["classes"]) for head, rule in heads.items()},
+            [chip.position for chip in chips],
+            train["batch_size"],
+        )
+
+    asked = settings["evaluation"]["without_modalities"]
+    with fixed_arithmetic(train["threads"]):
+        scored = score()
+        removed = {name: score([name]) for name in removable(spec["modalities"])} if asked else None
+    for head, predicted in scored.predictions.items():
+        buffer = io.BytesIO()
+        np.save(buffer, predicted, allow_pickle=False)
+        write_bytes(out / "predictions" / f"{head}.npy", buffer.getvalue())
+    write_json(out / "predictions" / "index.json", {"chips": [chip.chip_id for chip in chips]})
+    _write_confusions(out / "confusion.parquet", chips, scored)
+    report = _report(chips, scored, heads)
+    report |= _without(chips, scored, removed, heads, model.acquired)
+    simulated = bool(spec["simulated"]) or bool(read_json(dataset / "statistics.json")["simulated"])
+    write_json(
+        out / "metrics.json", {"run": run, "seed": seed, "split": "test", "simulated": simulated, "format": 1} | report
+    )
+    for head, part in report["heads"].items():
+        value, name = part["metric"]["value"], part["metric"]["name"]
+        log.info("%s/%d %s: %s %s on %d sub-chips", run, seed, head, name, _show(value), len(chips))
+        for modality, found in (report["without"] or {}).items():
+            log.info("%s/%d %s without %s: %s %s", run, seed, head, modality, name, _show(found[head]["value"]))
+
+
+def as_predictor(model: Any, device: str, drop: Sequence[str] = ()) -> Predictor:
+    """Wrap a multi-head model as numpy in, classes out.
+
+    Args:
+        model: The model.
+        device: torch's device.
+        drop: Inputs that the model is not to see, as if they had not been acquired.
+    """
+    import torch
+
+    model = model.to(device).eval()
+
+    def predict(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            logits = model({name: torch.from_numpy(array).to(device) for name, array in images.items()}, drop=drop)
+        return {head: value.argmax(1).to(torch.uint8).cpu().numpy() for head, value in logits.items()}
+
+    return predict
+
+
+def device_of(accelerator: str) -> str:
+    """Give torch's device for the config's ``train.accelerator``.
+
+    Raises:
+        CityHeadsError: ``cuda`` is asked for and there is none.
+    """
+    import torch
+
+    if accelerator == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if accelerator == "cuda":
+        raise CityHeadsError("config key 'train.accelerator': no CUDA device here; use cpu or auto")
+    return "cpu"
+
+
+def _test_chips(dataset: Path) -> list[TestChip]:
+    """List the kept sub-chips of the test split in the order of the store."""
+    from pyarrow import parquet
+
+    path = dataset / "chips.parquet"
+    if not path.exists():
+        raise CityHeadsError(f"{path}: no such file; assemble the dataset first")
+    rows = parquet.read_table(path, columns=["chip_id", "parent_id", "split", "kept", "store_index"]).to_pylist()
+    chips = [
+        TestChip(row["store_index"], row["chip_id"], row["parent_id"])
+        for row in rows
+        if row["kept"] and row["split"] == "test"
+    ]
+    if not chips:
+        raise CityHeadsError(f"{path}: the test split has no kept sub-chip; change the splits or the quality limits")
+    chips.sort(key=lambda chip: chip.position)
+    stored = read_json(dataset / "store" / "index.json")["chips"]
+    if any(chip.position >= len(stored) or stored[chip.position] != chip.chip_id for chip in chips):
+        raise CityHeadsError(f"{path}: does not fit store/index.json; assemble the dataset again")
+    return chips
+
+
+def _check(spec: dict[str, Any], run: str, seed: int, heads: list[str], run_dir: Path, dataset: Path) -> None:
+    if (spec["run"], spec["seed"]) != (run, seed) or list(spec["heads"]) != heads:
+        raise CityHeadsError(
+            f"{run_dir / 'model.json'}: is run {spec['run']}, seed {spec['seed']}, with the heads "
+            f"{', '.join(spec['heads'])}; wanted is {run}, seed {seed}, with {', '.join(heads)}; train again"
+        )
+    tables = read_json(dataset / "classes.json")
+    for head, rule in spec["heads"].items():
+        trained, there = ([item["name"] for item in table] for table in (rule["classes"], tables[rule["label"]]))
+        if trained != there:
+            raise CityHeadsError(
+                f"{run_dir / 'model.json'}: head {head} was trained on the classes {', '.join(trained)}, but "
+                f"{dataset / 'classes.json'} has {', '.join(there)}; train again"
+            )
+
+
+def _by_parent(chips: Sequence[TestChip], confusions: np.ndarray) -> dict[str, np.ndarray]:
+    """Add the (N, C, C) counts of the sub-chips up to (C, C) per parent, in the order of the store."""
+    parents = list(dict.fromkeys(chip.parent_id for chip in chips))
+    of_parent = np.array([parents.index(chip.parent_id) for chip in chips])
+    return {parent: confusions[of_parent == index].sum(0) for index, parent in enumerate(parents)}
+
+
+def _report(chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, Any]) -> dict[str, Any]:
+    parents = list(dict.fromkeys(chip.parent_id for chip in chips))
+    draws = metrics.resample_counts(len(parents), metrics.RESAMPLES, metrics.BOOTSTRAP_SEED).astype(np.float64)
+    found: dict[str, Any] = {}
+    for head, rule in heads.items():
+        per_parent = np.stack(list(_by_parent(chips, scored.confusions[head]).values()))
+        pooled, name = per_parent.sum(0), rule["metric"]
+        value = float(metrics.head_metric(pooled, name))
+        resampled = metrics.head_metric(np.tensordot(draws, per_parent.astype(np.float64), axes=(1, 0)), name)
+        variance = metrics.parent_variance(resampled, len(parents))
+        between = metrics.interval(value, variance, len(parents) - 1, metrics.CONFIDENCE, (0.0, 1.0))
+        found[head] = {
+            "label": rule["label"],
+            "classes": [item["name"] for item in rule["classes"]],
+            **metrics.summary(pooled),
+            "pixels": int(pooled.sum()),
+            "ignored": scored.ignored[head],
+            "metric": {"name": name, "value": metrics.or_none(value)},
+            "interval": None if between is None else list(between),
+            "per_parent": {
+                parent: {
+                    "confusion": per_parent[index].tolist(),
+                    "value": metrics.or_none(metrics.head_metric(per_parent[index], name)),
+                }
+                for index, parent in enumerate(parents)
+            },
+        }
+    return {
+        "parents": parents,
+        "chips": len(chips),
+        "chips_sha256": sha256_bytes("\n".join(chip.chip_id for chip in chips).encode()),
+        "confidence": metrics.CONFIDENCE,
+        "heads": found,
+    }
+
+
+def _without(
+    chips: Sequence[TestChip],
+    full: Scored,
+    removed: Mapping[str, Scored] | None,
+    heads: Mapping[str, Any],
+    acquired: Sequence[str],
+) -> dict[str, Any]:
+    """Compare the model with itself without one of its inputs; ``without`` is None where that was not asked for."""
+    if removed is None:
+        return {"without": None, "not_removed": {}}
+    only = "the only image that the model sees; without it there is nothing to look at"
+    table: dict[str, Any] = {name: {} for name in removed}
+    for head, rule in heads.items():
+        per_parent = _by_parent(chips, full.confusions[head])
+        before = np.stack(list(per_parent.values()))
+        for name, scored in removed.items():
+            after = np.stack(list(_by_parent(chips, scored.confusions[head]).values()))
+            table[name][head] = dependence.measure(before, after, rule["metric"], list(per_parent))
+    return {"without": table, "not_removed": {name: only for name in acquired if name not in removed}}
+
+
+def _write_confusions(path: Path, chips: Sequence[TestChip], scored: Scored) -> None:
+    """Write the counts that are not zero, a row for each sub-chip, head, true and predicted class."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows: dict[str, list[Any]] = {name: [] for name in ("chip_id", "parent_id", "head", "true", "pred", "count")}
+    for head, confusions in scored.confusions.items():
+        for index, true, predicted in np.argwhere(confusions):
+            chip = chips[index]
+            values = (chip.chip_id, chip.parent_id, head, true, predicted, confusions[index, true, predicted])
+            for column, value in zip(rows.values(), values, strict=True):
+                column.append(value)
+    text = pa.dictionary(pa.int32(), pa.string())
+    types = (text, text, text, pa.uint8(), pa.uint8(), pa.int64())
+    table = pa.table({name: pa.array(column, kind) for (name, column), kind in zip(rows.items(), types, strict=True)})
+    with atomic_path(path) as part:
+        parquet.write_table(table, part)
+
+
+def _show(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

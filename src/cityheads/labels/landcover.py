@@ -1,0 +1,149 @@
+"""Land cover: the codes of a categorical product become classes on a parent's grid.
+
+Every pixel takes the code of the source cell that its centre lies in: nearest neighbour, computed through the exact
+projection and not through GDAL's warper, whose approximation (an eighth of a pixel by default) moves class edges.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityheads.archive.network import base_of, open_raster
+from cityheads.archive.warp import Target
+from cityheads.config import IGNORE
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import read_json
+from cityheads.core.grid import Grid, find_parent, read_parents
+from cityheads.labels.masks import write_mask
+
+__all__ = ["code_table", "map_codes", "rasterize_landcover", "sample_nearest"]
+
+log = logging.getLogger(__name__)
+
+#: Catalogues round transforms at about 1e-9 m. Where a pixel centre falls on a cell's edge to within this share of a
+#: cell, it counts to the cell right of and below the edge, whichever way the rounding went.
+_SNAP_CELLS = 1e-6
+
+
+def code_table(label_settings: Mapping[str, Any]) -> dict[int, int]:
+    """Give the class id of every known source code; codes to ignore give 255."""
+    table = dict.fromkeys(label_settings["ignore_codes"], IGNORE)
+    for number, item in enumerate(label_settings["classes"]):
+        table |= dict.fromkeys(item["codes"], number)
+    return table
+
+
+def map_codes(codes: np.ndarray, table: Mapping[int, int], where: str) -> np.ndarray:
+    """Map source codes to class ids.
+
+    Args:
+        codes: Integer codes, any shape.
+        table: Class id (or 255) per code.
+        where: What the codes belong to, for the error message.
+
+    Returns:
+        uint8 class ids of the same shape.
+
+    Raises:
+        CityHeadsError: A code has no class and is not ignored.
+    """
+    present, places = np.unique(codes, return_inverse=True)
+    unknown = [int(code) for code in present if int(code) not in table]
+    if unknown:
+        number = int((codes == unknown[0]).sum())
+        raise CityHeadsError(
+            f"{where}: code {unknown[0]} ({number} px) has no class; list it under a class's 'codes' or 'ignore_codes'"
+        )
+    mapped = np.array([table[int(code)] for code in present], np.uint8)
+    return mapped[places].reshape(codes.shape)
+
+
+def sample_nearest(source: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Give the source cell under every pixel centre of a grid.
+
+    Args:
+        source: Open rasterio dataset of any CRS; its first band is read, and of that only the needed window.
+        target: Grid of the result, (H, W).
+
+    Returns:
+        Values (H, W) in the source's dtype, and (H, W) bool: inside the source and not its nodata.
+    """
+    from pyproj import CRS, Transformer
+    from rasterio.windows import Window
+
+    height, width = target.shape
+    affine = target.transform
+    cols, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    x, y = affine * (cols.ravel(), rows.ravel())
+    here, there = CRS.from_wkt(target.crs.to_wkt()), CRS.from_wkt(source.crs.to_wkt())
+    if here != there:
+        x, y = Transformer.from_crs(here, there, always_xy=True).transform(x, y)
+    u, v = ~source.transform * (x, y)
+    # a centre outside the projection's domain comes back as inf: it is outside the source
+    finite = np.isfinite(u) & np.isfinite(v)
+    column = np.floor(np.where(finite, u, -1) + _SNAP_CELLS).astype(np.int64)
+    row = np.floor(np.where(finite, v, -1) + _SNAP_CELLS).astype(np.int64)
+    inside = finite & (column >= 0) & (column < source.width) & (row >= 0) & (row < source.height)
+    values = np.zeros(height * width, source.dtypes[0])
+    valid = np.zeros(height * width, bool)
+    if inside.any():
+        left, top = int(column[inside].min()), int(row[inside].min())
+        window = Window(left, top, int(column[inside].max()) - left + 1, int(row[inside].max()) - top + 1)
+        read = source.read(1, window=window, masked=True)
+        at = row[inside] - top, column[inside] - left
+        values[inside] = read.data[at]
+        valid[inside] = ~np.ma.getmaskarray(read)[at]
+    return values.reshape(height, width), valid.reshape(height, width)
+
+
+def rasterize_landcover(
+    settings: dict[str, Any], *, parents: Path, parent: str, label: str, scenes: Path, chips: Path, out: Path
+) -> None:
+    """Write one parent's land-cover mask and its sub-chips.
+
+    Several items are laid over each other in the order of the scene file; the first one that gives a pixel a class
+    wins. Pixels that no item covers, nodata and ignored codes become 255.
+
+    Args:
+        settings: Sections ``grid``, ``archive`` and ``labels`` of the config.
+        parents: Parent sheet.
+        parent: Parent id.
+        label: Name of the label layer, of kind landcover.
+        scenes: The parent's frozen scene choice.
+        chips: Folder that takes ``MASK_{label}/{chip}.tif``.
+        out: The parent's mask, written last.
+
+    Raises:
+        CityHeadsError: No item is chosen, an asset cannot be read, or a code is not mapped.
+    """
+    grid = Grid.from_settings(settings["grid"])
+    row = find_parent(read_parents(parents, grid), parent, parents)
+    rules = settings["labels"][label]
+    table = code_table(rules)
+    target = Target.of_parent(row, grid)
+    chosen = read_json(scenes)
+    layer = chosen["layers"].get(label)
+    if not layer or not layer["items"]:
+        raise CityHeadsError(f"{scenes}: no item is chosen for label {label}; delete the file and run again")
+    base = base_of(chosen["catalog"], settings["archive"]["asset_base"])
+    mask = np.full(target.shape, IGNORE, np.uint8)
+    for item in layer["items"]:
+        href = item["assets"]["map"]
+        where = f"label {label}, item {item['id']}"
+        with open_raster(href, base, archive=settings["archive"], where=where) as source:
+            if source.crs is None:
+                raise CityHeadsError("the raster has no CRS")
+            codes, valid = sample_nearest(source, target)
+        valid &= mask == IGNORE
+        mask[valid] = map_codes(codes[valid], table, where)
+    unlabelled = float((mask == IGNORE).mean())
+    log.info(
+        "%s: %s from %d items, %.1f %% of the pixels ignored", parent, label, len(layer["items"]), 100 * unlabelled
+    )
+    items = ";".join(item["id"] for item in layer["items"])
+    write_mask(mask, row, grid, label, rules, out, chips, tags={"items": items, "collection": layer["collection"]})

@@ -1,0 +1,492 @@
+"""One training step for several heads, and the metrics that choose the best epoch; usable from TerraTorch's CLI."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from terratorch.tasks.base_task import TerraTorchTask
+from terratorch.tasks.tiled_inference import tiled_inference
+from torch import Tensor, nn
+
+from cityheads.config import IGNORE
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import write_bytes
+from cityheads.model.backbones import blocks, fine_tuned
+from cityheads.model.backbones.tuning import merged_state
+from cityheads.model.losses import HeadLoss, RegressionLoss
+from cityheads.model.multihead import mix
+
+__all__ = ["BALANCES", "Confusion", "MultiHeadTask", "Residuals", "iou_per_class", "project_conflicts", "schedule"]
+
+#: Ways of balancing the heads.
+BALANCES = ("fixed", "uncertainty", "pcgrad")
+
+
+class Confusion(nn.Module):
+    """Counts of (true, predicted) class pairs over the labelled pixels of an epoch, kept on the device.
+
+    Args:
+        classes: Number of classes.
+        metric: ``miou``, the mean IoU over the classes with labels, or ``iou``, that of the last class.
+        ignore_index: Label of pixels that do not count.
+    """
+
+    counts: Tensor
+
+    def __init__(self, classes: int, metric: str = "miou", ignore_index: int = IGNORE) -> None:
+        super().__init__()
+        self.classes = classes
+        self.metric = metric
+        self.ignore_index = ignore_index
+        self.register_buffer("counts", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.counts.zero_()
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Count a batch: (B, C, H, W) scores against (B, H, W) labels."""
+        valid = target != self.ignore_index
+        pairs = target[valid] * self.classes + logits.argmax(dim=1)[valid]
+        self.counts += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
+
+    def compute(self) -> float:
+        """Give the metric; NaN where it is undefined."""
+        iou = iou_per_class(self.counts)
+        return float(iou[-1] if self.metric == "iou" else iou.nanmean())
+
+
+class Residuals(nn.Module):
+    """Sums for the coefficient of determination over the known pixels of an epoch."""
+
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = "r2"
+        self.register_buffer("sums", torch.zeros(4, dtype=torch.float64), persistent=False)
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.sums.zero_()
+
+    def update(self, values: Tensor, target: Tensor) -> None:
+        """Add a batch: (B, 1, H, W) values against (B, H, W) targets, NaN where unknown."""
+        valid = target.isfinite()
+        true, error = target[valid].double(), (values[:, 0][valid] - target[valid]).double()
+        count = torch.as_tensor(float(true.numel()), dtype=torch.float64, device=true.device)
+        self.sums += torch.stack([count, true.sum(), true.square().sum(), error.square().sum()])
+
+    def compute(self) -> float:
+        """Give one minus the share of the variance that is left; NaN where the target does not vary."""
+        count, total, squares, error = self.sums.tolist()
+        spread = squares - total**2 / count if count else 0.0
+        return 1 - error / spread if spread > 0 else math.nan
+
+
+def iou_per_class(counts: Tensor) -> Tensor:
+    """Give the IoU per class of a (C, C) confusion matrix, rows true; NaN for a class without a labelled pixel."""
+    counts = counts.double()
+    hit, true = counts.diagonal(), counts.sum(1)
+    return (hit / (counts.sum(0) + true - hit)).where(true > 0, math.nan)
+
+
+def schedule(step: int, *, steps: int, warmup_fraction: float) -> float:
+    """Give the factor on the learning rate: a linear rise over the warm-up, then half a cosine to 0.
+
+    Args:
+        step: Steps taken so far, from 0.
+        steps: Steps of the whole training.
+        warmup_fraction: Share of the steps in which the rate rises.
+    """
+    warmup = round(steps * warmup_fraction)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def project_conflicts(gradients: Sequence[Tensor], order: random.Random) -> Tensor:
+    """Give the sum of the tasks' gradients, each freed of what works against another one.
+
+    PCGrad, Yu et al. 2020, "Gradient Surgery for Multi-Task Learning" (arXiv:2001.06782, algorithm 1).
+
+    Args:
+        gradients: One flat gradient per task.
+        order: Source of the order in which a gradient meets the others.
+    """
+    total = torch.zeros_like(gradients[0])
+    for index, gradient in enumerate(gradients):
+        projected = gradient.clone()
+        others = [other for position, other in enumerate(gradients) if position != index]
+        order.shuffle(others)
+        for other in others:
+            dot = torch.dot(projected, other)
+            if dot < 0:
+                projected -= dot / other.square().sum() * other
+        total += projected
+    return total
+
+
+class MultiHeadTask(TerraTorchTask):
+    """The balanced sum of the heads' losses; ``val/score`` is the mean of the heads' metrics.
+
+    From Python it takes a model that is built already. From TerraTorch's command line
+    (``class_path: cityheads.training.task.MultiHeadTask``) it builds one with ``MultiHeadModelFactory``; batches are
+    ``{"image": {modality: tensor}, "mask": {head: tensor}}``, a head without labels being 255
+    (its ``ignore_index``) throughout.
+
+    Args:
+        heads: Name -> ``classes`` (their number, their names, or mappings with ``id``, ``name``, ``color``), ``loss``,
+            ``weight``, ``metric`` (``miou``, or ``iou`` of the last class), ``class_weights``, ``lr``, ``target``
+            (``segmentation`` or ``regression``), ``ignore_index`` (label that does not count, 255), ``mask`` (key of
+            its labels where it is not the head's name), and for the factory ``decoder``, ``decoder_args`` and ``neck``.
+        model: A built model; None builds one from ``model_args``.
+        model_args: Arguments of the factory.
+        model_factory: Name in TerraTorch's registry of model factories.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        warmup_fraction: Share of the steps in which the learning rate rises.
+        balance: ``fixed`` weights; ``uncertainty`` learns one log variance per head (Kendall et al. 2018,
+            arXiv:1705.07115, on top of the weights); ``pcgrad`` projects conflicting gradients of the shared part.
+        layer_decay: Factor on the learning rate from each block of the encoder to the one before it.
+        interference_every: Steps between two measurements of the cosine between the heads' gradients.
+        freeze_backbone: Train necks, decoders and heads only.
+        freeze_decoder: Do not train necks and decoders.
+        freeze_head: Do not train the classifiers.
+        tiled_inference_parameters: Arguments of TerraTorch's ``tiled_inference``, for predictions.
+        tiled_inference_on_testing: Tile in tests too.
+        tiled_inference_on_validation: Tile in validation too.
+        seed: Seed of PCGrad's order.
+    """
+
+    ignore = ("weights", "model")
+    monitor = "val/loss"
+    model: Any
+
+    def __init__(
+        self,
+        heads: dict[str, dict[str, Any]],
+        model: nn.Module | None = None,
+        model_args: dict[str, Any] | None = None,
+        model_factory: str = "MultiHeadModelFactory",
+        lr: float = 1e-4,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        balance: str = "fixed",
+        layer_decay: float = 1.0,
+        interference_every: int = 50,
+        freeze_backbone: bool = False,
+        freeze_decoder: bool = False,
+        freeze_head: bool = False,
+        tiled_inference_parameters: dict[str, Any] | None = None,
+        tiled_inference_on_testing: bool = False,
+        tiled_inference_on_validation: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if balance not in BALANCES:
+            raise ValueError(f"balance '{balance}' is none of {', '.join(BALANCES)}")
+        # the base class builds the model in its own constructor, from what it finds here
+        self._given = [model]
+        self.factory_name = model_factory
+        self.head_specs = {name: dict(head) for name, head in heads.items()}
+        self.model_args = dict(model_args or {})
+        self.aux_heads = None
+        self.tiled_inference_parameters = tiled_inference_parameters
+        self.weights = {name: float(head.get("weight", 1.0)) for name, head in heads.items()}
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.balance = balance
+        self.layer_decay = layer_decay
+        self.interference_every = interference_every
+        self.seed = seed
+        super().__init__(
+            task="multihead",
+            tiled_inference_on_testing=tiled_inference_on_testing,
+            tiled_inference_on_validation=tiled_inference_on_validation,
+        )
+        self.metrics = {name: str(self._meter(name).metric) for name in heads}
+        self._step_losses: dict[str, Tensor] = {}
+
+    def configure_models(self) -> None:
+        """Take the given model or build one, and freeze what is to be frozen."""
+        (given,) = self._given
+        if given is not None:
+            self.model = given
+        else:
+            from terratorch.registry import MODEL_FACTORY_REGISTRY
+
+            import cityheads.model.factory  # noqa: F401  (registers the factory)
+
+            factory = MODEL_FACTORY_REGISTRY.build(self.factory_name)
+            self.model = factory.build_model(self.task, heads=self.head_specs, aux_decoders=None, **self.model_args)
+        for wanted, method in (("backbone", "encoder"), ("decoder", "decoder"), ("head", "head")):
+            if self.hparams[f"freeze_{wanted}"]:
+                getattr(self.model, f"freeze_{method}")()
+
+    def configure_losses(self) -> None:
+        """Build the losses, and the log variances that uncertainty weighting learns."""
+        losses: dict[str, nn.Module] = {}
+        for name, head in self.head_specs.items():
+            if head.get("target", "segmentation") == "regression":
+                losses[name] = RegressionLoss(head.get("loss", "huber"))
+            else:
+                losses[name] = HeadLoss(head.get("loss", "dice"), head.get("class_weights"), self._unlabelled(name))
+        self.losses = nn.ModuleDict(losses)
+        learnt = self.head_specs if self.balance == "uncertainty" else ()
+        self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in learnt})
+
+    def configure_metrics(self) -> None:
+        """Build one meter per head."""
+        meters: dict[str, nn.Module] = {}
+        for name, head in self.head_specs.items():
+            if head.get("target", "segmentation") == "regression":
+                meters[name] = Residuals()
+            else:
+                classes = head["classes"]
+                count = classes if isinstance(classes, int) else len(classes)
+                meters[name] = Confusion(count, head.get("metric", "miou"), self._unlabelled(name))
+        self.meters = nn.ModuleDict(meters)
+
+    def _unlabelled(self, name: str) -> int:
+        return int(self.head_specs[name].get("ignore_index", IGNORE))
+
+    def _meter(self, name: str) -> Confusion | Residuals:
+        meter = self.meters[name]
+        assert isinstance(meter, Confusion | Residuals)
+        return meter
+
+    def _logits(self, batch: Mapping[str, Any], *, tiled: bool = False) -> dict[str, Tensor]:
+        extra = {key: batch[key] for key in ("temporal_coords", "location_coords") if key in batch}
+        if tiled:
+            if not self.tiled_inference_parameters:
+                raise ValueError("tiled inference needs tiled_inference_parameters")
+            widths = [self._width(name) for name in self.head_specs]
+            joined = tiled_inference(
+                lambda x, **kw: torch.cat(list(_tensors(self(x, **kw)).values()), dim=1),
+                batch["image"], **self.tiled_inference_parameters, **extra,
+            )  # fmt: skip
+            return dict(zip(self.head_specs, joined.split(widths, dim=1), strict=True))
+        return _tensors(self(batch["image"], **extra))
+
+    def _width(self, name: str) -> int:
+        meter = self._meter(name)
+        return meter.classes if isinstance(meter, Confusion) else 1
+
+    def _masks(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        masks = batch["mask"]
+        if isinstance(masks, Tensor):
+            return dict.fromkeys(self.head_specs, masks)
+        return {name: masks[head.get("mask", name)] for name, head in self.head_specs.items()}
+
+    def _losses(self, logits: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: loss(logits[name], masks[name]) for name, loss in self.losses.items()}
+
+    def _weighted(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give each head's share of the total; a head without labels adds nothing, not even its log variance."""
+        shares: dict[str, Tensor] = {}
+        for name, loss in losses.items():
+            share = self.weights[name] * loss
+            if self.balance == "uncertainty" and loss.requires_grad:
+                log_variance = self.log_variance[name]
+                share = torch.exp(-log_variance) * share + log_variance / 2
+            shares[name] = share
+        return shares
+
+    def _log_losses(self, stage: str, losses: Mapping[str, Tensor], total: Tensor, size: int) -> None:
+        values = {f"{stage}/loss": total} | {f"{stage}/{name}/loss": loss for name, loss in losses.items()}
+        detached = {name: value.detach() for name, value in values.items()}
+        self.log_dict(detached, on_step=False, on_epoch=True, batch_size=size)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """Give the balanced sum of the losses, or None (no step) where no head has a label."""
+        masks = self._masks(batch)
+        losses = self._losses(self._logits(batch), masks)
+        shares = self._weighted(losses)
+        total = torch.stack(list(shares.values())).sum()
+        size = next(iter(masks.values())).shape[0]
+        self._log_losses("train", losses, total, size)
+        counts = {f"train/{name}/chips": _labelled(masks[name], self._unlabelled(name)) for name in self.head_specs}
+        self.log_dict(counts, on_step=False, on_epoch=True, reduce_fx="sum", batch_size=size)
+        self._step_losses = {name: share for name, share in shares.items() if share.requires_grad}
+        if batch_idx % self.interference_every == 0:
+            cosine = self._interference()
+            if cosine is not None:
+                self.log("train/gradient_cosine", cosine, on_step=False, on_epoch=True, batch_size=1)
+        return total if total.requires_grad else None
+
+    def _interference(self) -> Tensor | None:
+        """Give the mean cosine between the heads' gradients on the encoder's last block; None where there are no two.
+
+        Near 1 the heads want the same of the encoder, below 0 each undoes what another does.
+        """
+        last = [p for p in blocks(self.model.encoder)[-1].parameters() if p.requires_grad]
+        if len(self._step_losses) < 2 or not last:
+            return None
+        flat = []
+        for loss in self._step_losses.values():
+            gradients = torch.autograd.grad(loss, last, retain_graph=True, allow_unused=True)
+            flat.append(torch.cat([g.flatten() for g in gradients if g is not None]).float())
+        pairs = [torch.cosine_similarity(a, b, dim=0) for a, b in itertools.combinations(flat, 2)]
+        return torch.stack(pairs).mean().detach()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Run the backward pass; under ``pcgrad`` head by head, with the shared part's gradients projected."""
+        if self.balance != "pcgrad" or len(self._step_losses) < 2:
+            super().backward(loss, *args, **kwargs)
+            return
+        # what the precision plugin and gradient accumulation have multiplied the loss with
+        scale = (loss / torch.stack(list(self._step_losses.values())).sum()).detach()
+        own = {id(p) for head in self.model.heads.values() for p in head.parameters()}
+        shared = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
+        gradients: list[Tensor] = []
+        waiting = len(self._step_losses)
+        for name, share in self._step_losses.items():
+            waiting -= 1
+            head = [p for p in self.model.heads[name].parameters() if p.requires_grad]
+            found = torch.autograd.grad(share * scale, shared + head, retain_graph=waiting > 0, allow_unused=True)
+            pairs = list(zip(shared + head, found, strict=True))
+            gradients.append(
+                torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs[: len(shared)]])
+            )
+            for parameter, gradient in pairs[len(shared) :]:
+                _add_gradient(parameter, gradient)
+        if not shared:
+            return
+        joined = project_conflicts(gradients, random.Random(mix(self.seed, self.global_step)))
+        for parameter, part in zip(shared, joined.split([p.numel() for p in shared]), strict=True):
+            _add_gradient(parameter, part.view_as(parameter))
+
+    def _start(self) -> None:
+        for name in self.head_specs:
+            self._meter(name).reset()
+
+    def _evaluate(self, stage: str, batch: dict[str, Any], *, tiled: bool) -> None:
+        logits, masks = self._logits(batch, tiled=tiled), self._masks(batch)
+        losses = self._losses(logits, masks)
+        total = torch.stack(list(self._weighted(losses).values())).sum()
+        self._log_losses(stage, losses, total, next(iter(masks.values())).shape[0])
+        for name in self.head_specs:
+            self._meter(name).update(logits[name], masks[name])
+
+    def _finish(self, stage: str) -> None:
+        values = {name: self._meter(name).compute() for name in self.head_specs}
+        defined = [value for value in values.values() if not math.isnan(value)]
+        score = sum(defined) / len(defined) if defined else math.nan
+        logged = {f"{stage}/{name}/{self.metrics[name]}": value for name, value in values.items()}
+        logged[f"{stage}/score"] = score
+        self.log_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in logged.items()})
+
+    def on_validation_epoch_start(self) -> None:
+        """Empty the meters."""
+        self._start()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the meters and log its losses."""
+        self._evaluate("val", batch, tiled=self.tiled_inference_on_validation)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the epoch; what is undefined (NaN) does not enter the score."""
+        self._finish("val")
+
+    def on_train_epoch_end(self) -> None:
+        """Do nothing: the training metrics are the losses, which are logged step by step."""
+
+    def on_test_epoch_start(self) -> None:
+        """Empty the meters."""
+        self._start()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the meters and log its losses."""
+        self._evaluate("test", batch, tiled=self.tiled_inference_on_testing)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test."""
+        self._finish("test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Give ``([(map, head), ...], filenames)``, what TerraTorch's writer takes: class ids, or values."""
+        logits = self._logits(batch, tiled=bool(self.tiled_inference_parameters))
+        maps = [
+            (out.argmax(dim=1) if isinstance(self._meter(name), Confusion) else out[:, 0], name)
+            for name, out in logits.items()
+        ]
+        return maps, batch.get("filename", batch.get("chip_id"))
+
+    def configure_optimizers(self) -> Any:
+        """Give AdamW over the trainable parameters, with warm-up and cosine by step."""
+        optimizer = torch.optim.AdamW(self._groups(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            return schedule(step, steps=steps, warmup_fraction=self.warmup_fraction)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def export(self, path: str | Path) -> None:
+        """Write the model's weights as safetensors, under the names of the plain model: low-rank updates are merged.
+
+        A model that the factory builds from the same ``model_args`` without ``lora`` loads them strictly. Of a
+        checkpoint: ``MultiHeadTask.load_from_checkpoint("last.ckpt").export("model.safetensors")``.
+
+        Args:
+            path: File to write.
+
+        Raises:
+            CityHeadsError: The encoder was built with ``peft_config``, whose updates only PEFT itself can merge.
+        """
+        from safetensors.torch import save
+
+        if any(hasattr(module, "merge_and_unload") for module in self.model.modules()):
+            raise CityHeadsError(
+                "model_args: weights trained with peft_config are not exported here; train with lora, or take "
+                "task.model.encoder.merge_and_unload()"
+            )
+        state = merged_state(self.model)
+        write_bytes(Path(path), save({name: value.cpu().contiguous() for name, value in state.items()}))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Give the parameters by learning rate: blocks of the encoder under decay, heads with a rate of their own."""
+        rates: dict[int, float] = {}
+        if self.layer_decay != 1.0:
+            stack = blocks(self.model.encoder)
+            for parameter in self.model.encoder.parameters():
+                # embeddings come before the first block; what comes after the last one is set right below
+                rates[id(parameter)] = self.lr * self.layer_decay ** (len(stack) + 1)
+            for index, block in enumerate(stack):
+                for parameter in block.parameters():
+                    rates[id(parameter)] = self.lr * self.layer_decay ** (len(stack) - index)
+            for name, parameter in fine_tuned(self.model.encoder).named_parameters():
+                if name.startswith(("encoder_norm.", "norm.")):
+                    rates[id(parameter)] = self.lr
+        for name, head in self.head_specs.items():
+            if head.get("lr") is not None:
+                rates |= {id(parameter): float(head["lr"]) for parameter in self.model.heads[name].parameters()}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups.setdefault(rates.get(id(parameter), self.lr), []).append(parameter)
+        # the plain rate first: it is the one that is logged
+        return [{"params": groups[rate], "lr": rate} for rate in sorted(groups, key=lambda rate: rate != self.lr)]
+
+
+def _tensors(output: Any) -> dict[str, Tensor]:
+    return {name: value if isinstance(value, Tensor) else value.output for name, value in output.items()}
+
+
+def _labelled(mask: Tensor, unlabelled: int) -> Tensor:
+    """Count the chips of a batch with a label."""
+    known = mask.isfinite() if mask.is_floating_point() else mask != unlabelled
+    return known.flatten(1).any(dim=1).sum().float()
+
+
+def _add_gradient(parameter: nn.Parameter, gradient: Tensor | None) -> None:
+    if gradient is not None:
+        parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad + gradient
