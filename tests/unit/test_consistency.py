@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import confusion_matrix
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_json, write_raster
+from cityheads.core.files import write_json
 from cityheads.core.grid import Grid, Parent, parent_geobox, subchips
+from cityheads.core.raster import write_raster
 from cityheads.dataset.checks import check_labels, cross_table, edge_correlation, edge_shift
 
 GRID = {"resolution_m": 10.0, "parent_px": 128, "chips_per_side": 2}

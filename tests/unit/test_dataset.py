@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json, sha256_file, write_json, write_raster
+from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_geobox, parent_polygon, read_parents, subchips
 from cityheads.core.modalities import MODALITIES
+from cityheads.core.raster import write_raster
 from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.chips import clear_fraction, in_range_fraction, slice_parent, valid_mask
 from cityheads.dataset.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out, split_sizes

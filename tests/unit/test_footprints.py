@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cityheads.archive.warp import Target
-from cityheads.config import IGNORE, resolve
+from cityheads.config import resolve
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, subchips
 from cityheads.labels.footprints import building_mask, polygons_of, prepare_footprints, rasterize_buildings

@@ -15,7 +15,8 @@ import rasterio
 from odc.geo.geobox import GeoBox
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import atomic_path, canonical_json, read_json, read_raster, write_json, write_raster
+from cityheads.core.files import atomic_path, canonical_json, read_json, write_json
+from cityheads.core.raster import read_raster, write_raster
 
 BOX = GeoBox((32, 48), rasterio.transform.from_origin(500000, 4500000, 10, 10), "EPSG:32618")
 
@@ -48,7 +49,7 @@ from pathlib import Path
 from odc.geo.geobox import GeoBox
 from affine import Affine
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_raster
+from cityheads.core.raster import write_raster
 noise = np.random.default_rng(0).integers(0, 65535, (12, 256, 256), np.uint16)
 box = GeoBox((256, 256), Affine(10, 0, 0, 0, -10, 0), "EPSG:32618")
 try:

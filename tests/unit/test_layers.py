@@ -13,7 +13,8 @@ import rasterio
 import shapely
 from affine import Affine
 
-from cityheads.config import IGNORE, resolve
+from cityheads.config import resolve
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
 from cityheads.labels.custom import rasterize_layer

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.model.losses import LOSSES, HeadLoss, dice_loss, focal_loss
 
 

@@ -18,9 +18,10 @@ from cityheads.archive import network
 from cityheads.archive.stac import S1_NODATA, read_scenes
 from cityheads.archive.warp import Plan, Target, plan, read_onto
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import sha256_file, write_json, write_raster
+from cityheads.core.files import sha256_file, write_json
 from cityheads.core.grid import Grid, Parent, find_parent, parent_geobox, read_parents
 from cityheads.core.modalities import MODALITIES, RADAR, SCL_CLEAR, SCL_NODATA
+from cityheads.core.raster import write_raster
 
 __all__ = ["Layer", "Wanted", "mosaic", "read_layers", "read_parent", "to_db"]
 

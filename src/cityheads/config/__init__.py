@@ -19,10 +19,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, write_bytes
 from cityheads.core.modalities import COORDS, MODALITIES, stored
 
-__all__ = ["IGNORE", "document", "document_config", "load_config", "pick", "resolve", "schema", "schema_path"]
-
-#: Label value of a pixel that neither trains nor counts.
-IGNORE = 255
+__all__ = ["document", "document_config", "load_config", "pick", "resolve", "schema", "schema_path"]
 
 #: Sub-chips must be whole patches: TerraMind cuts its input into 16 x 16 px tokens.
 _PATCH_PX = 16

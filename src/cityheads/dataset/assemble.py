@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import shapely
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import atomic_path, read_json, read_raster, sha256_file, write_json
+from cityheads.core.files import atomic_path, read_json, sha256_file, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, chip_ids, parent_polygon, read_parents, subchips
 from cityheads.core.modalities import MODALITIES, RADAR
+from cityheads.core.raster import read_raster
 from cityheads.dataset.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out
 
 __all__ = ["assemble_dataset"]

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import atomic_path, read_json, read_raster, write_json
+from cityheads.core.files import atomic_path, read_json, write_json
 from cityheads.core.grid import SPLITS, Grid, read_parents
+from cityheads.core.raster import read_raster
 
 __all__ = ["check_labels", "cross_table", "edge_correlation", "edge_shift"]
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_raster, write_json, write_raster
+from cityheads.core.files import write_json
 from cityheads.core.grid import Grid, find_parent, parent_geobox, read_parents, subchips
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA, Modality
+from cityheads.core.raster import read_raster, write_raster
 
 __all__ = ["clear_fraction", "in_range_fraction", "slice_parent", "valid_mask"]
 

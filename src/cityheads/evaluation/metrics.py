@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.core.classes import IGNORE
+
 __all__ = [
     "BOOTSTRAP_SEED",
     "CONFIDENCE",
@@ -41,9 +43,6 @@ __all__ = [
 #: only, so that changing them does not call for a new evaluation.
 CONFIDENCE, RESAMPLES, BOOTSTRAP_SEED = 0.95, 2000, 0
 
-#: Label value of a pixel that does not count; `cityheads.config.IGNORE`, which this module must not import.
-_IGNORE = 255
-
 #: A statistic that is undefined in more than this share of the resamples has no variance that one could trust.
 _MOST_UNDEFINED = 0.05
 
@@ -51,7 +50,7 @@ _MOST_UNDEFINED = 0.05
 _NORMAL_DF = 1e5
 
 
-def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int, ignore: int = _IGNORE) -> np.ndarray:
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int, ignore: int = IGNORE) -> np.ndarray:
     """Count pixels by true and predicted class.
 
     Args:

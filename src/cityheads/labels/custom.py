@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cityheads.archive.warp import Target
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
 from cityheads.labels.masks import write_mask

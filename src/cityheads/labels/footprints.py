@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from cityheads.archive.warp import Target
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents

@@ -15,7 +15,7 @@ import numpy as np
 
 from cityheads.archive.network import base_of, open_raster
 from cityheads.archive.warp import Target
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json
 from cityheads.core.grid import Grid, find_parent, read_parents

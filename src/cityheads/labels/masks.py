@@ -11,14 +11,11 @@ import numpy as np
 from affine import Affine
 
 from cityheads.archive.warp import Target
-from cityheads.config import IGNORE
-from cityheads.core.files import write_raster
+from cityheads.core.classes import IGNORE, IGNORE_COLOR
 from cityheads.core.grid import Grid, Parent, chip_id
+from cityheads.core.raster import write_raster
 
-__all__ = ["IGNORE_COLOR", "write_cuts", "write_mask"]
-
-#: Colour of the pixels that neither train nor count, on maps.
-IGNORE_COLOR = "#ffffff"
+__all__ = ["write_cuts", "write_mask"]
 
 
 def write_mask(
@@ -69,7 +66,7 @@ def write_cuts(array: np.ndarray, parent: Parent, grid: Grid, layer: str, out: P
         layer: Folder of the cuts.
         out: The parent's raster.
         chips: Folder of all layers' sub-chips.
-        **how: What `cityheads.core.files.write_raster` takes besides.
+        **how: What `cityheads.core.raster.write_raster` takes besides.
     """
     target: Any = Target.of_parent(parent, grid)  # write_raster takes what has a shape, a transform and a CRS
     px = grid.chip_px

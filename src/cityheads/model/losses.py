@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 
 __all__ = ["LOSSES", "REGRESSION_LOSSES", "HeadLoss", "RegressionLoss", "dice_loss", "focal_loss"]
 

@@ -25,7 +25,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon, read_parents

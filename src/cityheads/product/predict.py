@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json, write_raster
+from cityheads.core.files import read_json
 from cityheads.core.grid import Grid, Parent, parent_geobox
 from cityheads.core.modalities import COORDS, MODALITIES, bands_used, stored
+from cityheads.core.raster import write_raster
 from cityheads.product.publish import verify_bundle
 
 __all__ = ["CityMap", "Place", "fetch", "predict_parent", "print_fetch", "tile_starts", "tile_weights"]

@@ -14,7 +14,7 @@ from terratorch.tasks.base_task import TerraTorchTask
 from terratorch.tasks.tiled_inference import tiled_inference
 from torch import Tensor, nn
 
-from cityheads.config import IGNORE
+from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.model.backbones import blocks, fine_tuned
