@@ -160,7 +160,7 @@ def _anew(verb: str, path: Path) -> str:
 
 @functools.cache
 def _adapter(shape: Any) -> Any:
-    """Build a validator once a process: keys that the shape does not name are refused, at every depth, and so is NaN."""
+    """Build a validator once a process; keys that the shape does not name are refused at every depth, and so is NaN."""
     from pydantic import TypeAdapter
 
     _forbid_unknown_keys(shape, set())
