@@ -114,7 +114,7 @@ def ours(folder: Path, only: list[str]) -> dict[str, Any]:
     from cityheads.archive.warp import Target
     from cityheads.core.grid import Grid, read_parents
     from cityheads.labels.footprints import building_mask, polygons_of
-    from cityheads.labels.rasterize import burn
+    from cityheads.labels.rasterize import rasterize_polygons
 
     grid = Grid.from_settings(GRID)
     parents = [row for row in read_parents(SHEET, grid) if row.parent_id in only]
@@ -123,7 +123,7 @@ def ours(folder: Path, only: list[str]) -> dict[str, Any]:
         masks = {}
         for parent in parents:
             target = Target.of_parent(parent, grid)
-            surveyed = burn(polygons_of(folder / "b.parquet", parent, grid), target, "centre")
+            surveyed = rasterize_polygons(polygons_of(folder / "b.parquet", parent, grid), target, "centre")
             masks[parent.parent_id] = building_mask(
                 polygons_of(folder / "p.parquet", parent, grid), surveyed, target, "centre"
             )

@@ -21,7 +21,7 @@ from matplotlib.colors import ListedColormap
 from shapely import get_coordinates, get_parts, get_rings
 
 from cityheads.archive.warp import Target
-from cityheads.labels.rasterize import burn, covered_fraction
+from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
 from cityheads.labels.vector_files import project, read_vectors
 
 EPSG, STEP_M = 32618, 10.0
@@ -30,7 +30,7 @@ ROW, COLUMN, SIDE = 22, 60, 32
 
 
 def main(source: Path, out: Path) -> None:
-    """Burn the whole block by each rule, and draw a piece of it."""
+    """Rasterize the whole block by each rule, and draw a piece of it."""
     vectors = read_vectors(source)
     polygons = project(vectors.geometry, vectors.crs, EPSG)
     corners = get_coordinates(polygons)
@@ -40,9 +40,9 @@ def main(source: Path, out: Path) -> None:
     height = int(np.ceil((top - corners[:, 1].min()) / STEP_M))
     block = Target((height, width), Affine(STEP_M, 0, left, 0, -STEP_M, top), rasterio.crs.CRS.from_epsg(EPSG))
     masks = {
-        "centre": burn(polygons, block, "centre"),
-        "all_touched": burn(polygons, block, "all_touched"),
-        "area, threshold 0.5": burn(polygons, block, "area", 0.5),
+        "centre": rasterize_polygons(polygons, block, "centre"),
+        "all_touched": rasterize_polygons(polygons, block, "all_touched"),
+        "area, threshold 0.5": rasterize_polygons(polygons, block, "area", 0.5),
     }
     covered = covered_fraction(polygons, block).mean()
     west, north = left + COLUMN * STEP_M, top - ROW * STEP_M

@@ -137,7 +137,7 @@ VERBS: dict[str, Verb] = {
                 Argument("boundary", "vector file of the surveyed area"),
                 _out("footprints (GeoParquet)"),
                 Argument("boundary_out", "boundary in the parents' CRS (GeoParquet)"),
-                Argument("summary", "what was kept, mended and dropped (JSON)"),
+                Argument("summary", "what was kept, repaired and dropped (JSON)"),
             ),
         ),
         Verb(
@@ -192,7 +192,7 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "assemble_dataset",
-            "account for every sub-chip, deal the splits, and pack the kept ones",
+            "account for every sub-chip, assign the splits, and pack the kept ones",
             "cityheads.dataset.assemble:assemble_dataset",
             ("grid", "archive.imagery", "labels", "splits", "quality"),
             (
@@ -271,7 +271,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "publish_catalog",
             "describe the dataset as a static STAC catalogue",
-            "cityheads.dataset.stac:publish_catalog",
+            "cityheads.dataset.catalog:publish_catalog",
             ("project", "archive.imagery", "labels"),
             (
                 Argument("scenes", "folder of the frozen scene choices"),

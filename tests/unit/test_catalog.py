@@ -20,8 +20,8 @@ from cityheads.archive.imagery import read_parent
 from cityheads.archive.stac import select_scenes
 from cityheads.config import pick, resolve
 from cityheads.dataset.assemble import assemble_dataset
+from cityheads.dataset.catalog import publish_catalog
 from cityheads.dataset.chips import slice_parent
-from cityheads.dataset.stac import publish_catalog
 from cityheads.labels.landcover import rasterize_landcover
 
 PARENTS = {"A": (LEFT, TOP), "B": (LEFT + 320, TOP), "C": (LEFT, TOP - 320)}

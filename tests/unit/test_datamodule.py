@@ -11,7 +11,8 @@ import torch
 from model_fixtures import CHIP_PX, write_store
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.dataset.datamodule import ChipDataModule, ChipDataset, ChipStore, EpochSampler, d4
+from cityheads.dataset.datamodule import ChipDataModule, ChipDataset, EpochSampler, d4
+from cityheads.dataset.store import ChipStore
 
 LABELS = {"lulc": "LULC", "buildings": "BUILDINGS"}
 MODALITIES = ["S2L2A", "S1RTC", "DEM"]

@@ -22,7 +22,7 @@ from cityheads.core.modalities import MODALITIES
 from cityheads.core.raster import write_raster
 from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.chips import clear_fraction, in_range_fraction, slice_parent, valid_mask
-from cityheads.dataset.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out, split_sizes
+from cityheads.dataset.splits import assign_splits, check_lock, lock_of, missing_classes, near_held_out, split_sizes
 
 GRID = Grid(resolution_m=10, parent_px=64, chips_per_side=4)
 FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
@@ -291,17 +291,17 @@ def test_rare_classes_reach_every_split_wherever_that_is_possible(seed: int) -> 
     counts = rng.integers(1, 1000, (22, 3))
     rare = np.zeros((22, 1), int)
     rare[rng.choice(22, 3, replace=False)] = 50
-    dealt, method = deal_parents(sheet_of(22), {"A": np.hstack([counts, rare])}, SPLITTING | {"seed": seed})
+    assigned, method = assign_splits(sheet_of(22), {"A": np.hstack([counts, rare])}, SPLITTING | {"seed": seed})
     assert method == "search"
-    held = {dealt[f"P{i}"] for i in np.flatnonzero(rare[:, 0])}
+    held = {assigned[f"P{i}"] for i in np.flatnonzero(rare[:, 0])}
     assert held == set(SPLITS)
 
 
 def test_the_search_is_balanced_and_repeatable() -> None:
     counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
     config = SPLITTING
-    one, _ = deal_parents(sheet_of(22), {"A": counts}, config)
-    two, _ = deal_parents(sheet_of(22), {"A": counts}, config)
+    one, _ = assign_splits(sheet_of(22), {"A": counts}, config)
+    two, _ = assign_splits(sheet_of(22), {"A": counts}, config)
     assert one == two
     total = counts.sum(axis=0)
     for split, share in (("train", 13 / 22), ("val", 3 / 22), ("test", 6 / 22)):
@@ -312,14 +312,14 @@ def test_the_search_is_balanced_and_repeatable() -> None:
 def test_the_sheets_splits_win_and_must_fill_every_split() -> None:
     config = SPLITTING
     given_splits = ["test", "train", "val"]
-    assert deal_parents(sheet_of(3, given_splits), {"A": np.ones((3, 2))}, config) == (
+    assert assign_splits(sheet_of(3, given_splits), {"A": np.ones((3, 2))}, config) == (
         {"P0": "test", "P1": "train", "P2": "val"},
         "sheet",
     )
     with pytest.raises(CityHeadsError, match="leaves val empty"):
-        deal_parents(sheet_of(3, ["test", "train", "test"]), {"A": np.ones((3, 2))}, config)
+        assign_splits(sheet_of(3, ["test", "train", "test"]), {"A": np.ones((3, 2))}, config)
     with pytest.raises(CityHeadsError, match="2 parents cannot fill"):
-        deal_parents(sheet_of(2), {"A": np.ones((2, 2))}, config)
+        assign_splits(sheet_of(2), {"A": np.ones((2, 2))}, config)
 
 
 def test_missing_classes_are_listed() -> None:
@@ -331,41 +331,41 @@ def test_every_parent_is_tested_in_exactly_one_fold_and_folds_are_balanced() -> 
     counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
     tested: list[str] = []
     for fold in range(5):
-        dealt, method = deal_parents(sheet_of(22), {"A": counts}, SPLITTING | {"method": "folds", "fold": fold})
+        assigned, method = assign_splits(sheet_of(22), {"A": counts}, SPLITTING | {"method": "folds", "fold": fold})
         assert method == f"fold {fold} of 5"
-        assert set(dealt.values()) == set(SPLITS)
-        mine = [parent for parent, split in dealt.items() if split == "test"]
-        held = counts[[dealt[f"P{i}"] == "test" for i in range(22)]].sum(axis=0) / counts.sum(axis=0)
+        assert set(assigned.values()) == set(SPLITS)
+        mine = [parent for parent, split in assigned.items() if split == "test"]
+        held = counts[[assigned[f"P{i}"] == "test" for i in range(22)]].sum(axis=0) / counts.sum(axis=0)
         assert np.abs(held / (len(mine) / 22) - 1).max() < 0.35
         tested += mine
     assert sorted(tested) == sorted(f"P{i}" for i in range(22))
     with pytest.raises(CityHeadsError, match="4 parents cannot fill 5 folds"):
-        deal_parents(sheet_of(4), {"A": np.ones((4, 2))}, SPLITTING | {"method": "folds"})
+        assign_splits(sheet_of(4), {"A": np.ones((4, 2))}, SPLITTING | {"method": "folds"})
 
 
 def test_one_region_can_be_left_out() -> None:
     sheet = [Parent(f"P{i}", 32618, i * 1e4, 0, None, "bronx" if i % 4 == 0 else "queens") for i in range(12)]
     counts = {"A": np.ones((12, 2))}
-    dealt, method = deal_parents(sheet, counts, SPLITTING | {"method": "region", "region": "bronx"})
+    assigned, method = assign_splits(sheet, counts, SPLITTING | {"method": "region", "region": "bronx"})
     assert method == "region bronx left out"
-    assert {parent for parent, split in dealt.items() if split == "test"} == {"P0", "P4", "P8"}
-    assert sorted(dealt.values()).count("val") == 2
+    assert {parent for parent, split in assigned.items() if split == "test"} == {"P0", "P4", "P8"}
+    assert sorted(assigned.values()).count("val") == 2
     with pytest.raises(CityHeadsError, match="no region 'brooklyn'; there are bronx, queens"):
-        deal_parents(sheet, counts, SPLITTING | {"method": "region", "region": "brooklyn"})
+        assign_splits(sheet, counts, SPLITTING | {"method": "region", "region": "brooklyn"})
     with pytest.raises(CityHeadsError, match="has no region column"):
-        deal_parents(sheet_of(12), counts, SPLITTING | {"method": "region", "region": "bronx"})
+        assign_splits(sheet_of(12), counts, SPLITTING | {"method": "region", "region": "bronx"})
 
 
 def test_a_locked_test_set_cannot_change_unnoticed(
     made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
 ) -> None:
     sheet = sheet_of(4)
-    dealt = {"P0": "train", "P1": "val", "P2": "test", "P3": "test"}
-    lock = lock_of(sheet, dealt)
-    assert lock == lock_of(sheet[::-1], dealt | {"P0": "val", "P1": "train"}), "only the test parents count"
-    assert lock != lock_of(sheet, dealt | {"P3": "train"})
+    assigned = {"P0": "train", "P1": "val", "P2": "test", "P3": "test"}
+    lock = lock_of(sheet, assigned)
+    assert lock == lock_of(sheet[::-1], assigned | {"P0": "val", "P1": "train"}), "only the test parents count"
+    assert lock != lock_of(sheet, assigned | {"P3": "train"})
     moved = [*sheet[:3], Parent("P3", 32618, 30010, 0)]
-    assert lock != lock_of(moved, dealt), "a test parent that moved is another one"
+    assert lock != lock_of(moved, assigned), "a test parent that moved is another one"
     check_lock(lock, None)
     check_lock(lock, lock)
     root, _ = made
@@ -380,16 +380,16 @@ def test_a_locked_test_set_cannot_change_unnoticed(
 def test_the_buffer_leaves_that_distance_between_splits(buffer_m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     sheet = [Parent(f"P{i}", 32618, 640.0 * (i % 3), 640.0 * (i // 3)) for i in range(9)]
-    dealt = {parent.parent_id: SPLITS[code] for parent, code in zip(sheet, rng.integers(0, 3, 9), strict=True)}
+    assigned = {parent.parent_id: SPLITS[code] for parent, code in zip(sheet, rng.integers(0, 3, 9), strict=True)}
     boxes = [
         (parent, shapely.box(*piece.geobox.boundingbox.bbox)) for parent in sheet for piece in subchips(parent, GRID)
     ]
-    splits = [dealt[parent.parent_id] for parent, _ in boxes]
-    near = near_held_out(boxes, splits, sheet, dealt, GRID, buffer_m)
+    splits = [assigned[parent.parent_id] for parent, _ in boxes]
+    near = near_held_out(boxes, splits, sheet, assigned, GRID, buffer_m)
     for (_, box), own, found in zip(boxes, splits, near, strict=True):
         gaps = {
             other: min(
-                (box.distance(parent_polygon(p, GRID)) for p in sheet if dealt[p.parent_id] == other), default=np.inf
+                (box.distance(parent_polygon(p, GRID)) for p in sheet if assigned[p.parent_id] == other), default=np.inf
             )
             for other in SPLITS[SPLITS.index(own) + 1 :]
         }

@@ -114,7 +114,7 @@ def by_hand(folder: Path, dataset: Path, drop: list[str], positions: range) -> d
     """Predict with the model's own argument, all sub-chips in one batch."""
     import torch
 
-    from cityheads.dataset.datamodule import ChipStore
+    from cityheads.dataset.store import ChipStore
     from cityheads.model.multihead import load_model
 
     model, spec = load_model(folder)

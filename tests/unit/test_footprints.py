@@ -24,7 +24,7 @@ from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, subchips
 from cityheads.labels.footprints import building_mask, polygons_of, prepare_footprints, rasterize_buildings
-from cityheads.labels.rasterize import burn, covered_fraction
+from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
 from cityheads.labels.vector_files import read_near, read_vectors
 
 #: The Murray Hill block's grid: 10 m, UTM 18N, 132 x 126 px from the upper left corner of its footprints.
@@ -123,14 +123,14 @@ def pixel_boxes(target: Target) -> np.ndarray:
 def test_the_three_rules_on_the_real_block(real_polygons: np.ndarray) -> None:
     """38.7 % by pixel centre and 60.6 % all touched, where the area is 0.644 km2: 39.3 % of 1.31 x 1.25 km."""
     block = target_of(WIDTH, HEIGHT, LEFT, TOP)
-    assert round(100 * burn(real_polygons, block, "centre").mean(), 1) == 38.7
-    assert round(100 * burn(real_polygons, block, "all_touched").mean(), 1) == 60.6
+    assert round(100 * rasterize_polygons(real_polygons, block, "centre").mean(), 1) == 38.7
+    assert round(100 * rasterize_polygons(real_polygons, block, "all_touched").mean(), 1) == 60.6
     fraction = covered_fraction(real_polygons, block)
     union = shapely.union_all(real_polygons).area
     assert fraction.sum() * 100 == pytest.approx(union, rel=1e-6)
     assert round(100 * union / 1.31e3 / 1.25e3, 1) == 39.3
     # half a pixel covered is nearly what the centre says, but not pixel by pixel
-    assert burn(real_polygons, block, "area", 0.5).mean() == pytest.approx(0.387, abs=0.01)
+    assert rasterize_polygons(real_polygons, block, "area", 0.5).mean() == pytest.approx(0.387, abs=0.01)
 
 
 @pytest.mark.parametrize("all_touched", [False, True])
@@ -139,7 +139,9 @@ def test_real_pixels_are_gdals(real_polygons: np.ndarray, all_touched: bool) -> 
 
     block = target_of(WIDTH, HEIGHT, LEFT, TOP)
     gdals = rasterize(real_polygons, block.shape, transform=block.transform, all_touched=all_touched)
-    np.testing.assert_array_equal(burn(real_polygons, block, "all_touched" if all_touched else "centre"), gdals == 1)
+    np.testing.assert_array_equal(
+        rasterize_polygons(real_polygons, block, "all_touched" if all_touched else "centre"), gdals == 1
+    )
 
 
 def test_real_fractions_are_shapelys(real_polygons: np.ndarray) -> None:
@@ -289,7 +291,7 @@ def test_shapefile_names_cut_after_ten_characters(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- cleaning
 
 
-def test_what_is_mended_and_dropped_is_counted(tmp_path: Path) -> None:
+def test_what_is_repaired_and_dropped_is_counted(tmp_path: Path) -> None:
     bow = shapely.Polygon([(587500, 4511500), (587600, 4511600), (587600, 4511500), (587500, 4511600)])
     turned = shapely.Polygon(list(SQUARE.exterior.coords)[2:] + list(SQUARE.exterior.coords)[1:3])
     spike = shapely.Polygon([(587700, 4511700), (587750, 4511700), (587700, 4511700)])
@@ -334,7 +336,7 @@ def test_what_is_mended_and_dropped_is_counted(tmp_path: Path) -> None:
     assert frame.geometry.is_valid.all()
     bow_area = frame.set_index("bin").loc[4, "area_m2"]
     assert bow_area == pytest.approx(5000, rel=1e-6), "both halves of the bow tie, 100 x 100 / 2"
-    # the touching line of a mended ring is no polygon and is left out
+    # the touching line of a repaired ring is no polygon and is left out
     assert set(frame.geometry.geom_type) <= {"Polygon", "MultiPolygon"}
 
 
@@ -489,8 +491,10 @@ def test_sub_chips_mosaic_to_the_parent_without_a_seam(tmp_path: Path, rule: str
             cut = source.read(1)
             assert source.tags()["rule"] == rule
         np.testing.assert_array_equal(cut, mask[piece.row_slice, piece.col_slice])
-        # and a sub-chip burnt by itself is the same: no rule depends on where the picture ends
-        alone = burn(np.array(shapes), target_of(32, 32, piece.geobox.affine.c, piece.geobox.affine.f), rule)
+        # and a sub-chip rasterized by itself is the same: no rule depends on where the picture ends
+        alone = rasterize_polygons(
+            np.array(shapes), target_of(32, 32, piece.geobox.affine.c, piece.geobox.affine.f), rule
+        )
         np.testing.assert_array_equal(alone, cut == 1)
 
 
@@ -553,7 +557,7 @@ def test_covered_area_is_shapelys_for_any_polygons(drawn: list[Any]) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(st.lists(shapes(), min_size=1, max_size=5))
 def test_centre_and_touch_are_what_they_say(drawn: list[Any]) -> None:
-    """A centre clearly inside is burnt, one clearly outside is not; all-touched holds the centres and touches."""
+    """A centre clearly inside is covered, one clearly outside is not; all-touched holds the centres and touches."""
     target = target_of(16, 16)
     array = np.array(drawn, object)
     union = shapely.union_all(drawn)
@@ -561,9 +565,9 @@ def test_centre_and_touch_are_what_they_say(drawn: list[Any]) -> None:
     distance = shapely.distance(shapely.centroid(boxes), union.boundary).reshape(16, 16)
     inside = shapely.contains(union, shapely.centroid(boxes)).reshape(16, 16)
     clear = distance > 1e-6
-    centre = burn(array, target, "centre")
+    centre = rasterize_polygons(array, target, "centre")
     np.testing.assert_array_equal(centre[clear], inside[clear])
-    touched = burn(array, target, "all_touched")
+    touched = rasterize_polygons(array, target, "all_touched")
     meets = shapely.area(shapely.intersection(boxes, union)).reshape(16, 16)
     assert not (touched & ~shapely.dwithin(boxes, union, 1e-6).reshape(16, 16)).any()
     # GDAL walks the outline in single steps and may leave out a pixel that is only nicked at a corner
@@ -576,16 +580,18 @@ def test_centre_and_touch_are_what_they_say(drawn: list[Any]) -> None:
 def test_the_area_rule_is_its_threshold(drawn: list[Any], threshold: float) -> None:
     target = target_of(16, 16)
     true = shapely.area(shapely.intersection(pixel_boxes(target), shapely.union_all(drawn))).reshape(16, 16) / 100
-    burnt = burn(np.array(drawn, object), target, "area", threshold)
+    covered = rasterize_polygons(np.array(drawn, object), target, "area", threshold)
     clear = abs(true - threshold) > 1e-5
-    np.testing.assert_array_equal(burnt[clear], (true >= threshold)[clear])
+    np.testing.assert_array_equal(covered[clear], (true >= threshold)[clear])
 
 
 def test_overlapping_polygons_count_once_and_touching_ones_add_up() -> None:
     target = target_of(2, 1)
     one, two, three = shapely.box(0, -10, 4, 0), shapely.box(2, -10, 6, 0), shapely.box(6, -10, 7, 0)
     np.testing.assert_allclose(covered_fraction(np.array([one, two, three]), target), [[0.7, 0.0]], atol=1e-6)
-    assert burn(np.array([one, two]), target, "area", 0.6).tolist() == [[True, False]], "at the threshold is enough"
+    assert rasterize_polygons(np.array([one, two]), target, "area", 0.6).tolist() == [[True, False]], (
+        "at the threshold is enough"
+    )
 
 
 @pytest.mark.parametrize("rule", ["centre", "all_touched", "area"])
@@ -594,8 +600,8 @@ def test_wkb_and_shapely_and_nothing(rule: str) -> None:
     array = np.array([shapely.box(5, -33, 42, -7)])
     wkb = np.empty(1, object)
     wkb[:] = shapely.to_wkb(array)
-    np.testing.assert_array_equal(burn(array, target, rule), burn(wkb, target, rule))
-    assert not burn(np.empty(0, object), target, rule).any()
+    np.testing.assert_array_equal(rasterize_polygons(array, target, rule), rasterize_polygons(wkb, target, rule))
+    assert not rasterize_polygons(np.empty(0, object), target, rule).any()
 
 
 # ------------------------------------------------------------------------------------------------------- bad input

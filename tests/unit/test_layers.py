@@ -197,7 +197,7 @@ def prepare(folder: Path, shapes: list[Any], years: list[Any], label: dict[str, 
     return settings
 
 
-def burn_buildings(folder: Path, settings: dict[str, Any], scenes: Path | None = None) -> Path:
+def rasterize(folder: Path, settings: dict[str, Any], scenes: Path | None = None) -> Path:
     out = folder / "parents" / "P1" / "MASK_FLOOD.tif"
     rasterize_buildings(
         settings, parents=sheet_of(folder), parent="P1", label="FLOOD", footprints=folder / "f.parquet",
@@ -215,24 +215,24 @@ def scenes_of(folder: Path, when: str | None) -> Path:
 def test_only_buildings_that_stood_when_the_image_was_taken(tmp_path: Path) -> None:
     shapes = [shapely.box(587000 + 100 * i, 4511900, 587050 + 100 * i, 4511950) for i in range(4)]
     settings = prepare(tmp_path, shapes, [1931, 2022, 2023, None], {"standing_only": True})
-    out = burn_buildings(tmp_path, settings, scenes_of(tmp_path, "2022-06-30T15:40:00Z"))
+    out = rasterize(tmp_path, settings, scenes_of(tmp_path, "2022-06-30T15:40:00Z"))
     with rasterio.open(out) as source:
         mask, tags = source.read(1), source.tags()
     assert [int((mask[:, 10 * i : 10 * i + 5] == 1).sum()) for i in range(4)] == [25, 25, 0, 25]
     assert (tags["scene_year"], tags["newer_left_out"], tags["undated_kept"]) == ("2022", "1", "1")
     with pytest.raises(CityHeadsError, match="standing_only': needs --scenes"):
-        burn_buildings(tmp_path, settings)
+        rasterize(tmp_path, settings)
     with pytest.raises(CityHeadsError, match=r"scenes.json: names no date of a Sentinel-2 scene"):
-        burn_buildings(tmp_path, settings, scenes_of(tmp_path, None))
+        rasterize(tmp_path, settings, scenes_of(tmp_path, None))
     everyone = prepare(tmp_path, shapes, [1931, 2022, 2023, None], {})
-    with rasterio.open(burn_buildings(tmp_path, everyone)) as source:
+    with rasterio.open(rasterize(tmp_path, everyone)) as source:
         assert (source.read(1) == 1).sum() == 100
 
 
 def test_the_covered_fraction_beside_the_mask(tmp_path: Path) -> None:
     shapes = [shapely.box(587005, 4511900, 587052, 4511950), shapely.box(588003, 4511900, 588010, 4511950)]
     settings = prepare(tmp_path, shapes, [1931, 1931], {"fraction_layer": True})
-    out = burn_buildings(tmp_path, settings)
+    out = rasterize(tmp_path, settings)
     with rasterio.open(out.with_name("FRACTION_FLOOD.tif")) as source:
         fraction = source.read(1)
         assert np.isnan(source.nodata)

@@ -16,7 +16,7 @@ from cityheads.core.files import atomic_path, read_json, sha256_file, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, chip_ids, parent_polygon, read_parents, subchips
 from cityheads.core.modalities import MODALITIES, RADAR
 from cityheads.core.raster import read_raster
-from cityheads.dataset.splits import check_lock, deal_parents, lock_of, missing_classes, near_held_out
+from cityheads.dataset.splits import assign_splits, check_lock, lock_of, missing_classes, near_held_out
 
 __all__ = ["assemble_dataset"]
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def assemble_dataset(
     settings: dict[str, Any], *, parents: Path, scenes: Path, quality: Path, chips: Path, out: Path
 ) -> None:
-    """Account for every sub-chip, deal the splits, and pack the kept sub-chips.
+    """Account for every sub-chip, assign the splits, and pack the kept sub-chips.
 
     Writes ``store/`` (one array per layer), ``splits.json``, ``classes.json``, ``statistics.json`` and, last,
     ``chips.parquet`` (GeoParquet, EPSG:4326, one row per sub-chip, kept or dropped with the reason).
@@ -62,12 +62,12 @@ def assemble_dataset(
         label: np.stack([pixels[label][keep & (of_parent == p.parent_id), :-1].sum(axis=0) for p in sheet])
         for label in labels
     }
-    dealt, method = deal_parents(sheet, counts, settings["splits"])
-    lock = lock_of(sheet, dealt)
+    assigned, method = assign_splits(sheet, counts, settings["splits"])
+    lock = lock_of(sheet, assigned)
     check_lock(lock, settings["splits"]["test_lock"])
     for row in rows:
-        row["split"] = dealt[row["parent_id"]]
-    _drop_near_held_out(kept, sheet, dealt, grid, settings["splits"]["buffer_m"])
+        row["split"] = assigned[row["parent_id"]]
+    _drop_near_held_out(kept, sheet, assigned, grid, settings["splits"]["buffer_m"])
     kept = [row for row in kept if row["kept"]]
     keep = np.array([row["kept"] for row in rows])
     per_split = {
@@ -98,7 +98,7 @@ def assemble_dataset(
             "seed": None if method == "sheet" else settings["splits"]["seed"],
             "test_lock": lock,
             "buffer_m": settings["splits"]["buffer_m"],
-            "parents": dealt,
+            "parents": assigned,
             "class_fractions": {
                 split: {label: _fractions(of[label]) for label in labels} for split, of in per_split.items()
             },
@@ -130,11 +130,11 @@ def assemble_dataset(
         },
     )
     _write_manifest(out / "chips.parquet", rows)
-    log.info("%d sub-chips, %d kept; %s", len(rows), len(kept), {s: list(dealt.values()).count(s) for s in SPLITS})
+    log.info("%d sub-chips, %d kept; %s", len(rows), len(kept), {s: list(assigned.values()).count(s) for s in SPLITS})
 
 
 def _drop_near_held_out(
-    kept: list[dict[str, Any]], sheet: list[Parent], dealt: dict[str, str], grid: Grid, buffer_m: float
+    kept: list[dict[str, Any]], sheet: list[Parent], assigned: dict[str, str], grid: Grid, buffer_m: float
 ) -> None:
     """Mark the kept rows that come too near to a parent held out from them as dropped, with the reason."""
     of = {parent.parent_id: parent for parent in sheet}
@@ -143,7 +143,7 @@ def _drop_near_held_out(
         (of[row["parent_id"]], shapely.box(row["left"], row["top"] - side, row["left"] + side, row["top"]))
         for row in kept
     ]
-    near = near_held_out(boxes, [row["split"] for row in kept], sheet, dealt, grid, buffer_m)
+    near = near_held_out(boxes, [row["split"] for row in kept], sheet, assigned, grid, buffer_m)
     for row, split in zip(kept, near, strict=True):
         if split is not None:
             row["kept"], row["reason"] = False, f"within {buffer_m:g} m of a {split} parent"

@@ -1,6 +1,6 @@
-"""Deal whole parents to train, val and test so that every split holds every class in its share.
+"""Spatial block split: whole parents go to train, val or test, so that every split holds every class in its share.
 
-Sub-chips of one parent are neighbours and look alike: dealing them apart would leak. The parent is the unit here, and
+Sub-chips of one parent are neighbours and look alike: splitting them apart would leak. The parent is the unit here, and
 the unit of the bootstrap in the evaluation.
 """
 
@@ -17,7 +17,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon
 
-__all__ = ["check_lock", "deal_parents", "lock_of", "missing_classes", "near_held_out", "split_sizes"]
+__all__ = ["assign_splits", "check_lock", "lock_of", "missing_classes", "near_held_out", "split_sizes"]
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,10 @@ def split_sizes(parents: int, fractions: Mapping[str, float]) -> dict[str, int]:
     return sizes
 
 
-def deal_parents(
+def assign_splits(
     parents: Sequence[Parent], counts: Mapping[str, np.ndarray], settings: Mapping[str, Any]
 ) -> tuple[dict[str, str], str]:
-    """Deal parents to splits.
+    """Assign every parent to a split.
 
     Method ``search`` takes the sheet's split column where there is one. Else the assignment is sought whose splits hold
     every class and whose share of each class's pixels (and of all pixels) is nearest to the wanted fractions: thousands
@@ -67,13 +67,13 @@ def deal_parents(
     ids = [parent.parent_id for parent in parents]
     method = settings["method"]
     if method == "search" and all(parent.split for parent in parents):
-        dealt = {parent.parent_id: str(parent.split) for parent in parents}
-        empty = [name for name in SPLITS if name not in dealt.values()]
+        assigned = {parent.parent_id: str(parent.split) for parent in parents}
+        empty = [name for name in SPLITS if name not in assigned.values()]
         if empty:
             raise CityHeadsError(
                 f"the parent sheet's split column leaves {empty[0]} empty; give it at least one parent"
             )
-        return dealt, "sheet"
+        return assigned, "sheet"
     shares = _shares(counts)
     rng = np.random.default_rng(settings["seed"])
     if method == "folds":
@@ -82,8 +82,8 @@ def deal_parents(
             raise CityHeadsError(f"{len(parents)} parents cannot fill {folds} folds; lower splits.folds")
         groups = _search(np.arange(len(parents)) % folds, shares, rng)
         names = {fold: "test", (fold + 1) % folds: "val"}
-        dealt = {identifier: names.get(int(group), "train") for identifier, group in zip(ids, groups, strict=True)}
-        return dealt, f"fold {fold} of {folds}"
+        assigned = {identifier: names.get(int(group), "train") for identifier, group in zip(ids, groups, strict=True)}
+        return assigned, f"fold {fold} of {folds}"
     if method == "region":
         return _leave_out(parents, shares, settings, rng), f"region {settings['region']} left out"
     sizes = split_sizes(len(parents), settings["fractions"])
@@ -104,14 +104,14 @@ def _leave_out(
     fractions = settings["fractions"]
     val = min(len(left) - 1, max(1, round(len(left) * fractions["val"] / (fractions["train"] + fractions["val"]))))
     groups = _search(np.repeat([0, 1], [len(left) - val, val]), shares[left], rng)
-    dealt = {parent.parent_id: "test" for parent in parents}
-    dealt |= {parents[index].parent_id: ("train", "val")[group] for index, group in zip(left, groups, strict=True)}
-    return dealt
+    assigned = {parent.parent_id: "test" for parent in parents}
+    assigned |= {parents[index].parent_id: ("train", "val")[group] for index, group in zip(left, groups, strict=True)}
+    return assigned
 
 
-def lock_of(parents: Sequence[Parent], dealt: Mapping[str, str]) -> str:
+def lock_of(parents: Sequence[Parent], assigned: Mapping[str, str]) -> str:
     """Give a hash of the test parents: their ids and places, in any order."""
-    tested = sorted((p.parent_id, p.epsg, p.left, p.top) for p in parents if dealt[p.parent_id] == "test")
+    tested = sorted((p.parent_id, p.epsg, p.left, p.top) for p in parents if assigned[p.parent_id] == "test")
     return sha256_bytes(canonical_json(tested).encode())[:16]
 
 
@@ -132,7 +132,7 @@ def near_held_out(
     boxes: Sequence[tuple[Parent, shapely.Geometry]],
     splits: Sequence[str],
     parents: Sequence[Parent],
-    dealt: Mapping[str, str],
+    assigned: Mapping[str, str],
     grid: Grid,
     buffer_m: float,
 ) -> list[str | None]:
@@ -142,7 +142,7 @@ def near_held_out(
         boxes: Per sub-chip its parent and its square, in the parent's CRS.
         splits: Split per sub-chip.
         parents: All parents.
-        dealt: Split per parent id.
+        assigned: Split per parent id.
         grid: Size of the parents.
         buffer_m: Least distance in metres; 0 keeps all.
 
@@ -154,7 +154,7 @@ def near_held_out(
     held: dict[tuple[int, str], shapely.Geometry] = {}
     for epsg in {parent.epsg for parent, _ in boxes}:
         for split in ("val", "test"):
-            squares = [parent_polygon(p, grid, epsg) for p in parents if dealt[p.parent_id] == split]
+            squares = [parent_polygon(p, grid, epsg) for p in parents if assigned[p.parent_id] == split]
             held[epsg, split] = shapely.union_all(squares)
     found: list[str | None] = []
     for (parent, box), own in zip(boxes, splits, strict=True):

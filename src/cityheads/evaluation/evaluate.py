@@ -113,7 +113,7 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
         CityHeadsError: The test split is empty, the model belongs to another run, or it was trained on other classes
             than the dataset has.
     """
-    from cityheads.dataset.datamodule import ChipStore
+    from cityheads.dataset.store import ChipStore
     from cityheads.model.arithmetic import fixed_arithmetic
     from cityheads.model.multihead import load_model
 

@@ -15,7 +15,7 @@ from cityheads.core.files import write_bytes, write_json
 from cityheads.core.grid import Grid, Parent, parent_geobox
 from cityheads.core.modalities import MODALITIES, Modality
 from cityheads.core.raster import write_raster
-from cityheads.dataset.datamodule import ChipStore
+from cityheads.dataset.store import ChipStore
 from cityheads.model.arithmetic import fixed_arithmetic
 from cityheads.model.synthesis import cut, in_units, load_tokenizer, padded, paint, standardised, valid
 

@@ -119,8 +119,8 @@ def _square(parent: Parent, grid: Grid, crs_wkt: str) -> Any:
 def _from_vectors(
     source: Path, boundary: Path | None, parent: Parent, grid: Grid, label: str, rules: Mapping[str, Any]
 ) -> np.ndarray:
-    """Burn the polygons class by class, later classes over earlier ones, ignored values last."""
-    from cityheads.labels.rasterize import burn
+    """Rasterize the polygons class by class, later classes over earlier ones, ignored values last."""
+    from cityheads.labels.rasterize import rasterize_polygons
 
     target = Target.of_parent(parent, grid)
     polygons, attributes = _polygons_near(source, parent, grid)
@@ -133,7 +133,7 @@ def _from_vectors(
         if boundary is None:
             raise CityHeadsError(f"config key 'labels.{label}.boundary': name the vector file of the surveyed area")
         surveyed, _ = _polygons_near(boundary, parent, grid)
-        mask[burn(surveyed, target, "centre")] = background
+        mask[rasterize_polygons(surveyed, target, "centre")] = background
     if attribute is None:
         groups = {1: np.ones(len(polygons), bool)}
     else:
@@ -153,7 +153,7 @@ def _from_vectors(
         groups = {number: np.isin(values, item["values"]) for number, item in enumerate(classes) if item["values"]}
         groups[IGNORE] = np.isin(values, rules["ignore_values"])
     for number, chosen in groups.items():
-        mask[burn(polygons[chosen], target, rules["rule"], rules["area_threshold"])] = number
+        mask[rasterize_polygons(polygons[chosen], target, rules["rule"], rules["area_threshold"])] = number
     return mask
 
 

@@ -16,7 +16,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
 from cityheads.labels.masks import write_cuts, write_mask
-from cityheads.labels.rasterize import burn, covered_fraction
+from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
 from cityheads.labels.vector_files import (
     Vectors,
     dates,
@@ -82,7 +82,7 @@ def prepare_footprints(
         boundary: Vector file of the surveyed area.
         out: Prepared footprints.
         boundary_out: Prepared boundary.
-        summary: What was kept, mended and dropped, written last.
+        summary: What was kept, repaired and dropped, written last.
 
     Raises:
         CityHeadsError: A file is missing, unreadable, without rows, polygons or CRS; the feature codes are unknown; or
@@ -185,7 +185,7 @@ def rasterize_buildings(
         log.info("%s: %d buildings are newer than %d, %d of unknown year stay", parent, newer, year, undated)
     else:
         buildings = polygons_of(footprints, row, grid)
-    surveyed = burn(polygons_of(boundary, row, grid), target, "centre")
+    surveyed = rasterize_polygons(polygons_of(boundary, row, grid), target, "centre")
     mask = building_mask(buildings, surveyed, target, rules["rule"], rules["area_threshold"])
     if rules["rule"] == "area":
         tags["area_threshold"] = str(rules["area_threshold"])
@@ -223,7 +223,7 @@ def building_mask(
         (H, W) uint8.
     """
     mask = np.where(surveyed, 0, IGNORE).astype(np.uint8)
-    mask[burn(buildings, target, rule, area_threshold)] = 1
+    mask[rasterize_polygons(buildings, target, rule, area_threshold)] = 1
     return mask
 
 

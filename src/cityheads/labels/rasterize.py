@@ -14,7 +14,7 @@ import shapely
 
 from cityheads.archive.warp import Target
 
-__all__ = ["AREA_TOLERANCE", "burn", "covered_fraction"]
+__all__ = ["AREA_TOLERANCE", "covered_fraction", "rasterize_polygons"]
 
 #: exactextract keeps fractions in single precision; a fraction this close below a threshold reaches it.
 AREA_TOLERANCE = 1e-6
@@ -24,7 +24,7 @@ AREA_TOLERANCE = 1e-6
 _SNAP_PX = 2.0**-24
 
 
-def burn(polygons: np.ndarray, target: Target, rule: str, area_threshold: float = 0.5) -> np.ndarray:
+def rasterize_polygons(polygons: np.ndarray, target: Target, rule: str, area_threshold: float = 0.5) -> np.ndarray:
     """Say which pixels the polygons cover under a rule.
 
     Args:
@@ -43,7 +43,7 @@ def burn(polygons: np.ndarray, target: Target, rule: str, area_threshold: float 
 
     if not len(polygons):
         return np.zeros(target.shape, bool)
-    burnt = rusterize(
+    covered = rusterize(
         list(polygons),
         out_shape=tuple(target.shape),
         extent=_extent(target),
@@ -54,7 +54,7 @@ def burn(polygons: np.ndarray, target: Target, rule: str, area_threshold: float 
         encoding="numpy",
         dtype="uint8",
     )
-    return burnt.reshape(target.shape).astype(bool)
+    return covered.reshape(target.shape).astype(bool)
 
 
 def covered_fraction(polygons: np.ndarray, target: Target) -> np.ndarray:

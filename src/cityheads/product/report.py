@@ -250,7 +250,7 @@ class _Page:
         return {"total": len(chips), "kept": kept, "dropped": len(chips) - kept, "rows": rows}
 
     def _footprints(self) -> list[dict[str, Any]]:
-        """Say for each footprint label what was kept, mended and dropped."""
+        """Say for each footprint label what was kept, repaired and dropped."""
         found = []
         for label, rule in self.settings["labels"].items():
             if rule["kind"] == "footprints":

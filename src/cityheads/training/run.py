@@ -31,7 +31,8 @@ from cityheads.core.files import (
     write_json,
 )
 from cityheads.core.modalities import COORDS, DERIVED, MODALITIES
-from cityheads.dataset.datamodule import ChipDataModule, ChipStore, keep_freed_memory
+from cityheads.dataset.datamodule import ChipDataModule, keep_freed_memory
+from cityheads.dataset.store import ChipStore
 from cityheads.model.arithmetic import fixed_arithmetic
 from cityheads.model.backbones import is_prithvi
 from cityheads.model.backbones.prithvi import prithvi_statistics
