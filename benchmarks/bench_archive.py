@@ -167,7 +167,7 @@ def stac_item(url: str, px: int) -> Any:
 
 def read_cityheads(url: str, px: int, threads: int) -> np.ndarray:
     """Read with CityHeads."""
-    from cityheads.archive.imagery import Wanted, read_layers
+    from cityheads.archive.read.layers import Wanted, read_layers
     from cityheads.core.grid import Grid, Parent
 
     archive = {
@@ -219,7 +219,7 @@ def read_stackstac(url: str, px: int, threads: int) -> np.ndarray:
 def run_reader(name: str, url: str, px: int, threads: int) -> None:
     """Run one reader, imports done beforehand, and print what it cost."""
     readers = {"cityheads": read_cityheads, "odc-stac": read_odc, "stackstac": read_stackstac}
-    ours = ["cityheads.archive.imagery", "cityheads.archive.http", "rasterio"]
+    ours = ["cityheads.archive.read.layers", "rasterio"]
     modules = {"cityheads": ours, "odc-stac": ["odc.stac"],
                "stackstac": ["stackstac", "dask.array"]}  # fmt: skip
     for module in modules[name]:

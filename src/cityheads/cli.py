@@ -84,7 +84,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "select_scenes",
             "choose the scenes of one parent and freeze the choice",
-            "cityheads.archive.stac:select_scenes",
+            "cityheads.archive.choose.scenes:select_scenes",
             ("grid", "archive", "labels"),
             (
                 _PARENTS,
@@ -96,7 +96,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "read_parent",
             "read all modalities of one parent onto one grid",
-            "cityheads.archive.imagery:read_parent",
+            "cityheads.archive.read.parent:read_parent",
             ("grid", "archive", "quality"),
             (_PARENTS, _PARENT, _SCENES, _out("folder for S2L2A.tif, S1RTC.tif, DEM.tif, SCL.tif and reading.json")),
         ),

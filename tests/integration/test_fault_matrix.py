@@ -18,9 +18,9 @@ import pytest
 from fault_server import Fault, FaultServer
 from made_archive import complete, config, sheet
 
-from cityheads.archive import http as remote
-from cityheads.archive.imagery import read_parent
-from cityheads.archive.stac import select_scenes
+from cityheads.archive import ranges, signing
+from cityheads.archive.choose.scenes import select_scenes
+from cityheads.archive.read.parent import read_parent
 from cityheads.config import pick
 from cityheads.core.errors import CityHeadsError
 from cityheads.labels.landcover import rasterize_landcover
@@ -115,10 +115,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("matrix")
     complete(folder / "archive").write()
     with FaultServer(folder / "archive", signature="secretword") as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "_AZURE", "127.0.0.1")
-        patch.setattr(remote, "_tokens", {})
+        patch.setattr(signing, "_AZURE", "127.0.0.1")
+        patch.setattr(signing, "_tokens", {})
         # the made rasters are small: without this, their pixels would come with their header
-        patch.setattr(remote, "_HEADER_BYTES", 512)
+        patch.setattr(ranges, "_HEADER_BYTES", 512)
         patch.setenv("PC_SDK_SAS_URL", f"{server.url}/token")
         yield Bench(folder, server)
 

@@ -20,9 +20,11 @@ from fault_server import Fault, FaultServer
 from made_archive import MadeArchive, complete, read_settings, select_settings, sheet
 
 from cityheads.archive import http as remote
-from cityheads.archive.http import Client, NetworkError, Policy, RangeFile
-from cityheads.archive.imagery import read_parent
-from cityheads.archive.stac import select_scenes
+from cityheads.archive import signing
+from cityheads.archive.choose.scenes import select_scenes
+from cityheads.archive.http import Client, NetworkError, Policy
+from cityheads.archive.ranges import RangeFile
+from cityheads.archive.read.parent import read_parent
 from cityheads.core.errors import CityHeadsError
 
 QUICK = {"attempts": 4, "backoff_s": 0.001, "timeout_s": 5.0, "connections": 4}
@@ -123,7 +125,7 @@ def test_only_the_touched_blocks_are_fetched_each_once(tmp_path: Path) -> None:
         ]
     from rasterio.windows import Window
 
-    from cityheads.archive.network import open_raster
+    from cityheads.archive.raster import open_raster
 
     archive = read_settings(network=QUICK)["archive"]
     with FaultServer(tmp_path) as server:
@@ -287,9 +289,9 @@ def test_any_sequence_of_reads_gives_the_files_bytes(tmp_path: Path, client: Cli
 @pytest.fixture
 def signed_site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     """Make the server ask for signatures as Azure does, and give out tokens as Planetary Computer does."""
-    monkeypatch.setattr(remote, "_AZURE", "127.0.0.1")
+    monkeypatch.setattr(signing, "_AZURE", "127.0.0.1")
     monkeypatch.setenv("PC_SDK_SAS_URL", f"{site.server.url}/token")
-    monkeypatch.setattr(remote, "_tokens", {})
+    monkeypatch.setattr(signing, "_tokens", {})
     site.server.signature = "secretword1"
     return site
 
@@ -335,7 +337,7 @@ def test_only_blobs_of_azure_are_signed(client: Client) -> None:
         "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a.tif",
         "https://blob.core.windows.net.evil.example/a",
     ):
-        assert remote.sign(url, "", http=client) == url
+        assert signing.sign(url, "", http=client) == url
 
 
 def test_an_answer_that_is_no_token_is_said_so(signed_site: Site, client: Client) -> None:
@@ -345,7 +347,7 @@ def test_an_answer_that_is_no_token_is_said_so(signed_site: Site, client: Client
         patch.setenv("PC_SDK_SAS_URL", f"{signed_site.server.url}/no")
         patch.setattr(signed_site.server, "signature", None)
         with pytest.raises(NetworkError, match="the answer is no token"):
-            remote.sign(f"{signed_site.server.url}/assets/a.tif", "", http=client)
+            signing.sign(f"{signed_site.server.url}/assets/a.tif", "", http=client)
 
 
 # --- offline, frozen choices, untrusted servers -----------------------------------------------------------------------

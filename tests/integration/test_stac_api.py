@@ -23,7 +23,9 @@ import yaml
 from fault_server import Fault, FaultServer
 from made_archive import MadeArchive, complete, select_settings, sheet
 
-from cityheads.archive.stac import ApiCatalog, open_catalog, select_scenes
+from cityheads.archive.catalogues.api import ApiCatalog
+from cityheads.archive.catalogues.open import open_catalog
+from cityheads.archive.choose.scenes import select_scenes
 from cityheads.core.errors import CityHeadsError
 
 QUICK = {"attempts": 4, "backoff_s": 0.001, "timeout_s": 5.0, "connections": 4}
@@ -157,7 +159,7 @@ def test_a_search_that_fails_is_never_an_empty_result(recorded: tuple[FaultServe
 
 
 def test_recorded_earth_search_items_say_whether_the_offset_is_applied(realdata: Path, tmp_path: Path) -> None:
-    from cityheads.archive.stac import offset_dn
+    from cityheads.archive.choose.sentinel2 import offset_dn
 
     server, replay = replayed(
         realdata, tmp_path, EARTH_SEARCH, "stac_client_cassettes/earthsearch_cop-dem-glo-30.yaml",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cityheads.archive.imagery import read_parent
-from cityheads.archive.stac import select_scenes
+from cityheads.archive.choose.scenes import select_scenes
+from cityheads.archive.read.parent import read_parent
 from cityheads.config import pick, resolve
 
 pytestmark = [

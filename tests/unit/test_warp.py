@@ -147,7 +147,7 @@ def test_nodata_does_not_bleed_into_its_neighbours(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Raster(pixels, step=20).write(path)  # declares no nodata
     with rasterio.open(path) as source:
-        found = read_onto(source, target(40), resampling="bilinear", fill=0, undeclared=0)
+        found = read_onto(source, target(40), resampling="bilinear", fill=0, default_nodata=0)
     assert set(np.unique(found)) == {0, 1000}
 
 

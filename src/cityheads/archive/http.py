@@ -1,35 +1,31 @@
 """HTTP for a hostile network: bounded, retried, signed late, and never quoted with its secrets.
 
 GDAL's own HTTP reader is not used: it retries neither expired signatures nor truncated answers, knows nothing of
-``Retry-After``, and asks for more bytes than a window needs. Here a raster is a file whose byte ranges are fetched on
-demand, and whose blocks for one window are fetched beforehand, all at once.
+``Retry-After``, and asks for more bytes than a window needs.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import re
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
-from cityheads.archive.network import scrub
+from cityheads.archive.hrefs import scrub
 from cityheads.core.errors import CityHeadsError
 
-__all__ = ["Client", "Policy", "RangeFile", "client", "s3_to_https", "sign"]
+__all__ = ["Answer", "Client", "NetworkError", "Policy", "check_online", "client"]
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +37,14 @@ _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 #: A server may ask for patience; more than this is taken for a refusal.
 _MAX_WAIT_S = 120.0
+
 _MAX_BACKOFF_S = 30.0
 
 #: An answer that trickles more slowly than this is given up and asked for again.
 _SLOWEST_BYTES_PER_S = 5_000
+
 _MAX_REDIRECTS = 5
 
-#: First bytes of a raster: the directories of a cloud-optimised GeoTIFF stand at its front.
-_HEADER_BYTES = 16 * 1024
-#: Ranges with less than this between them are fetched in one request.
-_GAP_BYTES = 1024
-#: Least bytes of a request on demand.
-_PAGE_BYTES = 4 * 1024
 #: A server without ranges sends the whole file; more than this is not taken.
 _MAX_WHOLE_BYTES = 64 * 2**20
 
@@ -83,7 +75,7 @@ class NetworkError(CityHeadsError):
 
 
 class _AgainError(Exception):
-    """This attempt failed in a way that another may mend."""
+    """This attempt failed in a way that another may not."""
 
     def __init__(self, reason: str, status: int | None = None, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -318,6 +310,7 @@ def _retry_after(text: str | None) -> float | None:
 
 
 _clients: dict[Policy, Client] = {}
+
 _clients_lock = threading.Lock()
 
 
@@ -330,144 +323,11 @@ def client(archive: Mapping[str, Any]) -> Client:
         return _clients[policy]
 
 
-# --- signatures -------------------------------------------------------------------------------------------------------
+def check_online(archive: Mapping[str, Any], what: str) -> None:
+    """Fail where the network is needed and the config forbids it.
 
-#: Where Planetary Computer gives out read tokens; the variable is that of its own SDK.
-_TOKENS = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
-_AZURE = ".blob.core.windows.net"
-#: A token that expires sooner than this is renewed before it is used.
-_TOKEN_SPARE_S = 120
-_tokens: dict[str, tuple[str, float]] = {}
-_tokens_lock = threading.Lock()
-
-
-def sign(url: str, refused: str, *, http: Client) -> str:
-    """Sign a Planetary Computer blob's URL with its container's read token; other URLs stay as they are.
-
-    Args:
-        url: Unsigned URL.
-        refused: The signed URL that was just refused, or empty; its token is not used again.
-        http: Fetches the token.
+    Raises:
+        CityHeadsError: ``archive.offline`` is set; the message says what is missing.
     """
-    parts = urlsplit(url)
-    host = (parts.hostname or "").lower()
-    if not host.endswith(_AZURE):
-        return url
-    container = f"{host.removesuffix(_AZURE)}/{parts.path.split('/')[1]}"
-    with _tokens_lock:
-        token, expires = _tokens.get(container, ("", 0.0))
-        # many requests are refused at once when a token expires; the first one fetches the new token for all
-        if (token and token in refused) or expires - time.time() < _TOKEN_SPARE_S:
-            headers = {}
-            if os.environ.get("PC_SDK_SUBSCRIPTION_KEY"):
-                headers["Ocp-Apim-Subscription-Key"] = os.environ["PC_SDK_SUBSCRIPTION_KEY"]
-            answer = http.get_json(f"{os.environ.get('PC_SDK_SAS_URL', _TOKENS)}/{container}", headers=headers)
-            try:
-                token = str(answer["token"])
-                expires = datetime.fromisoformat(str(answer["msft:expiry"])).timestamp()
-            except (KeyError, TypeError, ValueError):
-                raise NetworkError(f"{_TOKENS}/{container}: the answer is no token") from None
-            _tokens[container] = (token, expires)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, "&".join(filter(None, (parts.query, token))), ""))
-
-
-def s3_to_https(url: str) -> str:
-    """Give the HTTPS address of an object in a public S3 bucket (or at ``AWS_ENDPOINT_URL_S3``)."""
-    parts = urlsplit(url)
-    if parts.scheme.lower() != "s3":
-        return url
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
-    if endpoint:
-        return f"{endpoint.rstrip('/')}/{parts.netloc}{parts.path}"
-    return f"https://{parts.netloc}.s3.amazonaws.com{parts.path}"
-
-
-# --- files by range ---------------------------------------------------------------------------------------------------
-
-
-class RangeFile:
-    """A remote file of which only the fetched spans exist, at their places in a sparse file that GDAL opens.
-
-    The sparse file lives in memory where the system can do that, else in the folder for temporary files.
-    """
-
-    def __init__(self, http: Client, url: str, signer: Callable[[str, str], str] | None) -> None:
-        self._http = http
-        self._url = url
-        self._signer = signer
-        first = self._http.get(url, span=(0, _HEADER_BYTES), sign=signer)
-        self.size = first.total
-        self._version = first.version
-        self._have: list[tuple[int, int]] = []
-        if hasattr(os, "memfd_create"):
-            self._file = os.memfd_create("cityheads")
-            self.path = f"/proc/self/fd/{self._file}"
-        else:
-            self._file, self.path = tempfile.mkstemp(prefix="cityheads-", suffix=".tif")
-        self._named = not self.path.startswith("/proc/")
-        os.ftruncate(self._file, self.size)
-        self._keep(0, first.content)
-
-    def close(self) -> None:
-        """Forget the bytes."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            if self._named:
-                Path(self.path).unlink(missing_ok=True)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Give bytes, fetching them if need be; fewer where the file ends.
-
-        Raises:
-            NetworkError: They cannot be had.
-        """
-        stop = min(stop, self.size)
-        if stop <= start:
-            return b""
-        if not self._has(start, stop):
-            self.fetch([(start, max(stop, min(start + _PAGE_BYTES, self.size)))])
-        return os.pread(self._file, stop - start, start)
-
-    def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
-        """Fetch spans that are not there yet, neighbours together, several at once.
-
-        Raises:
-            NetworkError: One cannot be had.
-        """
-        wanted = [span for span in spans if not self._has(*span)]
-        if any(stop > self.size for _, stop in wanted):
-            raise NetworkError(
-                f"{scrub(self._url)}: the file is truncated: it has {self.size} bytes and its blocks reach further"
-            )
-        joined = _join(wanted)
-        for (start, _), answer in zip(joined, self._fetch_all(joined), strict=True):
-            if answer.total != self.size or answer.version != self._version:
-                raise NetworkError(f"{scrub(self._url)}: the file changed while it was read")
-            self._keep(start, answer.content)
-
-    def _fetch_all(self, spans: Sequence[tuple[int, int]]) -> list[Answer]:
-        def one(span: tuple[int, int]) -> Answer:
-            return self._http.get(self._url, span=span, sign=self._signer)
-
-        if len(spans) < 2:
-            return [one(span) for span in spans]
-        return list(self._http.threads.map(one, spans))
-
-    def _keep(self, start: int, content: bytes) -> None:
-        os.pwrite(self._file, content, start)
-        self._have = _join([*self._have, (start, start + len(content))], gap=0)
-
-    def _has(self, start: int, stop: int) -> bool:
-        return any(first <= start and stop <= last for first, last in self._have)
-
-
-def _join(spans: Iterable[tuple[int, int]], gap: int = _GAP_BYTES) -> list[tuple[int, int]]:
-    """Put spans together that overlap or have at most ``gap`` bytes between them."""
-    joined: list[tuple[int, int]] = []
-    for start, stop in sorted(spans):
-        if joined and start - joined[-1][1] <= gap:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
-        else:
-            joined.append((start, stop))
-    return joined
+    if archive["offline"]:
+        raise CityHeadsError(f"offline (config key 'archive.offline'), but {what} is not on this machine")

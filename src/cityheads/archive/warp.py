@@ -157,7 +157,7 @@ def read_onto(
     *,
     resampling: str,
     fill: float,
-    undeclared: float | None = None,
+    default_nodata: float | None = None,
     planned: Plan | None = None,
 ) -> np.ndarray:
     """Read band 1 of a raster onto a grid.
@@ -167,14 +167,14 @@ def read_onto(
         target: Grid of the result.
         resampling: ``nearest``, ``bilinear`` or ``cubic``, for rasters that do not lie on the grid.
         fill: Value of the result where the raster has no data or ends.
-        undeclared: The raster's nodata where it declares none; None for a product that has none.
+        default_nodata: The raster's nodata where it declares none; None for a product that has none.
         planned: What `plan` gave, where it was asked before.
 
     Returns:
         (H, W) in the raster's dtype, or in float32 where that cannot hold ``fill``.
     """
     how = plan(source, target) if planned is None else planned
-    nodata = source.nodata if source.nodata is not None else undeclared
+    nodata = source.nodata if source.nodata is not None else default_nodata
     dtype = np.dtype(source.dtypes[0])
     if math.isnan(fill) and dtype.kind != "f":
         dtype = np.dtype(np.float32)

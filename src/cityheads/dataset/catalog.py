@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cityheads.archive import network
-from cityheads.archive.stac import acquired
+from cityheads.archive import hrefs
+from cityheads.archive.frozen import acquired
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import MODALITIES
@@ -185,14 +185,14 @@ def _geojson(geometry: Any) -> str:
 
 def _sources(choice: Mapping[str, Any], place: Path) -> Iterable[dict[str, str]]:
     """Link to the scenes: at their API, on their web server, or in their folder."""
-    base = network.base_of(choice["catalog"], None)
+    base = hrefs.base_of(choice["catalog"], None)
     seen = set()
     for layer in choice["layers"].values():
         for item in layer["items"]:
             href = item.get("self")
             if href is None:
                 continue  # a shipped choice may not say where its items are described
-            if not network.is_remote(href):
+            if not hrefs.is_remote(href):
                 href = _relative(Path(base) / href, place)
             if href not in seen:
                 seen.add(href)

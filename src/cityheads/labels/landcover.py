@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cityheads.archive.network import base_of, open_raster
+from cityheads.archive.hrefs import base_of
+from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError

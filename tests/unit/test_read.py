@@ -31,8 +31,10 @@ from made_archive import (
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from cityheads.archive.imagery import mosaic, read_parent, to_db
-from cityheads.archive.stac import select_scenes
+from cityheads.archive.choose.scenes import select_scenes
+from cityheads.archive.read.layers import mosaic
+from cityheads.archive.read.parent import read_parent
+from cityheads.archive.read.sentinel1 import to_db
 from cityheads.config import pick, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES

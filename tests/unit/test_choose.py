@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from made_archive import (
     TOP,
     MadeArchive,
     Raster,
+    choose,
     complete,
     s1_rasters,
     s2_rasters,
@@ -24,20 +24,11 @@ from made_archive import (
     sheet,
 )
 
-from cityheads.archive.network import locate, scrub, stored_href
-from cityheads.archive.stac import Item, offset_dn, parse_interval, select_scenes
+from cityheads.archive.catalogues.item import Item
+from cityheads.archive.choose.scenes import select_scenes
+from cityheads.archive.choose.sentinel2 import offset_dn
 from cityheads.config import load_config, pick, resolve
 from cityheads.core.errors import CityHeadsError
-
-PC = "https://planetarycomputer.microsoft.com/api/stac/v1"
-
-
-def choose(archive: MadeArchive, folder: Path, **settings: Any) -> dict[str, Any]:
-    catalog = archive.write()
-    out = folder / "scenes" / "P1.json"
-    select_scenes(select_settings(**settings), parents=sheet(folder), parent="P1", catalog=str(catalog), out=out)
-    scenes: dict[str, Any] = json.loads(out.read_text())
-    return scenes
 
 
 def ids(scenes: dict[str, Any], layer: str) -> list[str]:
@@ -333,109 +324,11 @@ def test_a_bad_catalogue_is_one_line_that_names_what_is_wrong(
     assert not (tmp_path / "scenes" / "P1.json").exists()
 
 
-def test_a_catalogue_that_is_not_there_or_no_catalogue_is_named(tmp_path: Path) -> None:
-    out = tmp_path / "P1.json"
-    with pytest.raises(CityHeadsError, match=r"nowhere/catalog\.json: no such catalogue file"):
-        select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog="nowhere/catalog.json", out=out)
-    for content, says in (("{", "not valid JSON"), ("[]", "not a STAC document"), ("{}", "not a STAC catalogue")):
-        path = tmp_path / "catalog.json"
-        path.write_text(content)
-        with pytest.raises(CityHeadsError, match=says):
-            select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog=str(path), out=out)
-    assert not out.exists()
-
-
-def test_nested_catalogues_absolute_links_and_loops_are_walked(tmp_path: Path) -> None:
-    archive = complete(tmp_path)
-    expected = choose(archive, tmp_path)
-    # the collection's items move into a catalogue of their year, which links back to the root and to an absolute path
-    path = tmp_path / "sentinel-2-l2a" / "collection.json"
-    document = json.loads(path.read_text())
-    year = tmp_path / "sentinel-2-l2a" / "2024" / "catalog.json"
-    year.parent.mkdir()
-    item = tmp_path / "sentinel-2-l2a" / "items" / "0.json"
-    links = [{"rel": "item", "href": str(item)}, {"rel": "child", "href": "../../catalog.json"}]
-    year.write_text(json.dumps({"type": "Catalog", "id": "2024", "stac_version": "1.1.0", "links": links}))
-    document["links"] = [{"rel": "child", "href": "2024/catalog.json"}, {"rel": "child", "href": "./collection.json"}]
-    path.write_text(json.dumps(document))
-    out = tmp_path / "again.json"
-    select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
-    assert json.loads(out.read_text()) == expected
-
-
-def test_a_catalogue_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
-    archive = complete(tmp_path / "archive")
-    archive.write()
-    document = json.loads(archive.catalog.read_text())
-    document["links"].append({"rel": "child", "href": "../../elsewhere/collection.json"})
-    archive.catalog.write_text(json.dumps(document))
-    with pytest.raises(CityHeadsError, match="leaves the folder"):
-        select_scenes(
-            select_settings(),
-            parents=sheet(tmp_path),
-            parent="P1",
-            catalog=str(archive.catalog),
-            out=tmp_path / "o.json",
-        )
-
-
-@pytest.mark.parametrize(
-    ("text", "start", "end"),
-    [
-        ("2024-05-01/2024-09-30", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 9, 30, 23, 59, 59, 999999, UTC)),
-        ("2024-05-01", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 5, 1, 23, 59, 59, 999999, UTC)),
-        ("../2024-05-01T12:00:00Z", None, datetime(2024, 5, 1, 12, tzinfo=UTC)),
-        ("2024-05-01/", datetime(2024, 5, 1, tzinfo=UTC), None),
-    ],
-)
-def test_intervals_include_whole_days(text: str, start: datetime | None, end: datetime | None) -> None:
-    assert parse_interval(text, "k") == (start, end)
-
-
-@pytest.mark.parametrize("text", ["soon", "2024-09-30/2024-05-01", "2024-13-01"])
-def test_a_wrong_interval_names_its_key(text: str) -> None:
-    with pytest.raises(CityHeadsError, match=r"config key 'archive\.imagery\.S2L2A\.datetime'"):
-        parse_interval(text, "archive.imagery.S2L2A.datetime")
-
-
 def test_an_open_period_needs_a_target_date(tmp_path: Path) -> None:
     with pytest.raises(CityHeadsError, match=r"S2L2A\.target_date"):
         choose(complete(tmp_path), tmp_path, S2L2A={"datetime": "2024-05-01/.."})
     scenes = choose(complete(tmp_path), tmp_path, S2L2A={"datetime": "2024-05-01/..", "target_date": "2024-07-01"})
     assert ids(scenes, "S2L2A") == ["S2_A"]
-
-
-def test_secrets_are_scrubbed_from_messages() -> None:
-    text = "GET https://me:pw@host.example/a/b.tif?sv=1&sig=abc%3D failed; s3://bucket/key?X-Amz-Signature=dd"
-    assert scrub(text) == "GET https://host.example/a/b.tif failed; s3://bucket/key"
-
-
-def test_signatures_are_dropped_where_reading_signs_anew() -> None:
-    href = "https://host.example/a/b.tif?sv=1&sig=abc&version=3"
-    stored = stored_href(f"{PC}/x", href, root=PC, asset_base=None, signed=True, where="item X")
-    assert stored == "https://host.example/a/b.tif?version=3"
-
-
-def test_a_tampered_choice_cannot_leave_the_folder_either(tmp_path: Path) -> None:
-    for href in ("../../etc/passwd", "/etc/passwd", "file:///etc/passwd"):
-        with pytest.raises(CityHeadsError, match="item X"):
-            locate(href, str(tmp_path), "item X")
-    assert locate("a/b.tif", str(tmp_path), "item X") == str(tmp_path / "a" / "b.tif")
-
-
-def test_real_planetary_computer_items_pass_with_hrefs_offset_and_footprint(realdata: Path) -> None:
-    for name, expected in (("sentinel-2-l2a-pc.json", {1000}), ("sentinel-1-rtc-pc.json", None)):
-        for raw in json.loads((realdata / "stac_pc" / name).read_text()):
-            item = Item(raw, f"{PC}/collections/x/items/{raw['id']}", PC)
-            west, south, east, north = raw["bbox"]
-            assert item.footprint.bounds == pytest.approx((west, south, east, north), abs=0.2)
-            if expected:
-                assert {offset_dn(item, "baseline")} <= expected
-            for key, asset in raw["assets"].items():
-                kept = stored_href(item.document, asset["href"], root=PC, asset_base=None, signed=True, where=key)
-                assert kept.partition("?")[0] == asset["href"].partition("?")[0]
-    land = json.loads((realdata / "stac_pc" / "io-lulc-annual-v02-pc.json").read_text())[0]
-    assert Item(land, PC, PC).when == datetime(2023, 1, 1, tzinfo=UTC)
 
 
 def test_real_samples_are_chosen_each_at_its_place(realdata: Path, repository: Path, tmp_path: Path) -> None:

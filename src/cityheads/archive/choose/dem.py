@@ -1,0 +1,27 @@
+"""The choice of elevation: every tile under the parent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cityheads.archive.choose.search import Search, by_cover, nothing
+
+__all__ = ["choose_dem"]
+
+
+def choose_dem(choice: Search, rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose every tile under the parent, the one that covers most first."""
+    items = choice.catalog.search(rule["collection"], choice.polygon, None)
+    if not items:
+        raise nothing(choice, "DEM", rule["collection"], items, [])
+    assets = {"DEM": rule["assets"].get("DEM", "data")}
+    return {
+        "collection": rule["collection"],
+        "why": f"all {len(items)} tile(s) under the parent",
+        "considered": len(items),
+        "rejected": [],
+        "valid_fraction": None,
+        "clear_fraction": None,
+        "items": [choice.frozen(item, assets) for item in by_cover(choice, items)],
+    }

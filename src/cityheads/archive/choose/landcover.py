@@ -1,0 +1,49 @@
+"""The choice of a land-cover map: the newest that covers most of the parent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import shapely
+
+from cityheads.archive.catalogues.item import Item, parse_interval, within
+from cityheads.archive.choose.search import Search, by_cover, nothing, reasons
+
+__all__ = ["choose_landcover"]
+
+
+def choose_landcover(choice: Search, name: str, label: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the newest map of the period that covers most of the parent, and all its tiles there."""
+    collection = label["collection"]
+    interval = parse_interval(label["datetime"], f"labels.{name}.datetime") if label["datetime"] else None
+    items = choice.catalog.search(collection, choice.polygon, interval)
+    rejected = []
+    years: dict[datetime, list[Item]] = {}
+    for item in items:
+        if interval is not None and not within(item, interval):
+            rejected.append((item, f"of {item.when:%Y-%m-%d}, outside {label['datetime']}"))
+        else:
+            years.setdefault(item.when, []).append(item)
+    if not years:
+        raise nothing(choice, name, collection, items, rejected)
+
+    def cover(group: Sequence[Item]) -> float:
+        union = shapely.union_all([item.footprint for item in group])
+        return round(float(union.intersection(choice.polygon).area / choice.polygon.area), 2)
+
+    newest = max(years, key=lambda when: (cover(years[when]), when))
+    for when, group in years.items():
+        if when != newest:
+            rejected += [(item, f"of {when:%Y-%m-%d}; {newest:%Y-%m-%d} is newer or covers more") for item in group]
+    chosen = by_cover(choice, years[newest])
+    return {
+        "collection": collection,
+        "why": f"newest that covers most ({newest:%Y-%m-%d}), {len(chosen)} tile(s) under the parent",
+        "considered": len(items),
+        "rejected": reasons(rejected),
+        "valid_fraction": None,
+        "clear_fraction": None,
+        "items": [choice.frozen(item, {"map": label["asset"]}) for item in chosen],
+    }

@@ -1,0 +1,53 @@
+"""Overflights: the items of one pass belong together, and are measured together over the parent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from cityheads.archive.catalogues.item import Item
+
+__all__ = ["Pass", "fill", "group_by_pass", "measure_in_batches"]
+
+
+@dataclass
+class Pass:
+    """The items of one overflight, best first, and how well they cover the parent."""
+
+    items: list[Item]
+    when: datetime
+    valid: float = 0.0
+    clear: float | None = None
+
+
+def group_by_pass(items: Iterable[Item], name: Callable[[Item], str]) -> list[Pass]:
+    """Put the items of one overflight together, which ``name`` names."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(name(item), []).append(item)
+    return [Pass(group, min(item.when for item in group)) for _, group in sorted(groups.items())]
+
+
+def measure_in_batches(workers: int, passes: Sequence[Pass], measure: Callable[[Pass], Pass]) -> Iterator[Pass]:
+    """Measure passes in order, a few at once; stopping early costs at most one batch."""
+    if workers == 1 or len(passes) == 1:
+        yield from map(measure, passes)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(passes), workers):
+            yield from pool.map(measure, passes[start : start + workers])
+
+
+def fill(mosaic: np.ndarray, layers: Sequence[tuple[Item, np.ndarray]], nodata: float) -> tuple[list[Item], float]:
+    """Lay tiles under each other, in place; give those that add pixels and the fraction that has data."""
+    used: list[Item] = []
+    for item, pixels in layers:
+        gaps = (mosaic == nodata) & (pixels != nodata)
+        if gaps.any() or not used:
+            mosaic[gaps] = pixels[gaps]
+            used.append(item)
+    return used, float((mosaic != nodata).mean())

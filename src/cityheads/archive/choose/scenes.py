@@ -1,0 +1,109 @@
+"""Choose the scenes of one parent and freeze the choice with its reasons."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cityheads.archive.catalogues.item import parse_time
+from cityheads.archive.catalogues.open import open_catalog
+from cityheads.archive.choose.dem import choose_dem
+from cityheads.archive.choose.landcover import choose_landcover
+from cityheads.archive.choose.search import Search
+from cityheads.archive.choose.sentinel1 import choose_sentinel1
+from cityheads.archive.choose.sentinel2 import choose_sentinel2
+from cityheads.archive.frozen import acquired, read_scenes
+from cityheads.archive.warp import Target
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import write_json
+from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
+from cityheads.core.modalities import MODALITIES, RADAR
+
+__all__ = ["select_scenes"]
+
+log = logging.getLogger(__name__)
+
+#: The parent is measured at this many times its pixel size: 40 m, an overview of the 20 m scene classification.
+_COARSE = 4
+
+
+def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catalog: str, out: Path) -> None:
+    """Choose the scenes of one parent and freeze the choice.
+
+    Args:
+        settings: The config's ``grid``, ``archive`` and ``labels`` sections.
+        parents: Parent sheet.
+        parent: Parent id.
+        catalog: URL of a STAC API, or URL or path of a static ``catalog.json``.
+        out: ``scenes/{parent}.json``.
+
+    Raises:
+        CityHeadsError: A collection that is not there, no usable scene, an item without a needed band.
+    """
+    grid = Grid.from_settings(settings["grid"])
+    square = find_parent(read_parents(parents, grid), parent, parents)
+    archive = settings["archive"]
+    if archive["frozen_scenes"] is not None:
+        write_json(out, _shipped(Path(archive["frozen_scenes"]) / f"{parent}.json", settings, square, catalog))
+        return
+    source = open_catalog(catalog, archive)
+    factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
+    choice = Search(
+        archive,
+        square,
+        Target.of_parent(square, grid, factor),
+        parent_polygon(square, grid, 4326),
+        source,
+        catalog,
+    )
+    imagery = archive["imagery"]
+    layers: dict[str, dict[str, Any]] = {"S2L2A": choose_sentinel2(choice, imagery["S2L2A"])}
+    first = layers["S2L2A"]["items"][0]
+    when = parse_time(acquired(first), f"item {first['id']}")
+    for name in RADAR:
+        if name in imagery:
+            layers[name] = choose_sentinel1(choice, name, imagery[name], when)
+    if "DEM" in imagery:
+        layers["DEM"] = choose_dem(choice, imagery["DEM"])
+    for name, label in settings["labels"].items():
+        if label["kind"] == "landcover":
+            layers[name] = choose_landcover(choice, name, label)
+    simulated = source.simulated or any(
+        item["properties"].get("cityheads:simulated") is True for layer in layers.values() for item in layer["items"]
+    )
+    write_json(
+        out,
+        {
+            "format": 1,
+            "parent": {"parent_id": parent, "epsg": square.epsg, "left": square.left, "top": square.top},
+            "simulated": simulated,
+            "catalog": catalog,
+            "layers": layers,
+        },
+    )
+    log.info("%s: %s", parent, "; ".join(f"{name}: {layer['why']}" for name, layer in layers.items()))
+
+
+def _shipped(path: Path, settings: Mapping[str, Any], parent: Parent, catalog: str) -> dict[str, Any]:
+    """Take a shipped scene choice instead of searching, when it has all that the config asks for."""
+    scenes = read_scenes(path, parent)
+    rules = settings["archive"]["imagery"]
+    needed = {name: list(MODALITIES[name].bands) for name in rules}
+    if rules["S2L2A"]["scl_asset"] is not None:
+        needed["S2L2A"].append("SCL")
+    needed |= {name: ["map"] for name, label in settings["labels"].items() if label["kind"] == "landcover"}
+    for layer, bands in needed.items():
+        chosen = scenes["layers"].get(layer, {})
+        items = chosen.get("items")
+        if chosen.get("synthesized") and rules[layer]["missing"] == "synthesize":
+            continue
+        if not items:
+            raise CityHeadsError(f"{path}: the shipped choice has no layer {layer}, which the config asks for")
+        for item in items:
+            lacking = [band for band in bands if band not in item["assets"]]
+            if lacking:
+                raise CityHeadsError(f"{path}: layer {layer}: item {item['id']}: no band {lacking[0]}")
+    log.info("%s: the choice in %s is taken; nothing is searched", parent.parent_id, path)
+    return scenes | {"catalog": catalog}

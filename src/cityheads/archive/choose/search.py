@@ -1,0 +1,109 @@
+"""What every layer's choice has at hand: catalogue, parent, and how an item is looked at and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+
+from cityheads.archive.catalogues.item import Item
+from cityheads.archive.catalogues.open import Catalog
+from cityheads.archive.hrefs import base_of, stored_document, stored_href
+from cityheads.archive.raster import open_raster
+from cityheads.archive.warp import Target, read_onto
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import Parent
+
+__all__ = ["Search", "by_cover", "lack", "nothing", "reasons"]
+
+#: What of an item's properties is kept in the frozen choice, to explain it.
+_KEPT = (
+    "eo:cloud_cover", "s2:processing_baseline", "s2:mgrs_tile", "grid:code", "s2:datatake_id", "platform",
+    "sat:orbit_state", "sat:relative_orbit", "sat:absolute_orbit", "start_datetime", "end_datetime",
+    "earthsearch:boa_offset_applied", "gsd", "cityheads:simulated",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one layer's choice needs to know."""
+
+    archive: Mapping[str, Any]
+    parent: Parent
+    coarse: Target
+    polygon: shapely.Geometry
+    catalog: Catalog
+    catalog_text: str
+
+    def asset(self, item: Item, key: str, band: str) -> str:
+        """Give the stored href of an item's asset."""
+        where = f"collection {item.raw.get('collection')}: item {item.id}: band {band}"
+        asset = item.raw["assets"].get(key)
+        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+            raise CityHeadsError(
+                f"{where}: the item has no asset '{key}'; it has {', '.join(sorted(item.raw['assets'])) or 'none'}"
+            )
+        return stored_href(
+            item.document,
+            asset["href"],
+            root=self.catalog.root,
+            asset_base=self.archive["asset_base"],
+            signed=self.archive["sign"] != "none",
+            where=where,
+        )
+
+    def coarse_pixels(self, item: Item, key: str, band: str, nodata: float) -> np.ndarray:
+        """Read an asset over the parent at low resolution; ``nodata`` holds also where the raster declares none."""
+        where = f"collection {item.raw.get('collection')}: item {item.id}: band {band}"
+        base = base_of(self.catalog_text, self.archive["asset_base"])
+        with open_raster(self.asset(item, key, band), base, archive=self.archive, where=where) as source:
+            return read_onto(source, self.coarse, resampling="nearest", fill=nodata, default_nodata=nodata)
+
+    def frozen(self, item: Item, assets: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        """Give the item as scene choices keep it; ``assets`` maps our band names to the item's keys."""
+        return {
+            "id": item.id,
+            "collection": item.raw.get("collection"),
+            "self": stored_document(item.document, self.catalog.root),
+            "datetime": item.properties.get("datetime"),
+            "properties": {key: item.properties[key] for key in _KEPT if key in item.properties},
+            **more,
+            "assets": {band: self.asset(item, key, band) for band, key in assets.items()},
+        }
+
+
+def by_cover(choice: Search, items: Iterable[Item]) -> list[Item]:
+    """Order items by how much of the parent they cover, those in the parent's own CRS first."""
+
+    def key(item: Item) -> tuple[bool, float, str]:
+        epsg = item.properties.get("proj:epsg", str(item.properties.get("proj:code", "")).rpartition(":")[2])
+        area = float(item.footprint.intersection(choice.polygon).area)
+        return str(epsg) != str(choice.parent.epsg), -round(area, 12), item.id
+
+    return sorted(items, key=key)
+
+
+def reasons(rejected: Iterable[tuple[Item, str]]) -> list[dict[str, str]]:
+    """Give what was not chosen and why, by id."""
+    return [{"id": item.id, "reason": reason} for item, reason in sorted(rejected, key=lambda pair: pair[0].id)]
+
+
+def nothing(
+    choice: Search, layer: str, collection: str, items: Sequence[Item], rejected: Sequence[tuple[Item, str]]
+) -> CityHeadsError:
+    """Give the error that says why no item is left."""
+    where = f"{choice.parent.parent_id}: {layer}: collection '{collection}'"
+    advice = "" if items else "; check the period and the parent's place"
+    return CityHeadsError(f"{where}: {lack(items, rejected)}{advice}")
+
+
+def lack(items: Sequence[Item], rejected: Sequence[tuple[Item, str]]) -> str:
+    """Say why none of the items over the parent was chosen."""
+    if not items:
+        return "no item covers the parent"
+    first = sorted(rejected, key=lambda pair: pair[0].id)[0] if rejected else None
+    detail = f"; {first[0].id}: {first[1]}" if first else ""
+    return f"none of {len(items)} item(s) over the parent is usable{detail}"

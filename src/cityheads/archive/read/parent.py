@@ -1,0 +1,100 @@
+"""Read all modalities of one parent onto one grid: the scene choice in, three or four rasters out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityheads import __version__
+from cityheads.archive.frozen import read_scenes
+from cityheads.archive.read import dem, generated, sentinel1, sentinel2
+from cityheads.archive.read.layers import read_layers
+from cityheads.core.files import sha256_file, write_json
+from cityheads.core.grid import Grid, find_parent, parent_geobox, read_parents
+from cityheads.core.modalities import MODALITIES, RADAR, SCL_NODATA
+from cityheads.core.raster import write_raster
+
+__all__ = ["read_parent"]
+
+log = logging.getLogger(__name__)
+
+
+def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes: Path, out: Path) -> None:
+    """Read all modalities of one parent onto one grid.
+
+    Args:
+        settings: The config's ``grid``, ``archive`` and ``quality`` sections.
+        parents: Parent sheet.
+        parent: Parent id.
+        scenes: Frozen scene choice of the parent.
+        out: Folder for one GeoTIFF per modality, ``SCL.tif``, and ``reading.json``, written last.
+
+    Raises:
+        CityHeadsError: A raster is missing or damaged, elevation is missing, or the values betray a unit error.
+    """
+    grid = Grid.from_settings(settings["grid"])
+    square = find_parent(read_parents(parents, grid), parent, parents)
+    choice = read_scenes(scenes, square)
+    archive = settings["archive"]
+    imagery = archive["imagery"]
+    geobox = parent_geobox(square, grid)
+    (out / "reading.json").unlink(missing_ok=True)
+    chosen = choice["layers"]
+    absent = [name for name in RADAR if name in imagery and chosen.get(name, {}).get("synthesized")]
+    radars = [name for name in RADAR if name in imagery and name not in absent]
+    wanted = sentinel2.wanted(imagery["S2L2A"])
+    for name in radars:
+        wanted |= sentinel1.wanted(name, imagery[name])
+    if "DEM" in imagery:
+        wanted |= dem.wanted(imagery["DEM"])
+    found = read_layers(choice, wanted, square, grid, archive)
+
+    stacks: dict[str, np.ndarray] = {}
+    layers: dict[str, Any] = {}
+    stacks["S2L2A"], scl, layers["S2L2A"] = sentinel2.stack(parent, chosen["S2L2A"], found, imagery["S2L2A"])
+    for name in radars:
+        stacks[name], layers[name] = sentinel1.stack(
+            parent, name, chosen[name], found, imagery[name], settings["quality"]["s1_median_db"]
+        )
+    if "DEM" in imagery:
+        stacks["DEM"], layers["DEM"] = dem.stack(parent, chosen["DEM"], found)
+    inputs = dict(stacks)
+    for name in absent:
+        stacks[name], layers[name] = generated.stack(parent, name, inputs, archive["synthesis"], window_px=grid.chip_px)
+
+    tags = {"parent": parent, "simulated": str(bool(choice["simulated"])).lower()}
+    for name, stack in stacks.items():
+        modality = MODALITIES[name]
+        path = out / f"{name}.tif"
+        more = {"unit": modality.unit} | ({"synthesized": "true"} if name in absent else {})
+        write_raster(path, stack, geobox, nodata=modality.nodata, bands=modality.bands, tags=tags | more)
+        layers[name]["sha256"] = sha256_file(path)
+    if scl is not None:
+        write_raster(out / "SCL.tif", scl, geobox, nodata=SCL_NODATA, bands=["SCL"], tags=tags)
+        layers["S2L2A"]["sha256_SCL"] = sha256_file(out / "SCL.tif")
+    write_json(
+        out / "reading.json",
+        {
+            "format": 1,
+            "parent_id": parent,
+            "simulated": bool(choice["simulated"]),
+            "layers": layers,
+            "versions": _versions(),
+        },
+    )
+    fractions = ", ".join(f"{name} {layer['valid_fraction']:.1%} valid" for name, layer in layers.items())
+    log.info("%s: %s", parent, fractions)
+
+
+def _versions() -> dict[str, str]:
+    import rasterio
+
+    return {
+        "cityheads": __version__,
+        "gdal": rasterio.__gdal_version__,
+        "numpy": np.__version__,
+        "rasterio": rasterio.__version__,
+    }
