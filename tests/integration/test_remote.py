@@ -19,8 +19,8 @@ import rasterio
 from fault_server import Fault, FaultServer
 from made_archive import MadeArchive, complete, read_settings, select_settings, sheet
 
+from cityheads.archive import hrefs, signing
 from cityheads.archive import http as remote
-from cityheads.archive import signing
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.http import Client, NetworkError, Policy
 from cityheads.archive.ranges import RangeFile
@@ -424,7 +424,7 @@ def test_the_bytes_to_come_are_announced(site: Site, caplog: pytest.LogCaptureFi
 
 def test_public_buckets_are_read_over_https(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
-    assert remote.s3_to_https("s3://sentinel-cogs/a/b.tif") == "https://sentinel-cogs.s3.amazonaws.com/a/b.tif"
+    assert hrefs.s3_to_https("s3://sentinel-cogs/a/b.tif") == "https://sentinel-cogs.s3.amazonaws.com/a/b.tif"
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000/")
-    assert remote.s3_to_https("s3://bucket/a/b.tif") == "http://127.0.0.1:9000/bucket/a/b.tif"
-    assert remote.s3_to_https("https://host/a.tif") == "https://host/a.tif"
+    assert hrefs.s3_to_https("s3://bucket/a/b.tif") == "http://127.0.0.1:9000/bucket/a/b.tif"
+    assert hrefs.s3_to_https("https://host/a.tif") == "https://host/a.tif"
