@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from cityheads.cli import VERBS
 from cityheads.config import load_config, pick, resolve
 from cityheads.core.files import sha256_file, write_bytes, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon, read_parents, subchips
 from cityheads.core.modalities import MODALITIES, removable
 from cityheads.evaluation.ablation import measure
 from cityheads.evaluation.gate import compare
+from cityheads.verbs import VERBS
 
 #: What the archive of the default config gives.
 IMAGERY = ("S2L2A", "S1RTC", "DEM")

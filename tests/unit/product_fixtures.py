@@ -9,12 +9,12 @@ from typing import Any
 import fake_results
 import numpy as np
 
-from cityheads.cli import VERBS
 from cityheads.config import pick
 from cityheads.core.files import read_json, write_json
 from cityheads.core.grid import Grid, parent_geobox, read_parents
 from cityheads.core.modalities import MODALITIES
 from cityheads.core.raster import write_raster
+from cityheads.verbs import VERBS
 
 
 def make(

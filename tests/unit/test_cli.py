@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cityheads.cli import VERBS, main
-from cityheads.core.environment import code_fingerprint, environment
+from cityheads.cli import main
+from cityheads.core.environment import environment
+from cityheads.core.layout import STAGES
+from cityheads.verbs import VERBS
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -114,37 +116,9 @@ def test_help_of_all_verbs_renders(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--parents" in capsys.readouterr().out
 
 
-def test_fingerprints_follow_the_code_and_not_the_comments(tmp_path: Path, repository: Path) -> None:
-    import shutil
-
-    copy = tmp_path / "cityheads"
-    shutil.copytree(repository / "src/cityheads", copy, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def fingerprint(module: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", f"from cityheads.core.environment import *; print(code_fingerprint('{module}'))"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PYTHONPATH": str(tmp_path), "PATH": ""},
-        )
-        return done.stdout.strip()
-
-    before = fingerprint("cityheads.dataset.chips")
-    assert before == code_fingerprint("cityheads.dataset.chips")
-    source = copy / "grid.py"
-    source.write_text(
-        "# a remark\n" + source.read_text().replace('"""Name a sub-chip', '"""Give the name of a sub-chip')
-    )
-    assert fingerprint("cityheads.dataset.chips") == before
-    source.write_text(source.read_text().replace('f"{parent_id}_r{row}c{col}"', 'f"{parent_id}_{row}_{col}"'))
-    assert fingerprint("cityheads.dataset.chips") != before, "a change in an imported module counts"
-    assert fingerprint("cityheads.model.losses") == code_fingerprint("cityheads.model.losses"), (
-        "a change elsewhere does not"
-    )
-    with pytest.raises(ValueError, match="no module"):
-        code_fingerprint("cityheads.nowhere")
+def test_every_rule_has_a_version_of_its_results_and_no_other_verb_has_one() -> None:
+    assert {name for name, verb in VERBS.items() if verb.version} == set(STAGES)
+    assert [name for name in VERBS if name in STAGES] == sorted(STAGES, key=list(VERBS).index)
 
 
 def test_versions_are_recorded() -> None:

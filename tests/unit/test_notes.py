@@ -8,12 +8,12 @@ from typing import Any
 import product_fixtures
 from pyproj import Transformer
 
-from cityheads.cli import VERBS
 from cityheads.config import load_config, pick
 from cityheads.core.files import read_json, write_json
 from cityheads.product.notes import synthesized_notes
 from cityheads.product.predict import CityMap
 from cityheads.product.publish import publish
+from cityheads.verbs import VERBS
 
 SYNTHESIS: dict[str, Any] = {"backbone": "terramind_v1_base_generate", "pretrained": True, "weights": None}
 CHIPS = {"train": 30, "val": 10, "test": 20}

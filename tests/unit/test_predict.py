@@ -20,12 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from cityheads.cli import VERBS, main
+from cityheads.cli import main
 from cityheads.config import pick
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.product.predict import CityMap, fetch, predict_parent, tile_starts, tile_weights
 from cityheads.product.publish import publish
+from cityheads.verbs import VERBS
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from fake_results import Fake
 
-from cityheads.cli import VERBS
 from cityheads.config import load_config, pick
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import MODALITIES
 from cityheads.product.publish import FILES, choose_seed, portable, publish, verify_bundle
+from cityheads.verbs import VERBS
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cityheads.cli import VERBS
+from cityheads.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -82,8 +82,7 @@ rule read_parent:
         network=1,
     params:
         settings=settings("read_parent"),
-        code=code("read_parent")
-        + (code_fingerprint("cityheads.model.synthesis") if SYNTHESIS else ""),
+        code=code("read_parent"),
         config=CONFIG,
         out=folder_of("output.reading"),
     message:

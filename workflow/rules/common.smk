@@ -6,12 +6,11 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from cityheads.cli import VERBS
+from cityheads.verbs import VERBS
 from cityheads.config import pick, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, read_parents
 from cityheads.core.files import canonical_json, write_bytes
-from cityheads.core.environment import code_fingerprint
 
 try:
     config = resolve(config)
@@ -88,8 +87,8 @@ def settings(verb, narrow=None):
 
 
 def code(verb):
-    """Give a fingerprint of the code behind a verb: a change of it reruns the job."""
-    return code_fingerprint(VERBS[verb].module)
+    """Give the version of a verb's results: a change of it reruns the job."""
+    return VERBS[verb].version
 
 
 def of_label(picked, wildcards):

@@ -150,7 +150,7 @@ class Results:
 
     def timings(self) -> list[Timing]:
         """Sum up the benchmark files per rule, in the order of the workflow; empty where none were written."""
-        from cityheads.cli import VERBS
+        from cityheads.verbs import VERBS
 
         folder = self.root / "benchmarks"
         order = {name: index for index, name in enumerate(VERBS)}

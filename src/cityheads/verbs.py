@@ -1,0 +1,370 @@
+"""The table of verbs: for each rule of the workflow, and a few verbs for people, what it is and what it depends on.
+
+The command line makes its options of it, and the workflow reads it to learn when a job must run again: when one of the
+verb's *sections* of the config changes, or its *version*. This module imports nothing, so that both stay quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["VERBS", "Argument", "Verb"]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One command-line option of a verb; its name with ``_`` is the keyword of the verb's function."""
+
+    name: str
+    help: str
+    type: Any = Path
+    required: bool = True
+    default: Any = None
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: where its code lives, what its results depend on, and its options.
+
+    Attributes:
+        name: Name of the verb and of the workflow's rule.
+        help: What it does, for ``--help``.
+        function: ``module:function``.
+        sections: Sections of the config that it is handed; a change in them makes the workflow run it again.
+        arguments: Options of the command line.
+        version: Version of its results, raised when the same input comes to give other results; that makes the
+            workflow run it again. A change of the code that leaves the results alone does not raise it. The test
+            ``tests/e2e/test_golden.py`` knows what each version gives. 0 for a verb that is no rule.
+    """
+
+    name: str
+    help: str
+    function: str
+    sections: tuple[str, ...] = ()
+    arguments: tuple[Argument, ...] = field(default=())
+    version: int = 0
+
+
+_PARENTS = Argument("parents", "parent sheet (TSV)")
+_PARENT = Argument("parent", "parent id", str)
+_SCENES = Argument("scenes", "frozen scene choice of the parent (JSON)")
+_CHIPS = Argument("chips", "folder of the sub-chips; layers become folders in it")
+_LABEL = Argument("label", "name of the label layer", str)
+_DATASET = Argument("dataset", "folder of the assembled dataset")
+_BUNDLE = Argument("bundle", "folder of the published model")
+_RUN = Argument("run", "name of the run", str)
+_SEED = Argument("seed", "seed", int)
+_RECIPE = (
+    "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
+    "train", "evaluation", "gate", "report",
+)  # fmt: skip
+
+
+def _out(what: str) -> Argument:
+    return Argument("out", what)
+
+
+VERBS: dict[str, Verb] = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "resolve_config",
+            "write a config with all its defaults, for the jobs of the workflow",
+            "cityheads.config.load:resolve_config",
+            (),
+            (Argument("text", "the config as YAML or JSON", str), _out("YAML file to write")),
+            version=1,
+        ),
+        Verb(
+            "simulate_archive",
+            "make a small archive in the shape of the real ones",
+            "cityheads.simulate:simulate_archive",
+            ("grid", "simulate", "archive.imagery"),
+            (_PARENTS, _out("folder of the archive; catalog.json is written last")),
+            version=1,
+        ),
+        Verb(
+            "select_scenes",
+            "choose the scenes of one parent and freeze the choice",
+            "cityheads.archive.choose.scenes:select_scenes",
+            ("grid", "archive", "labels"),
+            (
+                _PARENTS,
+                _PARENT,
+                Argument("catalog", "URL of the API, or URL or path of catalog.json", str),
+                _out("scenes/PARENT.json"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "read_parent",
+            "read all modalities of one parent onto one grid",
+            "cityheads.archive.read.parent:read_parent",
+            ("grid", "archive", "quality"),
+            (_PARENTS, _PARENT, _SCENES, _out("folder for S2L2A.tif, S1RTC.tif, DEM.tif, SCL.tif and reading.json")),
+            version=1,
+        ),
+        Verb(
+            "slice_parent",
+            "cut one parent into sub-chips and measure their quality",
+            "cityheads.dataset.chips:slice_parent",
+            ("grid", "quality", "archive.imagery"),
+            (
+                _PARENTS,
+                _PARENT,
+                Argument("parent_dir", "folder of the parent's rasters"),
+                _CHIPS,
+                _out("quality of the sub-chips (JSON)"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "fetch_footprints",
+            "download building footprints: the city's official layer, Overture's, or any file",
+            "cityheads.labels.download:fetch_footprints",
+            ("grid", "archive"),
+            (
+                _PARENTS,
+                Argument("provider", "nyc, overture or file", str),
+                _out("file to write; NAME.json beside it holds its checksum"),
+                Argument("url", "resource (nyc), folder of a release (overture), or file", str, required=False),
+            ),
+        ),
+        Verb(
+            "prepare_footprints",
+            "clean the building footprints once, for all parents",
+            "cityheads.labels.footprints:prepare_footprints",
+            ("grid", "labels"),
+            (
+                _PARENTS,
+                _LABEL,
+                Argument("source", "vector file of the footprints"),
+                Argument("boundary", "vector file of the surveyed area"),
+                _out("footprints (GeoParquet)"),
+                Argument("boundary_out", "boundary in the parents' CRS (GeoParquet)"),
+                Argument("summary", "what was kept, repaired and dropped (JSON)"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "rasterize_landcover",
+            "map a land-cover product to classes on one parent's grid",
+            "cityheads.labels.landcover:rasterize_landcover",
+            ("grid", "archive", "labels"),
+            (_PARENTS, _PARENT, _LABEL, _SCENES, _CHIPS, _out("the parent's mask (GeoTIFF)")),
+            version=1,
+        ),
+        Verb(
+            "rasterize_buildings",
+            "rasterize the footprints on one parent's grid",
+            "cityheads.labels.footprints:rasterize_buildings",
+            ("grid", "labels"),
+            (
+                _PARENTS,
+                _PARENT,
+                _LABEL,
+                Argument("footprints", "prepared footprints (GeoParquet)"),
+                Argument("boundary", "prepared boundary (GeoParquet)"),
+                _CHIPS,
+                _out("the parent's mask (GeoTIFF)"),
+                Argument("scenes", "frozen scene choice of the parent (JSON), for standing_only", required=False),
+            ),
+            version=1,
+        ),
+        Verb(
+            "rasterize_layer",
+            "map a folder of rasters or a vector layer to classes on one parent's grid",
+            "cityheads.labels.custom:rasterize_layer",
+            ("grid", "labels"),
+            (
+                _PARENTS,
+                _PARENT,
+                _LABEL,
+                Argument("source", "folder of GeoTIFFs, or vector file"),
+                _CHIPS,
+                _out("the parent's mask (GeoTIFF)"),
+                Argument("boundary", "vector file of the surveyed area", required=False),
+            ),
+            version=1,
+        ),
+        Verb(
+            "check_labels",
+            "compare the labels with each other and with the imagery",
+            "cityheads.dataset.checks:check_labels",
+            ("grid", "labels"),
+            (
+                _PARENTS,
+                Argument("results", "results folder"),
+                Argument("picture", "what was found, as a picture (PNG)"),
+                _out("what was found (JSON)"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "assemble_dataset",
+            "account for every sub-chip, assign the splits, and pack the kept ones",
+            "cityheads.dataset.assemble:assemble_dataset",
+            ("grid", "archive.imagery", "labels", "splits", "quality"),
+            (
+                _PARENTS,
+                Argument("scenes", "folder of the frozen scene choices"),
+                Argument("quality", "folder of the quality files"),
+                _CHIPS,
+                _out("folder for chips.parquet, splits.json, classes.json, statistics.json and store/"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "train",
+            "train one run with one seed",
+            "cityheads.training.run:train",
+            ("labels", "heads", "runs", "model", "train"),
+            (_RUN, _SEED, _DATASET, _out("folder of the run")),
+            version=1,
+        ),
+        Verb(
+            "evaluate",
+            "evaluate one run on the held-out parents",
+            "cityheads.evaluation.evaluate:evaluate",
+            ("labels", "heads", "runs", "model", "train", "evaluation"),
+            (_RUN, _SEED, _DATASET, Argument("run_dir", "folder of the run"), _out("folder of the evaluation")),
+            version=1,
+        ),
+        Verb(
+            "compare",
+            "compare the multi-head run with its baselines and give the verdict",
+            "cityheads.evaluation.gate:compare",
+            ("heads", "runs", "seeds", "gate"),
+            (
+                Argument("evaluation", "folder of the evaluations, RUN/SEED below it"),
+                Argument("page", "the verdict as a Markdown page"),
+                _out("gate.json"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "draw_figures",
+            "draw the figures of the report",
+            "cityheads.product.figures:draw_figures",
+            ("project", "grid", "labels", "heads", "runs", "seeds", "gate", "report"),
+            (
+                _PARENTS,
+                Argument("results", "results folder"),
+                _out("folder of the figures; figures.json lists them"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "report",
+            "write the self-contained HTML report",
+            "cityheads.product.report:report",
+            (
+                "project",
+                "grid",
+                "archive",
+                "simulate",
+                "quality",
+                "labels",
+                "splits",
+                "heads",
+                "runs",
+                "seeds",
+                "model",
+                "train",
+                "evaluation",
+                "gate",
+            ),
+            (Argument("results", "results folder"), _out("report.html")),
+            version=1,
+        ),
+        Verb(
+            "publish",
+            "bundle the model under test with its recipe, scores and card",
+            "cityheads.product.publish:publish",
+            _RECIPE,
+            (_PARENTS, Argument("results", "results folder"), _out("folder of the bundle")),
+            version=1,
+        ),
+        Verb(
+            "publish_catalog",
+            "describe the dataset as a static STAC catalogue",
+            "cityheads.dataset.catalog:publish_catalog",
+            ("project", "archive.imagery", "labels"),
+            (
+                Argument("scenes", "folder of the frozen scene choices"),
+                Argument("parents_dir", "folder of the parents' rasters"),
+                _CHIPS,
+                _DATASET,
+                _out("folder of the catalogue; catalog.json is written last"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "fetch",
+            "print as JSON what the published model says about a point",
+            "cityheads.product.predict:print_fetch",
+            (),
+            (
+                Argument("lat", "latitude in degrees", float),
+                Argument("lon", "longitude in degrees", float),
+                _BUNDLE,
+                _DATASET,
+                Argument("radius_m", "radius of the circle that counts, in metres", float, False, 100.0),
+            ),
+        ),
+        Verb(
+            "predict_parent",
+            "map a whole parent with the published model",
+            "cityheads.product.predict:predict_parent",
+            (),
+            (
+                _PARENT,
+                _BUNDLE,
+                _DATASET,
+                _out("folder for one GeoTIFF per head"),
+                Argument("overlap_px", "least overlap of tiles; default: a quarter of a tile", int, False),
+            ),
+        ),
+        Verb(
+            "reconstruct",
+            "encode a sub-chip as TerraMind's tokens, decode them, and measure the difference",
+            "cityheads.evaluation.reconstruction:reconstruct",
+            (),
+            (
+                _DATASET,
+                Argument("chip", "id of the sub-chip", str),
+                Argument("modality", "S2L2A, S1RTC, S1GRD or DEM", str),
+                _out("folder for the tokens, the reconstruction and reconstruction.json, written last"),
+                Argument("weights", "checkpoint of the tokenizer", Path, False),
+                Argument(
+                    "pretrained", "take the published weights; without weights they are random", bool, False, False
+                ),
+                Argument("steps", "diffusion steps", int, False, 10),
+                Argument("seed", "seed of the diffusion's first noise, and of random weights", int, False, 0),
+            ),
+        ),
+        Verb(
+            "cover_boundary",
+            "find a parent grid that covers a city, and write its sheet",
+            "cityheads.archive.tiling:cover_boundary",
+            ("grid",),
+            (
+                Argument("boundary", "vector file of the city's land"),
+                _out("parent sheet to write (TSV)"),
+                Argument("epsg", "metric CRS of the grid; default: the UTM zone", int, required=False),
+                Argument("step_px", "spacing of the origins tried, in pixels", int, required=False, default=32),
+                Argument("count", "wanted number of parents; default: the fewest", int, required=False),
+                Argument("prefix", "prefix of the parent ids", str, required=False, default="P"),
+            ),
+        ),
+        Verb(
+            "document_config",
+            "write every key of the config, its default and description, as a page",
+            "cityheads.config:document_config",
+            arguments=(_out("Markdown page to write"),),
+        ),
+    )
+}
