@@ -175,8 +175,15 @@ def read_cityheads(url: str, px: int, threads: int) -> np.ndarray:
         "network": {"attempts": 3, "backoff_s": 0.5, "timeout_s": 30.0, "connections": threads},
     }  # fmt: skip
     prefix = f"{url}/" if url.startswith("http") else ""
-    item = {"id": "tile", "assets": {band: f"{prefix}{band}.tif" for band in GSD}}
-    scenes = {"catalog": f"{url}/catalog.json", "layers": {"S2L2A": {"collection": "bench", "items": [item]}}}
+    scenes: Any = {
+        "catalog": f"{url}/catalog.json",
+        "layers": {
+            "S2L2A": {
+                "collection": "bench",
+                "items": [{"id": "tile", "assets": {band: f"{prefix}{band}.tif" for band in GSD}}],
+            }
+        },
+    }
     parent = Parent("P1", EPSG, TILE_LEFT + 10 * COLUMN, TILE_TOP - 10 * ROW)
     wanted = {"S2L2A": Wanted("S2L2A", tuple(GSD), "nearest", 0, 0)}
     layer = read_layers(scenes, wanted, parent, Grid(10, px, 4), archive)["S2L2A"]

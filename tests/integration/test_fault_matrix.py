@@ -211,4 +211,4 @@ def test_the_choice_survives_every_passing_fault_at_once(bench: Bench) -> None:
     made: Any = bench.run("storm", "all")
     bench.server.faults.clear()
     assert made == bench.good
-    assert json.loads((bench.folder / "storm" / "P1" / "reading.json").read_text())["format"] == 1
+    assert json.loads((bench.folder / "storm" / "P1" / "reading.json").read_text())["format_version"] == 1

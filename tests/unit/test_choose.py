@@ -55,7 +55,7 @@ def cloudy(fraction: float) -> np.ndarray:
 
 def test_the_choice_holds_all_layers_with_hrefs_relative_to_the_catalogue(tmp_path: Path) -> None:
     scenes = choose(complete(tmp_path), tmp_path)
-    assert scenes["format"] == 1
+    assert scenes["format_version"] == 1
     assert scenes["parent"] == {"parent_id": "P1", "epsg": 32618, "left": LEFT, "top": TOP}
     assert scenes["simulated"] is False
     assert list(scenes["layers"]) == ["S2L2A", "S1RTC", "DEM", "LULC"]

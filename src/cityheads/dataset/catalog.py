@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cityheads.archive import hrefs
-from cityheads.archive.frozen import acquired
+from cityheads.core.artifacts.scenes import item_time
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import MODALITIES
@@ -137,7 +137,7 @@ def _item(
 ) -> dict[str, Any]:
     step, px = row["resolution_m"], row["chip_px"]
     properties: dict[str, Any] = {
-        "datetime": acquired(choice["layers"]["S2L2A"]["items"][0]),
+        "datetime": item_time(choice["layers"]["S2L2A"]["items"][0]),
         "gsd": step,
         "proj:code": f"EPSG:{row['epsg']}",
         "proj:shape": [px, px],

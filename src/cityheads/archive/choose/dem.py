@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cityheads.archive.choose.search import Search, by_cover, nothing
+from cityheads.core.artifacts.scenes import ChosenLayer
 
 __all__ = ["choose_dem"]
 
 
-def choose_dem(choice: Search, rule: Mapping[str, Any]) -> dict[str, Any]:
+def choose_dem(choice: Search, rule: Mapping[str, Any]) -> ChosenLayer:
     """Choose every tile under the parent, the one that covers most first."""
     items = choice.catalog.search(rule["collection"], choice.polygon, None)
     if not items:

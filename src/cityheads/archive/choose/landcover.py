@@ -10,11 +10,12 @@ import shapely
 
 from cityheads.archive.catalogues.item import Item, parse_interval, within
 from cityheads.archive.choose.search import Search, by_cover, nothing, reasons
+from cityheads.core.artifacts.scenes import ChosenLayer
 
 __all__ = ["choose_landcover"]
 
 
-def choose_landcover(choice: Search, name: str, label: Mapping[str, Any]) -> dict[str, Any]:
+def choose_landcover(choice: Search, name: str, label: Mapping[str, Any]) -> ChosenLayer:
     """Choose the newest map of the period that covers most of the parent, and all its tiles there."""
     collection = label["collection"]
     interval = parse_interval(label["datetime"], f"labels.{name}.datetime") if label["datetime"] else None

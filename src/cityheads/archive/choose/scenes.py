@@ -14,11 +14,11 @@ from cityheads.archive.choose.landcover import choose_landcover
 from cityheads.archive.choose.search import Search
 from cityheads.archive.choose.sentinel1 import choose_sentinel1
 from cityheads.archive.choose.sentinel2 import choose_sentinel2
-from cityheads.archive.frozen import acquired, read_scenes
 from cityheads.archive.warp import Target
+from cityheads.core.artifacts.scenes import SCENES, ChosenLayer, SceneChoice, item_time, read_scenes
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_json
 from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
+from cityheads.core.layout import parent_file
 from cityheads.core.modalities import MODALITIES, RADAR
 
 __all__ = ["select_scenes"]
@@ -46,7 +46,8 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     square = find_parent(read_parents(parents, grid), parent, parents)
     archive = settings["archive"]
     if archive["frozen_scenes"] is not None:
-        write_json(out, _shipped(Path(archive["frozen_scenes"]) / f"{parent}.json", settings, square, catalog))
+        shipped = parent_file(Path(archive["frozen_scenes"]), parent)
+        SCENES.write(out, _shipped(shipped, settings, square, catalog))
         return
     source = open_catalog(catalog, archive)
     factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
@@ -59,9 +60,9 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
         catalog,
     )
     imagery = archive["imagery"]
-    layers: dict[str, dict[str, Any]] = {"S2L2A": choose_sentinel2(choice, imagery["S2L2A"])}
+    layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(choice, imagery["S2L2A"])}
     first = layers["S2L2A"]["items"][0]
-    when = parse_time(acquired(first), f"item {first['id']}")
+    when = parse_time(item_time(first), f"item {first['id']}")
     for name in RADAR:
         if name in imagery:
             layers[name] = choose_sentinel1(choice, name, imagery[name], when)
@@ -73,10 +74,9 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     simulated = source.simulated or any(
         item["properties"].get("cityheads:simulated") is True for layer in layers.values() for item in layer["items"]
     )
-    write_json(
+    SCENES.write(
         out,
         {
-            "format": 1,
             "parent": {"parent_id": parent, "epsg": square.epsg, "left": square.left, "top": square.top},
             "simulated": simulated,
             "catalog": catalog,
@@ -86,7 +86,7 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     log.info("%s: %s", parent, "; ".join(f"{name}: {layer['why']}" for name, layer in layers.items()))
 
 
-def _shipped(path: Path, settings: Mapping[str, Any], parent: Parent, catalog: str) -> dict[str, Any]:
+def _shipped(path: Path, settings: Mapping[str, Any], parent: Parent, catalog: str) -> SceneChoice:
     """Take a shipped scene choice instead of searching, when it has all that the config asks for."""
     scenes = read_scenes(path, parent)
     rules = settings["archive"]["imagery"]
@@ -95,15 +95,14 @@ def _shipped(path: Path, settings: Mapping[str, Any], parent: Parent, catalog: s
         needed["S2L2A"].append("SCL")
     needed |= {name: ["map"] for name, label in settings["labels"].items() if label["kind"] == "landcover"}
     for layer, bands in needed.items():
-        chosen = scenes["layers"].get(layer, {})
-        items = chosen.get("items")
-        if chosen.get("synthesized") and rules[layer]["missing"] == "synthesize":
+        chosen = scenes["layers"].get(layer)
+        if chosen and chosen.get("synthesized") and rules[layer]["missing"] == "synthesize":
             continue
-        if not items:
+        if not chosen or not chosen["items"]:
             raise CityHeadsError(f"{path}: the shipped choice has no layer {layer}, which the config asks for")
-        for item in items:
+        for item in chosen["items"]:
             lacking = [band for band in bands if band not in item["assets"]]
             if lacking:
                 raise CityHeadsError(f"{path}: layer {layer}: item {item['id']}: no band {lacking[0]}")
     log.info("%s: the choice in %s is taken; nothing is searched", parent.parent_id, path)
-    return scenes | {"catalog": catalog}
+    return {**scenes, "catalog": catalog}

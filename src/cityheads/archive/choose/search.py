@@ -14,6 +14,7 @@ from cityheads.archive.catalogues.open import Catalog
 from cityheads.archive.hrefs import base_of, stored_document, stored_href
 from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target, read_onto
+from cityheads.core.artifacts.scenes import ChosenItem, Rejection
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
 
@@ -62,7 +63,7 @@ class Search:
         with open_raster(self.asset(item, key, band), base, archive=self.archive, where=where) as source:
             return read_onto(source, self.coarse, resampling="nearest", fill=nodata, default_nodata=nodata)
 
-    def frozen(self, item: Item, assets: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    def frozen(self, item: Item, assets: Mapping[str, str]) -> ChosenItem:
         """Give the item as scene choices keep it; ``assets`` maps our band names to the item's keys."""
         return {
             "id": item.id,
@@ -70,7 +71,6 @@ class Search:
             "self": stored_document(item.document, self.catalog.root),
             "datetime": item.properties.get("datetime"),
             "properties": {key: item.properties[key] for key in _KEPT if key in item.properties},
-            **more,
             "assets": {band: self.asset(item, key, band) for band, key in assets.items()},
         }
 
@@ -86,7 +86,7 @@ def by_cover(choice: Search, items: Iterable[Item]) -> list[Item]:
     return sorted(items, key=key)
 
 
-def reasons(rejected: Iterable[tuple[Item, str]]) -> list[dict[str, str]]:
+def reasons(rejected: Iterable[tuple[Item, str]]) -> list[Rejection]:
     """Give what was not chosen and why, by id."""
     return [{"id": item.id, "reason": reason} for item, reason in sorted(rejected, key=lambda pair: pair[0].id)]
 

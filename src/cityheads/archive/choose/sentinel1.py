@@ -12,6 +12,7 @@ from cityheads.archive.catalogues.item import Item, within
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
 from cityheads.archive.choose.search import Search, lack, nothing, reasons
 from cityheads.archive.products import S1_NODATA
+from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.modalities import MODALITIES
 
 __all__ = ["choose_sentinel1"]
@@ -20,7 +21,7 @@ __all__ = ["choose_sentinel1"]
 _FULL_COVER = 0.995
 
 
-def choose_sentinel1(choice: Search, name: str, rule: Mapping[str, Any], when: datetime) -> dict[str, Any]:
+def choose_sentinel1(choice: Search, name: str, rule: Mapping[str, Any], when: datetime) -> ChosenLayer:
     """Choose the pass that covers the parent and is nearest to ``when``, of the preferred direction first.
 
     Raises:
@@ -94,7 +95,7 @@ def _absent(
     rule: Mapping[str, Any],
     items: Sequence[Item],
     rejected: Sequence[tuple[Item, str]],
-) -> dict[str, Any]:
+) -> ChosenLayer:
     """Fail where no scene is left, or choose to have the layer made of the others, as the config says."""
     if rule["missing"] != "synthesize":
         raise nothing(choice, name, rule["collection"], items, rejected)

@@ -14,6 +14,7 @@ from cityheads.archive.catalogues.item import Interval, Item, parse_interval, pa
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
 from cityheads.archive.choose.search import Search, nothing, reasons
 from cityheads.archive.products import OFFSET_BASELINE, OFFSET_DN
+from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
 
@@ -23,7 +24,7 @@ __all__ = ["choose_sentinel2", "offset_dn"]
 _SUPERSEDED_REST = 0.02
 
 
-def choose_sentinel2(choice: Search, rule: Mapping[str, Any]) -> dict[str, Any]:
+def choose_sentinel2(choice: Search, rule: Mapping[str, Any]) -> ChosenLayer:
     """Choose the pass that is clearest over the parent and, among equals, nearest to the target date.
 
     Raises:
@@ -77,7 +78,7 @@ def choose_sentinel2(choice: Search, rule: Mapping[str, Any]) -> dict[str, Any]:
         "rejected": reasons(rejected),
         "valid_fraction": round(best.valid, 6),
         "clear_fraction": None if best.clear is None else round(best.clear, 6),
-        "items": [choice.frozen(item, assets, offset_dn=offset_dn(item, rule["offset"])) for item in best.items],
+        "items": [{**choice.frozen(item, assets), "offset_dn": offset_dn(item, rule["offset"])} for item in best.items],
     }
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from cityheads.archive.read.layers import Layer, Wanted, item_ids, mosaic, sources
+from cityheads.core.artifacts.reading import LayerRecord
+from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
 
@@ -19,7 +21,7 @@ def wanted(rule: Mapping[str, Any]) -> dict[str, Wanted]:
     return {"DEM": Wanted("DEM", MODALITIES["DEM"].bands, rule["resampling"], np.nan, None)}
 
 
-def stack(parent_id: str, chosen: Mapping[str, Any], found: Mapping[str, Layer]) -> tuple[np.ndarray, dict[str, Any]]:
+def stack(parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer]) -> tuple[np.ndarray, LayerRecord]:
     """Make elevation of what was read.
 
     Args:

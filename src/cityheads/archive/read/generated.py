@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.core.artifacts.reading import LayerRecord
 from cityheads.core.modalities import MODALITIES
 
 __all__ = ["stack"]
@@ -14,7 +15,7 @@ __all__ = ["stack"]
 
 def stack(
     parent_id: str, name: str, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any], *, window_px: int
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, LayerRecord]:
     """Have TerraMind generate one layer from those that were read.
 
     Args:

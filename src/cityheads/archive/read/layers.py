@@ -14,6 +14,8 @@ import numpy as np
 from cityheads.archive.hrefs import base_of
 from cityheads.archive.raster import Raster, named, open_once
 from cityheads.archive.warp import Plan, Target, plan, read_onto
+from cityheads.core.artifacts.reading import Source
+from cityheads.core.artifacts.scenes import ChosenLayer, SceneChoice
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent
 
@@ -88,7 +90,7 @@ def mosaic(layers: Sequence[np.ndarray], missing: float) -> np.ndarray:
 
 
 def read_layers(
-    scenes: Mapping[str, Any], wanted: Mapping[str, Wanted], parent: Parent, grid: Grid, archive: Mapping[str, Any]
+    scenes: SceneChoice, wanted: Mapping[str, Wanted], parent: Parent, grid: Grid, archive: Mapping[str, Any]
 ) -> dict[str, Layer]:
     """Read bands of all items of some layers of a scene choice onto the parent's grid, several at once.
 
@@ -199,12 +201,12 @@ class _Meter:
                 progress.info("%s: %d %% of %.1f MB", self._parent_id, 25 * quarter, self._expected / 1e6)
 
 
-def item_ids(chosen: Mapping[str, Any]) -> list[str]:
+def item_ids(chosen: ChosenLayer) -> list[str]:
     """Give the ids of a layer's items, in their order."""
     return [item["id"] for item in chosen["items"]]
 
 
-def sources(chosen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def sources(chosen: ChosenLayer) -> dict[str, Source]:
     """Give, per item, what tells where its pixels come from."""
     return {
         item["id"]: {

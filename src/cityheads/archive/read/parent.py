@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from cityheads import __version__
-from cityheads.archive.frozen import read_scenes
 from cityheads.archive.read import dem, generated, sentinel1, sentinel2
 from cityheads.archive.read.layers import read_layers
-from cityheads.core.files import sha256_file, write_json
+from cityheads.core.artifacts.reading import READING, LayerReading, LayerRecord
+from cityheads.core.artifacts.scenes import read_scenes
+from cityheads.core.files import sha256_file
 from cityheads.core.grid import Grid, find_parent, parent_geobox, read_parents
+from cityheads.core.layout import ParentFolder
 from cityheads.core.modalities import MODALITIES, RADAR, SCL_NODATA
 from cityheads.core.raster import write_raster
 
@@ -41,9 +43,10 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
     archive = settings["archive"]
     imagery = archive["imagery"]
     geobox = parent_geobox(square, grid)
-    (out / "reading.json").unlink(missing_ok=True)
+    folder = ParentFolder(out)
+    folder.reading.unlink(missing_ok=True)
     chosen = choice["layers"]
-    absent = [name for name in RADAR if name in imagery and chosen.get(name, {}).get("synthesized")]
+    absent = [name for name in RADAR if name in imagery and name in chosen and chosen[name].get("synthesized")]
     radars = [name for name in RADAR if name in imagery and name not in absent]
     wanted = sentinel2.wanted(imagery["S2L2A"])
     for name in radars:
@@ -53,34 +56,36 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
     found = read_layers(choice, wanted, square, grid, archive)
 
     stacks: dict[str, np.ndarray] = {}
-    layers: dict[str, Any] = {}
-    stacks["S2L2A"], scl, layers["S2L2A"] = sentinel2.stack(parent, chosen["S2L2A"], found, imagery["S2L2A"])
+    records: dict[str, LayerRecord] = {}
+    stacks["S2L2A"], scl, records["S2L2A"] = sentinel2.stack(parent, chosen["S2L2A"], found, imagery["S2L2A"])
     for name in radars:
-        stacks[name], layers[name] = sentinel1.stack(
+        stacks[name], records[name] = sentinel1.stack(
             parent, name, chosen[name], found, imagery[name], settings["quality"]["s1_median_db"]
         )
     if "DEM" in imagery:
-        stacks["DEM"], layers["DEM"] = dem.stack(parent, chosen["DEM"], found)
+        stacks["DEM"], records["DEM"] = dem.stack(parent, chosen["DEM"], found)
     inputs = dict(stacks)
     for name in absent:
-        stacks[name], layers[name] = generated.stack(parent, name, inputs, archive["synthesis"], window_px=grid.chip_px)
+        stacks[name], records[name] = generated.stack(
+            parent, name, inputs, archive["synthesis"], window_px=grid.chip_px
+        )
 
-    tags = {"parent": parent, "simulated": str(bool(choice["simulated"])).lower()}
+    tags = {"parent": parent, "simulated": str(choice["simulated"]).lower()}
+    layers: dict[str, LayerReading] = {}
     for name, stack in stacks.items():
         modality = MODALITIES[name]
-        path = out / f"{name}.tif"
+        path = folder.raster(name)
         more = {"unit": modality.unit} | ({"synthesized": "true"} if name in absent else {})
         write_raster(path, stack, geobox, nodata=modality.nodata, bands=modality.bands, tags=tags | more)
-        layers[name]["sha256"] = sha256_file(path)
+        layers[name] = {**records[name], "sha256": sha256_file(path)}
     if scl is not None:
-        write_raster(out / "SCL.tif", scl, geobox, nodata=SCL_NODATA, bands=["SCL"], tags=tags)
-        layers["S2L2A"]["sha256_SCL"] = sha256_file(out / "SCL.tif")
-    write_json(
-        out / "reading.json",
+        write_raster(folder.raster("SCL"), scl, geobox, nodata=SCL_NODATA, bands=["SCL"], tags=tags)
+        layers["S2L2A"]["sha256_SCL"] = sha256_file(folder.raster("SCL"))
+    READING.write(
+        folder.reading,
         {
-            "format": 1,
             "parent_id": parent,
-            "simulated": bool(choice["simulated"]),
+            "simulated": choice["simulated"],
             "layers": layers,
             "versions": _versions(),
         },

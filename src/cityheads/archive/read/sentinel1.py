@@ -9,6 +9,8 @@ import numpy as np
 
 from cityheads.archive.products import S1_NODATA
 from cityheads.archive.read.layers import Layer, Wanted, item_ids, mosaic, sources
+from cityheads.core.artifacts.reading import LayerRecord
+from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
 
@@ -29,11 +31,11 @@ def wanted(name: str, rule: Mapping[str, Any]) -> dict[str, Wanted]:
 def stack(
     parent_id: str,
     name: str,
-    chosen: Mapping[str, Any],
+    chosen: ChosenLayer,
     found: Mapping[str, Layer],
     rule: Mapping[str, Any],
     limits: Sequence[float],
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, LayerRecord]:
     """Make backscatter in dB of what was read.
 
     Args:
@@ -59,7 +61,7 @@ def stack(
     decibels = np.stack(bands)
     decibels[~np.isfinite(decibels)] = np.nan
     where = f"{parent_id}: {name}: item {', '.join(item_ids(chosen))}"
-    medians: dict[str, float] = {}
+    medians: dict[str, float | None] = {}
     for band, pixels in zip(modality.bands, decibels, strict=True):
         data = pixels[np.isfinite(pixels)]
         if not data.size:
@@ -69,10 +71,10 @@ def stack(
                 f"{where}: band {band}: unit error: no value is below 0 dB, so this is linear power; see the config "
                 f"key 'archive.imagery.{name}.units'"
             )
-        medians[band] = round(float(np.median(data)), 4)
-        if not limits[0] <= medians[band] <= limits[1]:
+        median = medians[band] = round(float(np.median(data)), 4)
+        if not limits[0] <= median <= limits[1]:
             raise CityHeadsError(
-                f"{where}: band {band}: unit error: the median is {medians[band]:.1f} dB, outside "
+                f"{where}: band {band}: unit error: the median is {median:.1f} dB, outside "
                 f"[{limits[0]:g}, {limits[1]:g}]; see the config key 'archive.imagery.{name}.units'"
             )
     return decibels, {

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from cityheads.archive.read.layers import Layer, Wanted, item_ids, mosaic, sources
+from cityheads.core.artifacts.reading import LayerRecord
+from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
 
@@ -34,8 +36,8 @@ def wanted(rule: Mapping[str, Any]) -> dict[str, Wanted]:
 
 
 def stack(
-    parent_id: str, chosen: Mapping[str, Any], found: Mapping[str, Layer], rule: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer], rule: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray | None, LayerRecord]:
     """Make reflectance of what was read.
 
     Args:
