@@ -178,8 +178,8 @@ def bench_step(arguments: argparse.Namespace) -> None:
     from torch.utils.data import DataLoader
 
     from cityheads.dataset.datamodule import keep_freed_memory
+    from cityheads.model.builder import build_model
     from cityheads.model.losses import HeadLoss
-    from cityheads.model.multihead import build_model
     from cityheads.training.task import MultiHeadTask
 
     keep_freed_memory()  # as a training does; it helps both loops
@@ -235,7 +235,7 @@ def bench_step(arguments: argparse.Namespace) -> None:
 def bench_forward(arguments: argparse.Namespace) -> None:
     import torch
 
-    from cityheads.model.multihead import build_model
+    from cityheads.model.builder import build_model
 
     channels = [512, 256, 128, 64]
     models = {
@@ -261,7 +261,7 @@ def bench_memory(arguments: argparse.Namespace) -> None:
     import torch
 
     from cityheads.model.backbones.tuning import recompute_blocks
-    from cityheads.model.multihead import build_model
+    from cityheads.model.builder import build_model
 
     for recompute in (False, True):
         model = build_model(make_spec("terramind_v1_base", ("lulc", "buildings"), [512, 256, 128, 64]))
@@ -289,7 +289,7 @@ def bench_memory(arguments: argparse.Namespace) -> None:
 def bench_thinking(arguments: argparse.Namespace) -> None:
     import torch
 
-    from cityheads.model.multihead import build_model
+    from cityheads.model.builder import build_model
 
     for size in ("tiny", "base"):
         models = {}
@@ -330,8 +330,8 @@ def bench_cuda(arguments: argparse.Namespace) -> None:
         return
     from torch.utils.flop_counter import FlopCounterMode
 
+    from cityheads.model.builder import build_model
     from cityheads.model.losses import HeadLoss
-    from cityheads.model.multihead import build_model
 
     side = 8192
     factors = torch.randn(2, side, side, device="cuda", dtype=torch.bfloat16)

@@ -13,7 +13,7 @@ import torch
 from model_fixtures import make_settings, write_store
 
 from cityheads.evaluation.evaluate import evaluate
-from cityheads.model.multihead import load_model
+from cityheads.model.builder import load_model
 from cityheads.training.run import train
 
 pytestmark = [

@@ -50,8 +50,8 @@ def write_model(fake: fake_results.Fake, seed: int) -> None:
     """Put an untrained model of the multi-head run into its folder."""
     from safetensors.torch import save_file
 
-    from cityheads.model.multihead import build_model
-    from cityheads.training.run import make_spec
+    from cityheads.model.builder import build_model
+    from cityheads.training.spec import make_spec
 
     settings = pick(fake.config, VERBS["train"].sections)
     spec = make_spec(settings, run="multihead", seed=seed, dataset=fake.results / "dataset")

@@ -10,11 +10,13 @@ import torch
 from test_multihead import PX, make_images, make_masks, make_spec, make_task
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.model.backbones import blocks, build_backbone, default_indices
+from cityheads.model.backbones.base import blocks, default_indices
+from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.prithvi import effective_frames, prithvi_arguments
 from cityheads.model.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
+from cityheads.model.builder import build_model
 from cityheads.model.factory import MultiHeadModelFactory
-from cityheads.model.multihead import MultiHeadModel, build_model
+from cityheads.model.multihead import MultiHeadModel
 
 HEADS = {"crops": {"classes": 4}, "water": {"classes": 2}}
 
@@ -233,7 +235,7 @@ def test_other_pretrained_modalities(names: list[str]) -> None:
     bands = {"RGB": 3, "S1GRD": 2, "S2L2A": 12, "S2L1C": 13, "DEM": 1}
     model = MultiHeadModelFactory().build_model(
         heads=HEADS, backbone="terramind_v1_tiny", backbone_modalities=names, decoder_channels=[16, 16, 8, 8],
-        normalise="pretraining",
+        normalization="pretraining",
     ).eval()  # fmt: skip
     with torch.no_grad():
         out = model({name: torch.rand(1, bands[name], PX, PX) for name in names})

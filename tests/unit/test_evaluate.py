@@ -99,8 +99,8 @@ def write_run(folder: Path, dataset: Path, **model: Any) -> dict[str, Any]:
     """Write an untrained multi-head run and give the settings that belong to it."""
     from safetensors.torch import save_file
 
-    from cityheads.model.multihead import build_model
-    from cityheads.training.run import make_spec
+    from cityheads.model.builder import build_model
+    from cityheads.training.spec import make_spec
 
     settings = make_settings(model=model)
     spec = make_spec(settings, run="multihead", seed=0, dataset=dataset)
@@ -115,7 +115,7 @@ def by_hand(folder: Path, dataset: Path, drop: list[str], positions: range) -> d
     import torch
 
     from cityheads.dataset.store import ChipStore
-    from cityheads.model.multihead import load_model
+    from cityheads.model.builder import load_model
 
     model, spec = load_model(folder)
     images = ChipStore(dataset).inputs(spec["modalities"])
@@ -188,12 +188,12 @@ def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
 
 
 def test_what_can_be_removed_is_what_the_model_says_it_was_given(dataset: Path) -> None:
-    from cityheads.model.multihead import build_model
-    from cityheads.training.run import make_spec
+    from cityheads.model.builder import build_model
+    from cityheads.training.spec import make_spec
 
     for names in (["S2L2A", "S1RTC", "DEM"], ["NDVI", "DEM", "coords"], ["S1RTC", "RGB"]):
         spec = make_spec(make_settings(model={"modalities": names}), run="lulc", seed=0, dataset=dataset)
-        assert sorted(removable(names)) == sorted(build_model(spec).acquired)
+        assert sorted(removable(names)) == sorted(build_model(spec).input_modalities)
 
 
 # --- the verb, with a model that is rebuilt from its folder --------------------------------------------------------

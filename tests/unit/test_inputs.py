@@ -27,10 +27,11 @@ from cityheads.model.backbones.terramind import (
     published_coordinate_words,
     read_coordinate_words,
 )
+from cityheads.model.builder import build_model, load_model
+from cityheads.model.derived import derive
 from cityheads.model.factory import MultiHeadModelFactory
-from cityheads.model.multihead import build_model, derive, load_model
-from cityheads.training.run import make_spec as spec_of_run
 from cityheads.training.run import train
+from cityheads.training.spec import make_spec as spec_of_run
 
 PLACES = torch.tensor([[-73.97, 40.78], [-74.0, 40.5], [151.2, -33.87]])
 
@@ -83,8 +84,8 @@ def test_an_input_of_its_own_kind_is_used(name: str) -> None:
     images = make_images()
     source = "S1GRD" if name == "S1GRD" else "S2L2A"
     images["S1GRD"] = images["S1RTC"]
-    assert built.acquired == ["DEM", source]
-    given = {key: images[key] for key in built.acquired}
+    assert built.input_modalities == ["DEM", source]
+    given = {key: images[key] for key in built.input_modalities}
     with torch.no_grad():
         full, without = built(given), built(given, drop=[source])
         changed = built(given | {source: given[source].flip(-1)})
@@ -253,10 +254,10 @@ def test_terratorchs_factory_computes_what_is_derived() -> None:
         "decoder_channels": [16, 16, 8, 8],
         "derived": ["RGB", "NDVI"],
     }
-    with pytest.raises(CityHeadsError, match="set normalise to pretraining"):
+    with pytest.raises(CityHeadsError, match="set normalization to pretraining"):
         MultiHeadModelFactory().build_model(**arguments)
-    built = MultiHeadModelFactory().build_model(**arguments, normalise="pretraining").eval()
-    assert built.acquired == ["DEM", "S2L2A"]
+    built = MultiHeadModelFactory().build_model(**arguments, normalization="pretraining").eval()
+    assert built.input_modalities == ["DEM", "S2L2A"]
     images = make_images(1)
     found = built._inputs(images, ())
     expected = build_model(with_inputs(["DEM", "RGB", "NDVI"])).eval()._inputs(images, ())
@@ -282,7 +283,7 @@ def test_a_run_with_other_inputs_goes_through(model: dict[str, Any], dataset_dir
     )
     assert read_json(tmp_path / "evaluation" / "metrics.json")["chips"] == 4
     if COORDS in model["modalities"]:
-        assert built.acquired == ["S2L2A", "S1RTC", COORDS]
+        assert built.input_modalities == ["S2L2A", "S1RTC", COORDS]
 
 
 def test_statistics_of_computed_inputs_are_measured_on_the_training_split(dataset_dir: Path) -> None:

@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
-from cityheads.model.multihead import MultiHeadModel, Normalise, build_model, load_model, tokens_to_map
+from cityheads.model.builder import build_model, load_model
+from cityheads.model.multihead import MultiHeadModel, tokens_to_map
+from cityheads.model.normalization import Normalization
 from cityheads.training.task import MultiHeadTask
 
 PX = 32
@@ -169,7 +171,7 @@ def test_a_batch_without_any_label_makes_no_step(model: MultiHeadModel) -> None:
 
 def test_normalisation_equals_numpy(shared: MultiHeadModel) -> None:
     images = make_images()
-    for name, module in shared.normalise.items():
+    for name, module in shared.normalization.items():
         modality = MODALITIES[name]
         stored = images[name].numpy().astype(np.float64)
         expected = (stored - np.array(modality.mean)[:, None, None]) / np.array(modality.std)[:, None, None]
@@ -177,10 +179,10 @@ def test_normalisation_equals_numpy(shared: MultiHeadModel) -> None:
 
 
 def test_missing_pixels_become_the_mean() -> None:
-    s2 = Normalise([100.0, 200.0], [10.0, 10.0], nodata=0)
+    s2 = Normalization([100.0, 200.0], [10.0, 10.0], nodata=0)
     image = torch.tensor([[[0.0, 110.0]], [[210.0, 0.0]]])[None]
     assert torch.equal(s2(image), torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])[None])
-    db = Normalise([-10.0], [5.0], nodata=float("nan"))
+    db = Normalization([-10.0], [5.0], nodata=float("nan"))
     assert torch.equal(db(torch.tensor([[[[float("nan"), 0.0]]]])), torch.tensor([[[[0.0, 2.0]]]]))
 
 
@@ -273,7 +275,7 @@ def test_side_by_side_tokens_keep_their_places_when_one_is_missing() -> None:
     assert built.merge.missing.abs().max() < 0.2
     images = make_images()
     with torch.no_grad():
-        inputs = {name: module(images[name]) for name, module in built.normalise.items()}
+        inputs = {name: module(images[name]) for name, module in built.normalization.items()}
         (full, *_), dim = maps_of(built, inputs), built.merge.missing.numel()
         (less, *_) = maps_of(built, {name: tensor for name, tensor in inputs.items() if name != "S1RTC"})
     assert full.shape == less.shape == (2, 3 * dim, PX // 16, PX // 16)
@@ -317,8 +319,8 @@ def test_a_subset_of_bands_takes_their_weights(shared: MultiHeadModel, tmp_path:
     other = [p for p in range(12) if p not in positions]
     images["S2L2A"][:, other] = torch.tensor(stored.mean)[other].view(-1, 1, 1)
     with torch.no_grad():
-        expected = maps_of(shared, {n: m(images[n]) for n, m in shared.normalise.items()})
-        found = maps_of(built, {n: m(images[n]) for n, m in built.normalise.items()})
+        expected = maps_of(shared, {n: m(images[n]) for n, m in shared.normalization.items()})
+        found = maps_of(built, {n: m(images[n]) for n, m in built.normalization.items()})
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(expected, found, strict=True))
 
 
@@ -326,7 +328,7 @@ def test_a_new_modality_is_computed_and_used() -> None:
     spec = make_spec()
     spec["modalities"]["NDVI"] = {"bands": ["NDVI"], "mean": [0.327], "std": [0.322]}
     built = build_model(spec).eval()
-    assert built.acquired == ["S2L2A", "S1RTC", "DEM"]
+    assert built.input_modalities == ["S2L2A", "S1RTC", "DEM"]
     images = make_images()
     images["S2L2A"][:, :, 0, 0] = 0
     inputs = built._inputs(images, ())

@@ -71,7 +71,7 @@ def test_nothing_in_it_can_execute_code(bundle: Path) -> None:
 
 
 def test_model_is_that_of_the_seed_with_the_best_validation_score(fake: Fake, bundle: Path) -> None:
-    from cityheads.model.multihead import load_model
+    from cityheads.model.builder import load_model
 
     published, spec = load_model(bundle)
     assert spec["seed"] == 1

@@ -30,7 +30,7 @@ ARGUMENTS: dict[str, Any] = {
     "backbone": "terramind_v1_tiny",
     "backbone_modalities": ["S2L2A", "S1RTC", "DEM"],
     "decoder_channels": [16, 16, 8, 8],
-    "normalise": "pretraining",
+    "normalization": "pretraining",
 }
 
 
@@ -92,7 +92,7 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(CityHeadsError, match="modality 'Sentinel' is new"):
         build(heads=HEADS, **ARGUMENTS | {"backbone_modalities": ["Sentinel"]})
     with pytest.raises(CityHeadsError, match="neither none nor pretraining"):
-        build(heads=HEADS, **ARGUMENTS | {"normalise": "imagenet"})
+        build(heads=HEADS, **ARGUMENTS | {"normalization": "imagenet"})
     with pytest.raises(CityHeadsError, match="no such weights file"):
         build(heads=HEADS, **ARGUMENTS, backbone_ckpt_path="nowhere.pt")
 
@@ -182,7 +182,7 @@ def test_uncertainty_weighting_learns_the_weights_of_labelled_heads(model: Terra
 def test_projected_gradients_no_longer_conflict() -> None:
     import random
 
-    from cityheads.training.task import project_conflicts
+    from cityheads.training.balancing import project_conflicts
 
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
     joined = project_conflicts([a, b], random.Random(0))

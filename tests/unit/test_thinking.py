@@ -18,13 +18,15 @@ from test_multihead import PX, make_images, make_masks, make_spec, make_task
 from cityheads.config import schema
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_json
-from cityheads.model.backbones import blocks, build_backbone, fine_tuned
+from cityheads.model.backbones.base import blocks, fine_tuned
+from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.terramind import select_bands
 from cityheads.model.backbones.thinking import _SIZES, THOUGHTS, Sampler, ThinkingEncoder, build_thinking
 from cityheads.model.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
 from cityheads.model.backbones.weights import load_weights
+from cityheads.model.builder import build_model, load_model
 from cityheads.model.factory import MultiHeadModelFactory
-from cityheads.model.multihead import MultiHeadModel, build_model, load_model
+from cityheads.model.multihead import MultiHeadModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,12 +16,15 @@ import pytest
 import torch
 from model_fixtures import make_settings, write_store
 
+import cityheads.training.recorder
 import cityheads.training.run
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
-from cityheads.model.multihead import load_model
+from cityheads.model.builder import load_model
+from cityheads.training.meters import Confusion, iou_per_class
+from cityheads.training.recorder import Recorder
 from cityheads.training.run import train
-from cityheads.training.task import Confusion, iou_per_class, schedule
+from cityheads.training.task import schedule
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,8 @@ def test_the_saved_model_scores_what_the_history_says(run_dir: Path, dataset_dir
     assert spec["simulated"] is True
     store = dataset_dir / "store"
     images = {
-        name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32)) for name in model.acquired
+        name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32))
+        for name in model.input_modalities
     }
     truth = np.load(store / "MASK_LULC.npy")[16:20]
     with torch.no_grad():
@@ -112,14 +116,14 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
             raise KilledError
 
     settings = make_settings(train={"epochs": 3})
-    monkeypatch.setattr(cityheads.training.run, "_SAVE_EVERY_S", 0.0)
-    tell = cityheads.training.run._Recorder.on_train_epoch_start
+    monkeypatch.setattr(cityheads.training.recorder, "_SAVE_EVERY_S", 0.0)
+    tell = Recorder.on_train_epoch_start
 
     def started(self: Any, trainer: Any, pl_module: Any) -> None:
         tell(self, trainer, pl_module)
         kill_then(trainer, pl_module)
 
-    monkeypatch.setattr(cityheads.training.run._Recorder, "on_train_epoch_start", started)
+    monkeypatch.setattr(Recorder, "on_train_epoch_start", started)
     with pytest.raises(KilledError):
         train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     assert not (tmp_path / "training.json").exists()
@@ -130,7 +134,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
         epochs.append(trainer.current_epoch)
         tell(self, trainer, pl_module)
 
-    monkeypatch.setattr(cityheads.training.run._Recorder, "on_train_epoch_start", resumed)
+    monkeypatch.setattr(Recorder, "on_train_epoch_start", resumed)
     train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     assert epochs == list(range(killed_after, 3))
     for name in ("model.safetensors", "history.csv", "training.json"):
@@ -284,7 +288,8 @@ import logging, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from model_fixtures import make_settings
-import cityheads.training.run as product
+import cityheads.training.recorder as product
+from cityheads.training.run import train
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 logging.getLogger("cityheads.progress").setLevel(logging.INFO)
 product._SAVE_EVERY_S = 0.0
@@ -303,13 +308,13 @@ def killed_while_saving(self, path, *args, **kwargs):
         path.write_bytes(path.read_bytes()[:-100])
         kill()
 
-started, save = product._Recorder.on_train_batch_start, product.Trainer.save_checkpoint
+started, save = product.Recorder.on_train_batch_start, product.Trainer.save_checkpoint
 if sys.argv[4] == "step":
-    product._Recorder.on_train_batch_start = killed_in_a_step
+    product.Recorder.on_train_batch_start = killed_in_a_step
 elif sys.argv[4] == "saving":
     product.Trainer.save_checkpoint = killed_while_saving
 settings = make_settings(train={"epochs": 3})
-product.train(settings, run="multihead", seed=0, dataset=Path(sys.argv[2]), out=Path(sys.argv[3]))
+train(settings, run="multihead", seed=0, dataset=Path(sys.argv[2]), out=Path(sys.argv[3]))
 """
 
 
@@ -386,7 +391,8 @@ def test_other_ways_of_training_leave_a_model_that_loads(
     model, spec = load_model(tmp_path)
     store = dataset_dir / "store"
     images = {
-        name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32)) for name in model.acquired
+        name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32))
+        for name in model.input_modalities
     }
     with torch.no_grad():
         out = model(images)

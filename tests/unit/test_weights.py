@@ -16,7 +16,7 @@ from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
 from torch import Tensor, nn
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.model.backbones import build_backbone
+from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.prithvi import prithvi_statistics
 from cityheads.model.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
 from cityheads.training.run import train
@@ -213,9 +213,9 @@ def test_prithvi_is_standardised_as_it_was_trained() -> None:
     mean, std = prithvi_statistics("prithvi_eo_v1_100", ["B04", "NIR_NARROW"])
     assert (mean, std) == ([1229.0, 2497.0], [1399.0, 1368.0])
     model = MultiHeadModelFactory().build_model(
-        heads=HEADS, backbone="prithvi_eo_v2_tiny_tl", backbone_bands=SIX[:2], normalise="pretraining"
+        heads=HEADS, backbone="prithvi_eo_v2_tiny_tl", backbone_bands=SIX[:2], normalization="pretraining"
     )
-    assert model.normalise["image"].mean.flatten().tolist() == [1087.0, 1342.0]
+    assert model.normalization["image"].mean.flatten().tolist() == [1087.0, 1342.0]
     with pytest.raises(CityHeadsError, match="was not trained on band 'B05'"):
         prithvi_statistics("prithvi_eo_v2_300", ["B05"])
 
@@ -236,7 +236,7 @@ def test_a_run_of_the_workflow_starts_from_prithvi(
         train(make_settings(model=model), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
     settings = make_settings(model=model | {"bands": {"S2L2A": SIX}}, train={"epochs": 1})
     train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
-    from cityheads.model.multihead import load_model
+    from cityheads.model.builder import load_model
 
     trained, spec = load_model(tmp_path / "run")
     assert torch.equal(trained.encoder.blocks[7].attn.qkv.weight, states[NAMES[1]]["encoder.blocks.7.attn.qkv.weight"])
@@ -247,7 +247,7 @@ def test_a_run_of_the_workflow_starts_from_prithvi(
     mean = torch.tensor(spec["modalities"]["S2L2A"]["mean"]).view(-1, 1, 1)
     std = torch.tensor(spec["modalities"]["S2L2A"]["std"]).view(-1, 1, 1)
     expected = (image[:, [1, 2, 3, 8, 10, 11]] - mean) / std
-    assert torch.allclose(trained.normalise["S2L2A"](image), expected, atol=1e-5)
+    assert torch.allclose(trained.normalization["S2L2A"](image), expected, atol=1e-5)
 
 
 def fill_cache(cache: Path, repository: str, name: str, file: Path) -> str:
@@ -293,7 +293,7 @@ def test_the_revision_in_the_cache_reaches_the_record(
     import subprocess
     import sys
 
-    from cityheads.model.multihead import load_model
+    from cityheads.model.builder import load_model
 
     torch.manual_seed(4)
     state = states.get(backbone)

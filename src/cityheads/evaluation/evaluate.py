@@ -115,7 +115,7 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     """
     from cityheads.dataset.store import ChipStore
     from cityheads.model.arithmetic import fixed_arithmetic
-    from cityheads.model.multihead import load_model
+    from cityheads.model.builder import load_model
 
     dataset, out, train = Path(dataset), Path(out), settings["train"]
     chips = _test_chips(dataset)
@@ -148,7 +148,7 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     write_json(out / "predictions" / "index.json", {"chips": [chip.chip_id for chip in chips]})
     _write_confusions(out / "confusion.parquet", chips, scored)
     report = _report(chips, scored, heads)
-    report |= _without(chips, scored, removed, heads, model.acquired)
+    report |= _without(chips, scored, removed, heads, model.input_modalities)
     simulated = bool(spec["simulated"]) or bool(read_json(dataset / "statistics.json")["simulated"])
     write_json(
         out / "metrics.json", {"run": run, "seed": seed, "split": "test", "simulated": simulated, "format": 1} | report

@@ -1,4 +1,4 @@
-"""Decoders of TerraTorch's registry (its own and segmentation-models-pytorch's) as parts of a head."""
+"""Decoders: those of TerraTorch's registry (its own and segmentation-models-pytorch's), and one that sees the input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,64 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cityheads.core.errors import CityHeadsError
 
-__all__ = ["build_decoder", "try_head"]
+__all__ = ["FullResolutionDecoder", "build_decoder", "one_line"]
+
+
+class FullResolutionDecoder(nn.Module):
+    """TerraTorch's UNet decoder, and one or two more stages up that take the input image as their skip.
+
+    The UNet ends at a quarter of the input's resolution, and interpolation from there cannot give an edge back. Each
+    further stage doubles the resolution and joins a shallow convolution of the input.
+
+    Args:
+        embed_dim: Channels of the feature maps.
+        channels: Channels of the UNet's stages.
+        image_channels: Bands of all modalities together.
+        stages: 1 ends at half the input's resolution, 2 at the whole.
+        stem_channels: Channels of the convolutions of the input.
+    """
+
+    needs_image = True
+
+    def __init__(
+        self,
+        embed_dim: list[int],
+        channels: list[int],
+        image_channels: int,
+        stages: int = 2,
+        stem_channels: int = 16,
+    ) -> None:
+        from terratorch.models.decoders import UNetDecoder
+
+        super().__init__()
+        if stages not in (1, 2):
+            raise ValueError(f"stages must be 1 or 2, not {stages}")
+        self.unet = UNetDecoder(embed_dim, channels=channels)
+        self.out_channels = self.unet.out_channels
+        strides = (2, 1)[:stages]
+        self.stems = nn.ModuleList(_conv(image_channels, stem_channels, stride) for stride in strides)
+        self.ups = nn.ModuleList(_conv(self.out_channels + stem_channels, self.out_channels, 1) for _ in strides)
+
+    def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
+        """Give (B, out_channels, H, W), or half of it, of maps and the standardised input (B, C, H, W)."""
+        x: Tensor = self.unet(features)
+        for stem, up in zip(self.stems, self.ups, strict=True):
+            skip = stem(image)
+            x = up(torch.cat([F.interpolate(x, size=skip.shape[-2:], mode="nearest"), skip], dim=1))
+        return x
+
+
+def _conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
 
 
 def build_decoder(
@@ -55,37 +108,9 @@ def build_decoder(
     try:
         return DECODER_REGISTRY.build(name, channels, **given), includes_head
     except Exception as error:  # whatever a decoder of somebody else's raises about its arguments
-        raise CityHeadsError(f"decoder '{name}' does not take these arguments ({_line(error)})") from None
+        raise CityHeadsError(f"decoder '{name}' does not take these arguments ({one_line(error)})") from None
 
 
-def try_head(name: str, head: Any, channels: Sequence[int], *, outputs: int, side: int) -> None:
-    """Run a new head once on blank maps: some decoders need maps of other sizes than a plain transformer's pyramid.
-
-    Args:
-        name: Name of the decoder.
-        head: ``neck``, ``decoder`` and ``head``; its modes and weights stay as they are.
-        channels: Channels of the encoder's layers.
-        outputs: Channels that the head has to give.
-        side: Tokens along a side of the encoder's maps.
-
-    Raises:
-        CityHeadsError: The decoder cannot work with the maps.
-    """
-    maps = [torch.zeros(1, size, side, side) for size in channels]
-    head.eval()
-    try:
-        with torch.no_grad():
-            found: Tensor = head(head.neck(maps, image_size=(16 * side, 16 * side)))
-        if found.dim() != 4 or found.shape[1] != outputs:
-            raise ValueError(f"it gives {list(found.shape)}")
-    except Exception as error:  # as above
-        raise CityHeadsError(
-            f"decoder '{name}' does not work with the pyramid of {side} x {side} tokens ({_line(error)}); choose "
-            "another decoder, or larger chips"
-        ) from None
-    finally:
-        head.train()
-
-
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Give an error's message without its line breaks, or its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -6,30 +6,28 @@ that a head's ``decoder`` may take.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from terratorch.models.model import Model, ModelFactory, ModelOutput
-from terratorch.models.peft_utils import get_peft_backbone
 from terratorch.models.utils import extract_prefix_keys
 from terratorch.registry import MODEL_FACTORY_REGISTRY
-from torch import Tensor, nn
+from torch import Tensor
 
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import COORDS, DERIVED, MODALITIES
-from cityheads.model.backbones import Backbone, build_backbone, default_indices, is_prithvi, is_terramind, single_date
+from cityheads.model.backbones.base import is_prithvi, is_terramind
 from cityheads.model.backbones.prithvi import prithvi_statistics
-from cityheads.model.backbones.terramind import coordinate_words, select_bands, set_coordinate_words
-from cityheads.model.backbones.tuning import add_low_rank
-from cityheads.model.backbones.weights import load_backbone, published_weights
-from cityheads.model.multihead import MultiHeadModel, Normalise, build_head, build_neck
+from cityheads.model.backbones.terramind import PIXEL_BANDS
+from cityheads.model.builder import EncoderSpec, InputSpec, LowRankSpec, ModelSpec, WeightsSpec, build
+from cityheads.model.heads import HeadSpec
+from cityheads.model.multihead import MultiHeadModel
 
 __all__ = ["MultiHeadModelFactory", "MultiHeadOutput", "TerraTorchMultiHeadModel"]
-
-#: Bands of TerraMind's pixel modalities (TerraTorch 1.2.11, ``terramind_register.PRETRAINED_BANDS``).
-_BANDS = {"S2L2A": 12, "S2L1C": 13, "S1GRD": 2, "S1RTC": 2, "DEM": 1, "RGB": 3}
 
 
 class MultiHeadOutput(ModelOutput):
@@ -68,7 +66,7 @@ class TerraTorchMultiHeadModel(MultiHeadModel, Model):
             kwargs: Passed on to the encoder, but for ``image_size``, which the input tells.
         """
         kwargs.pop("image_size", None)
-        images = x if isinstance(x, Mapping) else {self.acquired[0]: x}
+        images = x if isinstance(x, Mapping) else {self.input_modalities[0]: x}
         return MultiHeadOutput(super().forward(images, **kwargs))
 
 
@@ -85,7 +83,7 @@ class MultiHeadModelFactory(ModelFactory):
         indices: Sequence[int] | None = None,
         decoder_channels: Sequence[int] = (512, 256, 128, 64),
         head_dropout: float = 0.0,
-        normalise: str = "none",
+        normalization: str = "none",
         in_channels: int | None = None,
         modality_dropout: float = 0.0,
         derived: Sequence[str] = (),
@@ -105,7 +103,8 @@ class MultiHeadModelFactory(ModelFactory):
             indices: Layers that the heads see; None for the last one of each quarter.
             decoder_channels: Channels of UNet decoders that do not say their own.
             head_dropout: Dropout before each head's last convolution.
-            normalise: ``none`` where the data module does it, ``pretraining`` for TerraMind's or Prithvi's statistics.
+            normalization: ``none`` where the data module does it, ``pretraining`` for the statistics of TerraMind or
+                Prithvi.
             in_channels: Bands of the one modality of a backbone that is not TerraMind.
             modality_dropout: Chance that a modality is left out of a training batch.
             derived: Modalities among ``RGB`` and ``NDVI`` that are not given but computed from S2L2A in stored units.
@@ -123,86 +122,71 @@ class MultiHeadModelFactory(ModelFactory):
         """
         arguments, rest = extract_prefix_keys(kwargs, "backbone_")
         if rest:
-            raise CityHeadsError(f"model_args: unknown argument '{next(iter(rest))}'")
+            raise _unknown(next(iter(rest)), inspect.signature(self.build_model).parameters)
         if aux_decoders:
             raise CityHeadsError("model_args: an auxiliary decoder is one more head with a small weight")
         if not heads:
             raise CityHeadsError("model_args: there are no heads")
-        if derived and (normalise == "none" or not set(derived) <= set(DERIVED)):
+        if derived and (normalization == "none" or not set(derived) <= set(DERIVED)):
             raise CityHeadsError(
-                f"model_args: derived is of {', '.join(DERIVED)}, from stored units; set normalise to pretraining"
+                f"model_args: derived is of {', '.join(DERIVED)}, from stored units; set normalization to pretraining"
             )
         if lora and peft_config:
             raise CityHeadsError("model_args: give lora or peft_config, not both")
-        bands = arguments.pop("bands", None) or {}
-        names = None
-        if bands and not (is_terramind(backbone) and isinstance(bands, Mapping)):
-            if is_terramind(backbone):
-                raise CityHeadsError("model_args: backbone_bands of TerraMind are per modality: {S2L2A: [B04, ...]}")
-            listed = next(iter(bands.values())) if isinstance(bands, Mapping) else bands
-            names, bands = [str(getattr(band, "value", band)) for band in listed], {}
+        bands, names = _bands(backbone, arguments.pop("bands", None))
         if names is not None and in_channels is None:
             in_channels = len(names)
         modalities = _modalities(arguments.pop("modalities", None), in_channels)
-        built = _build_encoder(backbone, modalities, bands, names, arguments)
-        for name, chosen in bands.items():
-            modalities[name] = len(chosen)
-        if lora:
-            given = {"alpha": lora["rank"], "targets": ["attn.qkv", "attn.proj"], **lora}
-            add_low_rank(built.module, given["rank"], given["alpha"], given["targets"])
-        if peft_config is not None and built.thoughts:
-            mind: Any = single_date(built.module)
-            mind.vit = get_peft_backbone(peft_config, mind.vit)
-        elif peft_config is not None:
-            built.module = get_peft_backbone(peft_config, built.module)
-        encoder: Any = built.module
-        channels = [int(size) for size in encoder.out_channels]
-        layers = list(indices) if indices is not None else default_indices(len(channels))
-        images = {name: count for name, count in modalities.items() if name != COORDS}
-        merge = None
-        if arguments.get("merge_method") == "concat" and not built.temporal:
-            from cityheads.model.backbones.terramind import ConcatMerge
-
-            merge = ConcatMerge([*images, *built.thoughts], channels[0])
-            channels = [size * len(merge.modalities) for size in channels]
-        channels = [channels[layer] for layer in layers]
-        modules: dict[str, nn.Module] = {
-            name: build_head(
-                channels,
-                {**head, "classes": _classes(head.get("classes", 1))},
-                decoder_channels=decoder_channels,
-                dropout=head_dropout,
-                image_channels=sum(images.values()),
-                necks=necks,
-                merge=(arguments.get("merge_method", "mean") or "none") if is_terramind(backbone) else None,
-            )
-            for name, head in heads.items()
-        }
-        shared = any(head.get("neck") == "shared" for head in heads.values())
-        return TerraTorchMultiHeadModel(
-            built,
-            {
-                name: _normalise(name, count, normalise, names or bands.get(name), backbone)
-                for name, count in images.items()
+        for name in bands:
+            if name not in modalities:
+                raise CityHeadsError(f"model_args: backbone_bands: '{name}' is not among backbone_modalities")
+        # TerraTorch writes None where the config says none
+        merge = arguments.pop("merge_method", "mean") or "none"
+        spec = ModelSpec(
+            encoder=_encoder(backbone, modalities, names, arguments, lora, peft_config),
+            inputs={
+                name: _input(name, count, normalization, bands.get(name), names, backbone)
+                for name, count in modalities.items()
             },
-            modules,
-            indices=layers,
-            neck=build_neck(channels, necks)[0] if shared else None,
+            heads={name: HeadSpec.from_mapping(head) for name, head in heads.items()},
+            decoder_channels=decoder_channels,
             merge=merge,
+            indices=indices,
+            necks=necks,
+            dropout=head_dropout,
             modality_dropout=modality_dropout,
             derived=derived,
-            passed=[name for name in modalities if name not in images],
         )
+        return build(spec, TerraTorchMultiHeadModel)
 
 
-def _build_encoder(
+def _unknown(name: str, known: Iterable[str]) -> CityHeadsError:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return CityHeadsError(f"model_args: unknown argument '{name}'{hint}")
+
+
+def _bands(backbone: str, given: Any) -> tuple[dict[str, list[str]], list[str] | None]:
+    """Tell the bands to take of a TerraMind's modalities from the names of another encoder's bands."""
+    if not given:
+        return {}, None
+    if is_terramind(backbone):
+        if not isinstance(given, Mapping):
+            raise CityHeadsError("model_args: backbone_bands of TerraMind are per modality: {S2L2A: [B04, ...]}")
+        return {name: list(chosen) for name, chosen in given.items()}, None
+    listed = next(iter(given.values())) if isinstance(given, Mapping) else given
+    return {}, [str(getattr(band, "value", band)) for band in listed]
+
+
+def _encoder(
     name: str,
     modalities: Mapping[str, int],
-    bands: Mapping[str, Sequence[str]],
     names: Sequence[str] | None,
     arguments: dict[str, Any],
-) -> Backbone:
-    """Build the encoder, with all of its published or local weights where they are asked for."""
+    lora: Mapping[str, Any] | None,
+    peft_config: Mapping[str, Any] | None,
+) -> EncoderSpec:
+    """Describe the encoder, with all of its published or local weights where they are asked for."""
     pretrained, checkpoint = arguments.pop("pretrained", False), arguments.pop("ckpt_path", None)
     trained_on, vocabulary = arguments.pop("pretrained_bands", None), arguments.pop("coords_vocabulary", None)
     loads_itself = not is_terramind(name) and not is_prithvi(name)
@@ -210,22 +194,31 @@ def _build_encoder(
         raise CityHeadsError(f"model_args: {len(names)} backbone_bands for {sum(modalities.values())} in_channels")
     if loads_itself and names is not None:
         arguments["bands"] = names
-    built = build_backbone(
-        name, modalities, pretrained=bool(pretrained and loads_itself and not checkpoint), **arguments
-    )
+    weights = None
     if checkpoint or (pretrained and not loads_itself):
-        path = Path(checkpoint) if checkpoint else published_weights(name)[0]
-        new = [f"encoder_embeddings.{modality}." for modality in modalities if modality not in (*_BANDS, COORDS)]
-        load_backbone(name, built.module, path, bands=names, pretrained_bands=trained_on, new=new)
-        if COORDS in modalities:
-            if checkpoint and not vocabulary:
-                raise CityHeadsError(
-                    "model_args: coords with backbone_ckpt_path need backbone_coords_vocabulary, a file"
-                )
-            set_coordinate_words(built.module, coordinate_words(vocabulary))
-    for modality, chosen in bands.items():
-        select_bands(built.module, modality, chosen)
-    return built
+        if COORDS in modalities and checkpoint and not vocabulary:
+            raise CityHeadsError("model_args: coords with backbone_ckpt_path need backbone_coords_vocabulary, a file")
+        weights = WeightsSpec(
+            path=Path(checkpoint) if checkpoint else None,
+            bands=names,
+            pretrained_bands=trained_on,
+            coords_vocabulary=vocabulary,
+        )
+    low_rank = None
+    if lora:
+        low_rank = LowRankSpec(
+            rank=lora["rank"],
+            alpha=lora.get("alpha", lora["rank"]),
+            targets=lora.get("targets", ("attn.qkv", "attn.proj")),
+        )
+    return EncoderSpec(
+        name=name,
+        arguments=arguments,
+        weights=weights,
+        from_library=bool(pretrained and loads_itself and not checkpoint),
+        low_rank=low_rank,
+        peft_config=peft_config,
+    )
 
 
 def _modalities(given: Any, in_channels: int | None) -> dict[str, int]:
@@ -237,38 +230,51 @@ def _modalities(given: Any, in_channels: int | None) -> dict[str, int]:
     for item in [given] if isinstance(given, Mapping) else given:
         if isinstance(item, Mapping):
             result |= {name: int(count) for name, count in item.items()}
-        elif item in _BANDS or item == COORDS:
-            result[item] = _BANDS.get(item, 2)
+        elif item in PIXEL_BANDS or item == COORDS:
+            result[item] = PIXEL_BANDS.get(item, 2)
         else:
             raise CityHeadsError(f"model_args: modality '{item}' is new; say its number of bands as '{item}: 1'")
     return result
 
 
-def _classes(classes: Any) -> list[Any]:
-    return list(range(classes)) if isinstance(classes, int) else list(classes)
+def _input(
+    name: str,
+    count: int,
+    normalization: str,
+    selected: Sequence[str] | None,
+    names: Sequence[str] | None,
+    backbone: str,
+) -> InputSpec:
+    """Describe one input of ``count`` bands, of which a TerraMind takes those that are selected."""
+    used = count if selected is None else len(selected)
+    if name == COORDS or normalization == "none":
+        return InputSpec(channels=count, mean=[0.0] * used, std=[1.0] * used, selected=selected)
+    if normalization != "pretraining":
+        raise CityHeadsError(f"model_args: normalization '{normalization}' is neither none nor pretraining")
+    mean, std, nodata = _statistics(name, used, selected or names, backbone)
+    return InputSpec(channels=count, mean=mean, std=std, nodata=nodata, selected=selected)
 
 
-def _normalise(name: str, count: int, kind: str, bands: Sequence[str] | None, backbone: str) -> Normalise:
-    if kind == "none":
-        return Normalise([0.0] * count, [1.0] * count)
-    if kind != "pretraining":
-        raise CityHeadsError(f"model_args: normalise '{kind}' is neither none nor pretraining")
+def _statistics(
+    name: str, used: int, bands: Sequence[str] | None, backbone: str
+) -> tuple[list[float], list[float], float | None]:
+    """Give mean, standard deviation and nodata of the pretraining, in stored units."""
     if is_prithvi(backbone):
         mean, std = prithvi_statistics(backbone, bands)
-        if len(mean) != count:
+        if len(mean) != used:
             raise CityHeadsError(
-                f"model_args: normalise: {backbone} knows {len(mean)} bands; name yours backbone_bands"
+                f"model_args: normalization: {backbone} knows {len(mean)} bands; name yours backbone_bands"
             )
-        return Normalise(mean, std)
+        return mean, std, None
     if name == "S2L1C":
         # not a modality of the workflow
         from terratorch.models.backbones.terramind.model import terramind_register as register
 
         key = "untok_sen2l1c@224"
-        return Normalise(register.v1_pretraining_mean[key], register.v1_pretraining_std[key])
+        return register.v1_pretraining_mean[key], register.v1_pretraining_std[key], None
     known = MODALITIES | DERIVED
     if name not in known:
         raise CityHeadsError(f"model_args: there are no pretraining statistics of modality '{name}'")
     modality = known[name]
     positions = [modality.bands.index(band) for band in bands or modality.bands]
-    return Normalise([modality.mean[p] for p in positions], [modality.std[p] for p in positions], modality.nodata)
+    return [modality.mean[p] for p in positions], [modality.std[p] for p in positions], modality.nodata

@@ -28,8 +28,9 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
 from cityheads.core.modalities import MODALITIES, Modality
 from cityheads.model.arithmetic import fixed_arithmetic
-from cityheads.model.backbones.thinking import THOUGHTS, build_generator, full_image, imagine, own_stream
+from cityheads.model.backbones.thinking import THOUGHTS, build_generator, full_image, imagine
 from cityheads.model.backbones.weights import download, load_weights, published_weights, read_weights
+from cityheads.model.seeds import own_stream
 
 __all__ = [
     "Synthesizer",

@@ -89,7 +89,7 @@ class CityMap:
     """
 
     def __init__(self, bundle: Path, dataset: Path, device: str = "cpu") -> None:
-        from cityheads.model.multihead import load_model
+        from cityheads.model.builder import load_model
 
         self.bundle, self.dataset, self.device = Path(bundle), Path(dataset), device
         self.places = _places(self.dataset / "chips.parquet")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import shutil
@@ -12,42 +10,25 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from cityheads.core.environment import environment
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import (
-    atomic_path,
-    canonical_json,
-    read_json,
-    sha256_bytes,
-    sha256_file,
-    write_bytes,
-    write_json,
-)
-from cityheads.core.modalities import COORDS, DERIVED, MODALITIES
+from cityheads.core.files import canonical_json, sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.dataset.datamodule import ChipDataModule, keep_freed_memory
-from cityheads.dataset.store import ChipStore
 from cityheads.model.arithmetic import fixed_arithmetic
-from cityheads.model.backbones import is_prithvi
-from cityheads.model.backbones.prithvi import prithvi_statistics
-from cityheads.model.backbones.tuning import add_low_rank, merged_state, recompute_blocks
+from cityheads.model.backbones.tuning import add_low_rank, recompute_blocks
 from cityheads.model.backbones.weights import published_weights
-from cityheads.model.multihead import MultiHeadModel, build_model, derive, mix, seeded
+from cityheads.model.builder import build_model
+from cityheads.model.multihead import MultiHeadModel
+from cityheads.model.seeds import seeded
+from cityheads.training.recorder import Recorder
+from cityheads.training.spec import make_spec
 from cityheads.training.task import MultiHeadTask
 
-__all__ = ["make_spec", "train"]
-
-log = logging.getLogger(__name__)
-progress = logging.getLogger("cityheads.progress")
-
-#: A state to resume from is saved at most this often; it costs about as much as a few steps.
-_SAVE_EVERY_S = 60.0
+__all__ = ["train"]
 
 
 def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: Path) -> None:
@@ -113,7 +94,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     work = out / ".work"
     identity = sha256_bytes(canonical_json([spec, options, data.store.index, data.indices]).encode())
     resume = _prepare(out, work, identity)
-    recorder = _Recorder(f"{run}/{seed}", seed, options["epochs"], options["patience"], work)
+    recorder = Recorder(f"{run}/{seed}", seed, options["epochs"], options["patience"], work)
     trainer = Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=1,
@@ -140,176 +121,6 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     shutil.rmtree(work)
 
 
-def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -> dict[str, Any]:
-    """Give everything that rebuilds the model without the config: the content of ``model.json``.
-
-    Raises:
-        CityHeadsError: The run is unknown, or the dataset was assembled with other classes.
-    """
-    if run not in settings["runs"]:
-        raise CityHeadsError(f"config key 'runs': no run '{run}'; there are {', '.join(settings['runs'])}")
-    classes = read_json(dataset / "classes.json")
-    model = settings["model"]
-    heads: dict[str, Any] = {}
-    for name in settings["runs"][run]["heads"]:
-        head = settings["heads"][name]
-        label = head["label"]
-        wanted = [item["name"] for item in settings["labels"][label]["classes"]]
-        if [item["name"] for item in classes.get(label, [])] != wanted:
-            raise CityHeadsError(f"{dataset / 'classes.json'}: label {label} has other classes; assemble again")
-        heads[name] = {
-            "label": label,
-            "classes": classes[label],
-            "loss": head["loss"],
-            "weight": head["weight"],
-            "metric": head["metric"],
-            **{key: head[key] for key in ("decoder", "decoder_args", "neck", "class_weights", "lr")},
-        }
-        weights = head["class_weights"]
-        if weights is not None and len(weights) != len(wanted):
-            raise CityHeadsError(f"config key 'heads.{name}.class_weights': {len(wanted)} classes need as many weights")
-    statistics = read_json(dataset / "statistics.json")
-    modalities = {name: _statistics(name, model, statistics, dataset) for name in model["modalities"]}
-    return {
-        "format": 1,
-        "run": run,
-        "seed": seed,
-        "backbone": model["backbone"],
-        "model": model,
-        "modalities": modalities,
-        "chip_px": read_json(dataset / "store" / "index.json")["chip_px"],
-        "heads": heads,
-        "simulated": bool(statistics["simulated"]),
-    }
-
-
-def _statistics(name: str, model: dict[str, Any], statistics: dict[str, Any], dataset: Path) -> dict[str, Any]:
-    """Give the bands of an input with the mean and standard deviation that the model is to use."""
-    if name == COORDS:
-        return {"bands": ["longitude", "latitude"], "mean": [0.0, 0.0], "std": [1.0, 1.0]}
-    modality = DERIVED[name] if name in DERIVED else MODALITIES[name]
-    mean, std = list(modality.mean), list(modality.std)
-    if model["normalization"] == "train":
-        if name in DERIVED:
-            mean, std = _measure(name, ChipStore(dataset))
-        else:
-            entry = statistics["modalities"].get(name, {"mean": [], "std": [0.0]})
-            mean, std = entry["mean"], entry["std"]
-        if min(std) <= 0:
-            raise CityHeadsError(
-                f"{dataset / 'statistics.json'}: no usable statistics of {name}; set model.normalization to pretraining"
-            )
-    wanted = model["bands"].get(name, list(modality.bands))
-    for band in wanted:
-        if band not in modality.bands:
-            raise CityHeadsError(
-                f"config key 'model.bands.{name}': no band '{band}'; there are {', '.join(modality.bands)}"
-            )
-    starts_trained = model["normalization"] == "pretraining" and (model["pretrained"] or model["weights"])
-    if starts_trained and name == "S2L2A" and is_prithvi(model["backbone"]):
-        mean, std = prithvi_statistics(model["backbone"], wanted)
-        return {"bands": list(wanted), "mean": mean, "std": std}
-    chosen = [modality.bands.index(band) for band in wanted]
-    return {"bands": list(wanted), "mean": [mean[p] for p in chosen], "std": [std[p] for p in chosen]}
-
-
-def _measure(name: str, store: ChipStore) -> tuple[list[float], list[float]]:
-    """Give mean and standard deviation per band of a derived modality over the training chips; (0, 0) without data."""
-    source = store.array("S2L2A")
-    sums = np.zeros((3, len(DERIVED[name].bands)))
-    for index in store.split_indices()["train"]:
-        values = derive(name, torch.from_numpy(source[index].astype(np.float32))[None])[0].double().flatten(1)
-        known = values.isfinite()
-        values = values.where(known, 0.0)
-        sums += torch.stack([known.double().sum(1), values.sum(1), values.square().sum(1)]).numpy()
-    count, mean = sums[0], sums[1] / np.maximum(sums[0], 1)
-    std = np.sqrt(np.maximum(sums[2] / np.maximum(count, 1) - mean**2, 0.0))
-    return mean.tolist(), std.tolist()
-
-
-class _Recorder(Callback):
-    """Keeps the history and the best weights, stops early, tells the user, and saves a state to resume from."""
-
-    def __init__(self, title: str, seed: int, epochs: int, patience: int, work: Path) -> None:
-        self.title = title
-        self.seed = seed
-        self.epochs = epochs
-        self.patience = patience
-        self.work = work
-        self.rows: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_epoch = -1
-        self.best_score = -math.inf
-        self.stopped_early = False
-        self._lr = math.nan
-        self._started = self._saved = time.perf_counter()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give what a resumed training must know."""
-        names = ("rows", "best", "best_epoch", "best_score", "stopped_early")
-        return {name: getattr(self, name) for name in names}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what ``state_dict`` gave."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the dropout of this step, and note its learning rate; the history tells that of an epoch's last one.
-
-        With a seed per step a resumed training draws what an unbroken one would, whatever else draws in between.
-        """
-        torch.manual_seed(mix(self.seed, trainer.global_step))
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the epoch; validation has run by now."""
-        assert isinstance(pl_module, MultiHeadTask)
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        epoch = trainer.current_epoch
-        row = {"epoch": float(epoch), "lr": self._lr, **values}
-        self.rows.append(row)
-        if not math.isfinite(values.get("train/loss", 0.0)):
-            raise CityHeadsError(
-                f"{self.title}: the loss of epoch {epoch + 1} is not finite; lower train.lr or train in 32-true"
-            )
-        score = values["val/score"]
-        if score > self.best_score or self.best_epoch < 0:
-            self.best_epoch = epoch
-            self.best_score = score if not math.isnan(score) else -math.inf
-            self.best = {name: value.cpu().clone() for name, value in merged_state(pl_module.model).items()}
-        if epoch - self.best_epoch >= self.patience:
-            self.stopped_early = epoch + 1 < self.epochs
-            trainer.should_stop = True
-        self._tell(pl_module, epoch, values)
-        last = trainer.should_stop or epoch + 1 == self.epochs
-        if not last and time.perf_counter() - self._saved >= _SAVE_EVERY_S:
-            with atomic_path(self.work / "last.ckpt") as part:
-                trainer.save_checkpoint(part)
-            self._saved = time.perf_counter()
-
-    def _tell(self, task: MultiHeadTask, epoch: int, values: dict[str, float]) -> None:
-        parts = [f"{self.title} epoch {epoch + 1}/{self.epochs}"]
-        if "train/loss" in values:
-            parts.append(f"loss {values['train/loss']:.3f}")
-        for name, metric in task.metrics.items():
-            parts.append(f"{name} {metric} {values[f'val/{name}/{metric}']:.3f}")
-        parts.append(f" {time.perf_counter() - self._started:.1f} s")
-        progress.info(" ".join(parts))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say why it ended before its time."""
-        if self.stopped_early:
-            progress.info(
-                "%s stopped after %d epochs: no better score since epoch %d",
-                self.title, len(self.rows), self.best_epoch + 1,
-            )  # fmt: skip
-
-
 def _prepare(out: Path, work: Path, identity: str) -> Path | None:
     """Clear what an earlier training left, but for a saved state of this very training; give that state."""
     for name in ("training.json", "environment.json", "history.csv", "model.json", "model.safetensors"):
@@ -329,7 +140,7 @@ def _write(
     out: Path,
     spec: dict[str, Any],
     model: MultiHeadModel,
-    recorder: _Recorder,
+    recorder: Recorder,
     data: ChipDataModule,
     options: dict[str, Any],
     trainer: Trainer,
@@ -339,7 +150,7 @@ def _write(
 
     write_bytes(out / "model.safetensors", save({name: value.contiguous() for name, value in recorder.best.items()}))
     write_json(out / "model.json", spec)
-    write_bytes(out / "history.csv", _history(recorder.rows, model, spec).encode())
+    write_bytes(out / "history.csv", recorder.history(spec["heads"]).encode())
     score = recorder.best_score
     parameters = {
         "total": _count(model),
@@ -381,29 +192,6 @@ def _origin(spec: dict[str, Any]) -> dict[str, str] | None:
         path = Path(spec["model"]["weights"])
         return {"file": path.name, "sha256": sha256_file(path)}
     return published_weights(spec["backbone"])[1] if spec["model"]["pretrained"] else None
-
-
-def _history(rows: list[dict[str, float]], model: MultiHeadModel, spec: dict[str, Any]) -> str:
-    names = ["epoch", "lr", "train/loss"] + [f"train/{name}/loss" for name in spec["heads"]] + ["val/loss"]
-    for name, head in spec["heads"].items():
-        names += [f"val/{name}/loss", f"val/{name}/{head['metric']}"]
-    names.append("val/score")
-    names += [f"train/{name}/chips" for name in spec["heads"]]
-    if len(spec["heads"]) > 1:
-        names.append("train/gradient_cosine")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_cell(name, row.get(name, math.nan)) for name in names])
-    return buffer.getvalue()
-
-
-def _cell(name: str, value: float) -> str:
-    """Give a value with 7 significant digits; nothing where it is undefined."""
-    if math.isnan(value):
-        return ""
-    return str(int(value)) if name == "epoch" else f"{value:.7g}"
 
 
 def _count(module: torch.nn.Module, *, trainable: bool = False) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from terratorch.registry import MODEL_FACTORY_REGISTRY
 from terratorch.tasks.base_task import TerraTorchTask
 from terratorch.tasks.tiled_inference import tiled_inference
 from torch import Tensor, nn
@@ -17,84 +17,15 @@ from torch import Tensor, nn
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
-from cityheads.model.backbones import blocks, fine_tuned
+from cityheads.model.backbones.base import blocks, fine_tuned
 from cityheads.model.backbones.tuning import merged_state
+from cityheads.model.factory import MultiHeadModelFactory
 from cityheads.model.losses import HeadLoss, RegressionLoss
-from cityheads.model.multihead import mix
+from cityheads.model.seeds import mix
+from cityheads.training.balancing import BALANCES, balanced, gradient_cosine, projected_backward
+from cityheads.training.meters import Confusion, Residuals
 
-__all__ = ["BALANCES", "Confusion", "MultiHeadTask", "Residuals", "iou_per_class", "project_conflicts", "schedule"]
-
-#: Ways of balancing the heads.
-BALANCES = ("fixed", "uncertainty", "pcgrad")
-
-
-class Confusion(nn.Module):
-    """Counts of (true, predicted) class pairs over the labelled pixels of an epoch, kept on the device.
-
-    Args:
-        classes: Number of classes.
-        metric: ``miou``, the mean IoU over the classes with labels, or ``iou``, that of the last class.
-        ignore_index: Label of pixels that do not count.
-    """
-
-    counts: Tensor
-
-    def __init__(self, classes: int, metric: str = "miou", ignore_index: int = IGNORE) -> None:
-        super().__init__()
-        self.classes = classes
-        self.metric = metric
-        self.ignore_index = ignore_index
-        self.register_buffer("counts", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
-
-    def reset(self) -> None:
-        """Start anew."""
-        self.counts.zero_()
-
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count a batch: (B, C, H, W) scores against (B, H, W) labels."""
-        valid = target != self.ignore_index
-        pairs = target[valid] * self.classes + logits.argmax(dim=1)[valid]
-        self.counts += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
-
-    def compute(self) -> float:
-        """Give the metric; NaN where it is undefined."""
-        iou = iou_per_class(self.counts)
-        return float(iou[-1] if self.metric == "iou" else iou.nanmean())
-
-
-class Residuals(nn.Module):
-    """Sums for the coefficient of determination over the known pixels of an epoch."""
-
-    sums: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.metric = "r2"
-        self.register_buffer("sums", torch.zeros(4, dtype=torch.float64), persistent=False)
-
-    def reset(self) -> None:
-        """Start anew."""
-        self.sums.zero_()
-
-    def update(self, values: Tensor, target: Tensor) -> None:
-        """Add a batch: (B, 1, H, W) values against (B, H, W) targets, NaN where unknown."""
-        valid = target.isfinite()
-        true, error = target[valid].double(), (values[:, 0][valid] - target[valid]).double()
-        count = torch.as_tensor(float(true.numel()), dtype=torch.float64, device=true.device)
-        self.sums += torch.stack([count, true.sum(), true.square().sum(), error.square().sum()])
-
-    def compute(self) -> float:
-        """Give one minus the share of the variance that is left; NaN where the target does not vary."""
-        count, total, squares, error = self.sums.tolist()
-        spread = squares - total**2 / count if count else 0.0
-        return 1 - error / spread if spread > 0 else math.nan
-
-
-def iou_per_class(counts: Tensor) -> Tensor:
-    """Give the IoU per class of a (C, C) confusion matrix, rows true; NaN for a class without a labelled pixel."""
-    counts = counts.double()
-    hit, true = counts.diagonal(), counts.sum(1)
-    return (hit / (counts.sum(0) + true - hit)).where(true > 0, math.nan)
+__all__ = ["MultiHeadTask", "schedule"]
 
 
 def schedule(step: int, *, steps: int, warmup_fraction: float) -> float:
@@ -109,28 +40,6 @@ def schedule(step: int, *, steps: int, warmup_fraction: float) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-def project_conflicts(gradients: Sequence[Tensor], order: random.Random) -> Tensor:
-    """Give the sum of the tasks' gradients, each freed of what works against another one.
-
-    PCGrad, Yu et al. 2020, "Gradient Surgery for Multi-Task Learning" (arXiv:2001.06782, algorithm 1).
-
-    Args:
-        gradients: One flat gradient per task.
-        order: Source of the order in which a gradient meets the others.
-    """
-    total = torch.zeros_like(gradients[0])
-    for index, gradient in enumerate(gradients):
-        projected = gradient.clone()
-        others = [other for position, other in enumerate(gradients) if position != index]
-        order.shuffle(others)
-        for other in others:
-            dot = torch.dot(projected, other)
-            if dot < 0:
-                projected -= dot / other.square().sum() * other
-        total += projected
-    return total
 
 
 class MultiHeadTask(TerraTorchTask):
@@ -152,8 +61,7 @@ class MultiHeadTask(TerraTorchTask):
         lr: Peak learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup_fraction: Share of the steps in which the learning rate rises.
-        balance: ``fixed`` weights; ``uncertainty`` learns one log variance per head (Kendall et al. 2018,
-            arXiv:1705.07115, on top of the weights); ``pcgrad`` projects conflicting gradients of the shared part.
+        balance: ``fixed``, ``uncertainty`` or ``pcgrad``; see ``cityheads.training.balancing``.
         layer_decay: Factor on the learning rate from each block of the encoder to the one before it.
         interference_every: Steps between two measurements of the cosine between the heads' gradients.
         freeze_backbone: Train necks, decoders and heads only.
@@ -174,7 +82,8 @@ class MultiHeadTask(TerraTorchTask):
         heads: dict[str, dict[str, Any]],
         model: nn.Module | None = None,
         model_args: dict[str, Any] | None = None,
-        model_factory: str = "MultiHeadModelFactory",
+        # the registry knows the factory by this name, because importing it above has registered it
+        model_factory: str = MultiHeadModelFactory.__name__,
         lr: float = 1e-4,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
@@ -220,10 +129,6 @@ class MultiHeadTask(TerraTorchTask):
         if given is not None:
             self.model = given
         else:
-            from terratorch.registry import MODEL_FACTORY_REGISTRY
-
-            import cityheads.model.factory  # noqa: F401  (registers the factory)
-
             factory = MODEL_FACTORY_REGISTRY.build(self.factory_name)
             self.model = factory.build_model(self.task, heads=self.head_specs, aux_decoders=None, **self.model_args)
         for wanted, method in (("backbone", "encoder"), ("decoder", "decoder"), ("head", "head")):
@@ -288,17 +193,6 @@ class MultiHeadTask(TerraTorchTask):
     def _losses(self, logits: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: loss(logits[name], masks[name]) for name, loss in self.losses.items()}
 
-    def _weighted(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give each head's share of the total; a head without labels adds nothing, not even its log variance."""
-        shares: dict[str, Tensor] = {}
-        for name, loss in losses.items():
-            share = self.weights[name] * loss
-            if self.balance == "uncertainty" and loss.requires_grad:
-                log_variance = self.log_variance[name]
-                share = torch.exp(-log_variance) * share + log_variance / 2
-            shares[name] = share
-        return shares
-
     def _log_losses(self, stage: str, losses: Mapping[str, Tensor], total: Tensor, size: int) -> None:
         values = {f"{stage}/loss": total} | {f"{stage}/{name}/loss": loss for name, loss in losses.items()}
         detached = {name: value.detach() for name, value in values.items()}
@@ -308,7 +202,7 @@ class MultiHeadTask(TerraTorchTask):
         """Give the balanced sum of the losses, or None (no step) where no head has a label."""
         masks = self._masks(batch)
         losses = self._losses(self._logits(batch), masks)
-        shares = self._weighted(losses)
+        shares = balanced(losses, self.weights, self.log_variance)
         total = torch.stack(list(shares.values())).sum()
         size = next(iter(masks.values())).shape[0]
         self._log_losses("train", losses, total, size)
@@ -316,25 +210,11 @@ class MultiHeadTask(TerraTorchTask):
         self.log_dict(counts, on_step=False, on_epoch=True, reduce_fx="sum", batch_size=size)
         self._step_losses = {name: share for name, share in shares.items() if share.requires_grad}
         if batch_idx % self.interference_every == 0:
-            cosine = self._interference()
+            last = [p for p in blocks(self.model.encoder)[-1].parameters() if p.requires_grad]
+            cosine = gradient_cosine(self._step_losses, last)
             if cosine is not None:
                 self.log("train/gradient_cosine", cosine, on_step=False, on_epoch=True, batch_size=1)
         return total if total.requires_grad else None
-
-    def _interference(self) -> Tensor | None:
-        """Give the mean cosine between the heads' gradients on the encoder's last block; None where there are no two.
-
-        Near 1 the heads want the same of the encoder, below 0 each undoes what another does.
-        """
-        last = [p for p in blocks(self.model.encoder)[-1].parameters() if p.requires_grad]
-        if len(self._step_losses) < 2 or not last:
-            return None
-        flat = []
-        for loss in self._step_losses.values():
-            gradients = torch.autograd.grad(loss, last, retain_graph=True, allow_unused=True)
-            flat.append(torch.cat([g.flatten() for g in gradients if g is not None]).float())
-        pairs = [torch.cosine_similarity(a, b, dim=0) for a, b in itertools.combinations(flat, 2)]
-        return torch.stack(pairs).mean().detach()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Run the backward pass; under ``pcgrad`` head by head, with the shared part's gradients projected."""
@@ -343,25 +223,10 @@ class MultiHeadTask(TerraTorchTask):
             return
         # what the precision plugin and gradient accumulation have multiplied the loss with
         scale = (loss / torch.stack(list(self._step_losses.values())).sum()).detach()
-        own = {id(p) for head in self.model.heads.values() for p in head.parameters()}
-        shared = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
-        gradients: list[Tensor] = []
-        waiting = len(self._step_losses)
-        for name, share in self._step_losses.items():
-            waiting -= 1
-            head = [p for p in self.model.heads[name].parameters() if p.requires_grad]
-            found = torch.autograd.grad(share * scale, shared + head, retain_graph=waiting > 0, allow_unused=True)
-            pairs = list(zip(shared + head, found, strict=True))
-            gradients.append(
-                torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs[: len(shared)]])
-            )
-            for parameter, gradient in pairs[len(shared) :]:
-                _add_gradient(parameter, gradient)
-        if not shared:
-            return
-        joined = project_conflicts(gradients, random.Random(mix(self.seed, self.global_step)))
-        for parameter, part in zip(shared, joined.split([p.numel() for p in shared]), strict=True):
-            _add_gradient(parameter, part.view_as(parameter))
+        own = {name: [p for p in self.model.heads[name].parameters() if p.requires_grad] for name in self._step_losses}
+        of_heads = {id(p) for p in self.model.heads.parameters()}
+        shared = [p for p in self.model.parameters() if p.requires_grad and id(p) not in of_heads]
+        projected_backward(self._step_losses, scale, own, shared, random.Random(mix(self.seed, self.global_step)))
 
     def _start(self) -> None:
         for name in self.head_specs:
@@ -370,7 +235,7 @@ class MultiHeadTask(TerraTorchTask):
     def _evaluate(self, stage: str, batch: dict[str, Any], *, tiled: bool) -> None:
         logits, masks = self._logits(batch, tiled=tiled), self._masks(batch)
         losses = self._losses(logits, masks)
-        total = torch.stack(list(self._weighted(losses).values())).sum()
+        total = torch.stack(list(balanced(losses, self.weights, self.log_variance).values())).sum()
         self._log_losses(stage, losses, total, next(iter(masks.values())).shape[0])
         for name in self.head_specs:
             self._meter(name).update(logits[name], masks[name])
@@ -485,8 +350,3 @@ def _labelled(mask: Tensor, unlabelled: int) -> Tensor:
     """Count the chips of a batch with a label."""
     known = mask.isfinite() if mask.is_floating_point() else mask != unlabelled
     return known.flatten(1).any(dim=1).sum().float()
-
-
-def _add_gradient(parameter: nn.Parameter, gradient: Tensor | None) -> None:
-    if gradient is not None:
-        parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad + gradient

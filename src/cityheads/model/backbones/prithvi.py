@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.model.backbones.terramind import S2_NAMES
+from cityheads.model.backbones.base import S2_NAMES
 
 __all__ = ["BANDS", "COMPUTED", "effective_frames", "prithvi_arguments", "prithvi_statistics", "prithvi_weights"]
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import COORDS
-from cityheads.model.backbones import single_date
+from cityheads.model.backbones.base import S2_NAMES, single_date
+from cityheads.model.backbones.weights import download
 
 __all__ = [
-    "S2_NAMES",
+    "PIXEL_BANDS",
+    "PRETRAINED",
     "AttentionMerge",
     "ConcatMerge",
     "CoordinateWords",
@@ -28,16 +30,13 @@ __all__ = [
     "terramind_arguments",
 ]
 
-#: TerraTorch's names of the Sentinel-2 bands (1.2.11, ``terramind_register.PRETRAINED_BANDS`` and ``HLSBands``).
-S2_NAMES = {
-    "B01": "COASTAL_AEROSOL", "B02": "BLUE", "B03": "GREEN", "B04": "RED", "B05": "RED_EDGE_1", "B06": "RED_EDGE_2",
-    "B07": "RED_EDGE_3", "B08": "NIR_BROAD", "B8A": "NIR_NARROW", "B09": "WATER_VAPOR", "B11": "SWIR_1",
-    "B12": "SWIR_2",
-}  # fmt: skip
+#: Bands of the modalities that TerraMind v1 was pretrained on as pixels (TerraTorch 1.2.11,
+#: ``terramind_register.PRETRAINED_BANDS``).
+PIXEL_BANDS = {"S2L2A": 12, "S2L1C": 13, "S1GRD": 2, "S1RTC": 2, "DEM": 1, "RGB": 3}
 
-#: Modalities that TerraMind v1 was pretrained on as pixels or words. Upstream matches names by substring, so that a
-#: misspelt one silently becomes another; here a name is one of these or a new modality.
-_KNOWN = ("S2L2A", "S2L1C", "S1GRD", "S1RTC", "DEM", "RGB", "coords")
+#: Inputs that TerraMind v1 was pretrained on. Upstream matches names by substring, so that a misspelt one silently
+#: becomes another; here a name is one of these or a new modality.
+PRETRAINED = (*PIXEL_BANDS, COORDS)
 
 
 def terramind_arguments(modalities: Mapping[str, int], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,12 +51,12 @@ def terramind_arguments(modalities: Mapping[str, int], arguments: Mapping[str, A
     """
     wanted: list[Any] = []
     for modality, bands in modalities.items():
-        if modality in _KNOWN:
+        if modality in PRETRAINED:
             wanted.append(modality)
             continue
-        if modality.lower().startswith(("s1", "s2")) or any(k.lower() in modality.lower() for k in _KNOWN):
+        if modality.lower().startswith(("s1", "s2")) or any(k.lower() in modality.lower() for k in PRETRAINED):
             raise CityHeadsError(
-                f"config key 'model.modalities': '{modality}' would be taken for one of {', '.join(_KNOWN)}; "
+                f"config key 'model.modalities': '{modality}' would be taken for one of {', '.join(PRETRAINED)}; "
                 "choose another name"
             )
         wanted.append({modality: bands})
@@ -279,8 +278,6 @@ def published_coordinate_words() -> CoordinateWords:
         CityHeadsError: It cannot be had.
     """
     from terratorch.models.backbones.terramind.tokenizer.tokenizer_register import pretrained_weights
-
-    from cityheads.model.backbones.weights import download
 
     entry = pretrained_weights["terramind_v1_coords_tokenizer"]
     path, _ = download(entry, "config key 'model.modalities': coords", "name a file in model.coords_vocabulary")

@@ -10,8 +10,7 @@ parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +30,7 @@ from terratorch.registry import BACKBONE_REGISTRY
 from torch import Tensor, nn
 
 from cityheads.core.errors import CityHeadsError
+from cityheads.model.seeds import own_stream
 
 __all__ = [
     "THOUGHTS",
@@ -40,7 +40,6 @@ __all__ = [
     "build_thinking",
     "full_image",
     "imagine",
-    "own_stream",
     "split_arguments",
 ]
 
@@ -68,14 +67,6 @@ _SIZES: dict[str, dict[str, Any]] = {
 
 #: Initial spread of embeddings, as upstream's ``TerraMind.init_std``.
 _STD = 0.02
-
-
-@contextmanager
-def own_stream() -> Iterator[None]:
-    """Put torch's random streams back as they were, on the CPU and on every CUDA device in use."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 class Sampler(GenerationSampler):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.model.backbones import blocks, fine_tuned
+from cityheads.model.backbones.base import blocks, fine_tuned
 
 __all__ = ["LowRank", "add_low_rank", "merged_state", "recompute_blocks"]
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.model.backbones import is_prithvi, single_date
+from cityheads.model.backbones.base import is_prithvi, single_date
+from cityheads.model.backbones.prithvi import COMPUTED, prithvi_weights
 
 __all__ = ["all_loaded", "download", "load_backbone", "load_weights", "published_weights", "read_weights"]
 
@@ -133,8 +134,6 @@ def load_backbone(
     if not is_prithvi(name):
         # words of coordinates, which come with a file of their own
         return load_weights(encoder, weights, str(path), new=(*new, "tokenizer."))
-    from cityheads.model.backbones.prithvi import COMPUTED, prithvi_weights
-
     # layers that TerraTorch adds to a pretrained Prithvi: an adapter's, and prompts
     new = (*new, *getattr(single_date(encoder), "extra_layers", ()), "vpt_prompt_embeddings.")
     chosen = prithvi_weights(weights, bands, str(path), pretrained_bands)
