@@ -81,7 +81,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "simulate_archive",
             "make a small archive in the shape of the real ones",
-            "cityheads.simulate:simulate_archive",
+            "cityheads.simulate.archive:simulate_archive",
             ("grid", "simulate", "archive.imagery"),
             (_PARENTS, _out("folder of the archive; catalog.json is written last")),
             version=1,

@@ -244,6 +244,19 @@ def test_reading_twice_gives_the_same_bytes_and_no_machine_paths(tmp_path: Path)
     assert str(tmp_path).encode() not in first["reading.json"]
 
 
+def test_other_rows_splits_and_regions_of_the_sheet_do_not_matter(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    out = run(archive, tmp_path)
+    files = [tmp_path / "P1.json", *sorted(out.iterdir())]
+    first = [path.read_bytes() for path in files]
+    full = tmp_path / "full.tsv"
+    rows = [f"P{k}\t{EPSG}\t{LEFT + 1000 * (k - 1)}\t{TOP}\ttrain\tR{k}" for k in (2, 1, 3)]
+    full.write_text("\n".join(["# three", "parent_id\tepsg\tleft\ttop\tsplit\tregion", *rows]) + "\n")
+    select_scenes(select_settings(), parents=full, parent="P1", catalog=str(archive.catalog), out=files[0])
+    read_parent(read_settings(), parents=full, parent="P1", scenes=files[0], out=out)
+    assert [path.read_bytes() for path in files] == first
+
+
 def flood(folder: Path, item: str, key: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
     path = folder / "assets" / item / f"{key}.tif"
     with rasterio.open(path) as raw:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import signal
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ import rasterio.warp
 import shapely
 from pyproj import Transformer
 
-from cityheads import simulate
 from cityheads.config import pick, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, read_parents
 from cityheads.core.modalities import SCL_CLEAR
-from cityheads.simulate import catalog, fields, pixels, plan, simulate_archive, world
+from cityheads.simulate import archive as simulate
+from cityheads.simulate import catalog, fields, pixels, plan, world
+from cityheads.simulate.archive import simulate_archive
 
 CONFIG: dict[str, Any] = {
     "grid": {"parent_px": 128, "chips_per_side": 4},
@@ -305,6 +307,21 @@ class TestDeterminism:
         with pytest.raises(CityHeadsError, match="thesis"):
             simulate_archive(two.settings, parents=sheet, out=tmp_path / "home")
         assert (tmp_path / "home/thesis.txt").exists()
+
+    def test_splits_regions_and_comments_do_not_matter(self, tmp_path: Path) -> None:
+        plain = write_sheet(tmp_path / "plain.tsv", NINE)
+        rows = ["# of nine places", *plain.read_text().splitlines()]
+        rows[1] += "\tsplit\tregion"
+        rows[2:] = [f"{row}\t{('train', 'test')[k % 2]}\tregion {k}" for k, row in enumerate(rows[2:])]
+        full = tmp_path / "full.tsv"
+        full.write_text("\n".join(rows) + "\n\n# the end\n")
+        used = settings()
+        grid = Grid.from_settings(used["grid"])
+        one, other = (plan.make_plan(used, read_parents(sheet, grid)) for sheet in (plain, full))
+        for ours, theirs in zip(one.places, other.places, strict=True):
+            assert theirs.parent.split
+            assert replace(theirs, parent=ours.parent) == ours
+        assert replace(other, places=one.places) == one
 
     def test_the_root_is_written_last(self, two: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written = []

@@ -10,6 +10,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
+from cityheads.archive.products import S1_NODATA
 from cityheads.core.modalities import MODALITIES
 from cityheads.simulate.fields import box_mean, noise, rng_for
 from cityheads.simulate.plan import Frame, Place, Plan, Radar, Scene, season_greenness, sun_position
@@ -33,8 +34,6 @@ _BANDS = MODALITIES["S2L2A"].bands
 _GSD = dict(zip(_BANDS, MODALITIES["S2L2A"].native_gsd_m, strict=True))
 _CODE = {name: code for code, name in enumerate(GROUND)}
 
-#: Nodata of the RTC product.
-S1_NODATA = -32768.0
 #: Ground track of a sun-synchronous orbit at middle latitudes, from north.
 _TRACK_DEG = {"ascending": -12.0, "descending": 12.0}
 #: Height of the clouds' base, in metres; their shadows fall beside them.

@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from cityheads.archive.products import OFFSET_DN
 from cityheads.core.grid import Grid, Parent
 from cityheads.simulate.fields import rng_for
 
@@ -298,7 +299,7 @@ def _scenes(
 
     def scene(on: date, cloud: float, percent: float, **more: Any) -> Scene:
         baseline = _baseline(on)
-        offset, applied = (1000 if baseline >= "04.00" else 0), None
+        offset, applied = (OFFSET_DN if baseline >= "04.00" else 0), None
         if s2["offset"] == "none":
             offset = 0
         elif s2["offset"] == "item":

@@ -1,0 +1,187 @@
+"""Make the simulated archive: each place by itself, in one process or two, then the documents that list them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import write_bytes, write_json
+from cityheads.core.grid import Grid, read_parents
+from cityheads.core.layout import ArchiveFolder
+from cityheads.simulate import catalog, pixels, vectors
+from cityheads.simulate.buildings import Buildings
+from cityheads.simulate.plan import Place, Plan, make_plan
+from cityheads.simulate.world import make_world
+
+__all__ = ["simulate_archive"]
+
+log = logging.getLogger(__name__)
+progress = logging.getLogger("cityheads.progress")
+
+#: Land cover is a label and not in ``archive.imagery``: the id that the labels' default names.
+_COVER = "esa-worldcover"
+_COVER_YEARS = (2020, 2021)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What one place adds to the archive: files by path, items by kind of collection, its surveyed buildings."""
+
+    files: list[tuple[str, bytes]]
+    items: dict[str, list[dict[str, Any]]]
+    epsg: int
+    buildings: Buildings
+    elevation_m: NDArray[np.float64]
+
+
+def simulate_archive(settings: dict[str, Any], *, parents: Path, out: Path) -> None:
+    """Make a static STAC catalogue, footprints and boundary of a simulated city around the sheet's parents.
+
+    ``catalog.json`` is written last: an archive without it is unfinished and is removed by the next run.
+
+    Args:
+        settings: The config's sections ``grid``, ``simulate`` and ``archive.imagery``.
+        parents: Parent sheet.
+        out: Folder of the archive; what lies in it from an earlier run is removed.
+
+    Raises:
+        CityHeadsError: The sheet is wrong, or ``out`` holds something that is no archive of ours.
+    """
+    processes = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    _simulate(settings, parents, Path(out), processes)
+
+
+def _simulate(settings: dict[str, Any], sheet: Path, out: Path, processes: int) -> None:
+    folder = ArchiveFolder(out)
+    plan = make_plan(settings, read_parents(sheet, Grid.from_settings(settings["grid"])))
+    _clear(out)
+    progress.info("simulating %d places", len(plan.places))
+    items: dict[str, list[dict[str, Any]]] = {}
+    built = []
+    with _mapped(plan, settings, processes) as made:
+        for one in made:
+            for path, content in one.files:
+                write_bytes(out / path, content)
+            for kind, found in one.items.items():
+                items.setdefault(kind, []).extend(found)
+            built.append((one.epsg, one.buildings, one.elevation_m))
+    write_bytes(folder.footprints, vectors.footprints_geojson(plan, built))
+    write_bytes(folder.boundary, vectors.boundary_geojson(plan))
+    names = []
+    for kind, found in items.items():
+        name = _COVER if kind == "COVER" else settings["archive.imagery"][kind]["collection"]
+        write_json(out / name / "collection.json", catalog.collection(kind, name, found))
+        names.append(name)
+    write_json(folder.catalog, catalog.root(names, plan.seed))
+    log.info("%s: %d items, %d buildings", out, sum(map(len, items.values())), sum(len(b.uid) for _, b, _ in built))
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier archive, finished or not, and nothing else."""
+    if not out.exists():
+        return
+    folder = ArchiveFolder(out)
+    known = {path.name for path in (folder.catalog, folder.footprints, folder.boundary)}
+    strange = [
+        path.name
+        for path in out.iterdir()
+        if path.name not in known
+        and not path.name.startswith(".")
+        and not (path.is_dir() and (path / "collection.json").exists())
+        and not (path.is_dir() and all(child.is_dir() for child in path.iterdir()))
+    ]
+    if strange:
+        raise CityHeadsError(
+            f"{out}: holds '{sorted(strange)[0]}', which is no part of a simulated archive; name another folder, "
+            "since this one would be emptied"
+        )
+    # the root goes first, so that a half-removed archive does not look finished
+    folder.catalog.unlink(missing_ok=True)
+    shutil.rmtree(out)
+
+
+@contextmanager
+def _mapped(plan: Plan, settings: dict[str, Any], processes: int) -> Iterator[Iterator[_Made]]:
+    """Make all places, in the sheet's order, in one process or several; the bytes are the same."""
+    if processes < 2 or len(plan.places) < 3:
+        yield (_make(plan, settings, place) for place in plan.places)
+        return
+    # spawn: a fork of a process with threads (those of numpy's libraries) may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+        count = len(plan.places)
+        yield pool.map(_make, [plan] * count, [settings] * count, plan.places)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed, which it would not notice otherwise."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def _make(plan: Plan, settings: dict[str, Any], place: Place) -> _Made:
+    """Make everything of one place."""
+    import rasterio
+
+    world = make_world(plan, place)
+    imagery, simulate = settings["archive.imagery"], settings["simulate"]
+    files: list[tuple[str, bytes]] = []
+    items: dict[str, list[dict[str, Any]]] = {}
+
+    def add(
+        kind: str, folder: str, described: tuple[dict[str, Any], dict[str, str]], layers: dict[str, pixels.Layer]
+    ) -> None:
+        item, names = described
+        base = f"{folder}/{item['id']}"
+        files.extend((f"{base}/{names[name]}", pixels.encode(layer)) for name, layer in layers.items())
+        files.append((f"{base}/{item['id']}.json", (json.dumps(item, indent=1, allow_nan=False) + "\n").encode()))
+        items.setdefault(kind, []).append(item)
+
+    with rasterio.Env(GDAL_NUM_THREADS="1"):
+        s2 = imagery["S2L2A"]
+        for scene in place.scenes:
+            for part, layers in enumerate(pixels.sentinel2(plan, place, world, scene, float(simulate["s2_noise"]))):
+                described = catalog.scene_item(place, scene, layers, s2, part)
+                if s2["scl_asset"] is None:
+                    del layers["SCL"]
+                    described[0]["assets"].pop(None)
+                add("S2L2A", s2["collection"], described, layers)
+        for radar in place.radars:
+            s1 = imagery["S1RTC"]
+            looks = float(simulate["s1_looks"])
+            layers = pixels.sentinel1(plan, place, world, radar, looks, s1["units"])
+            add("S1RTC", s1["collection"], catalog.radar_item(place, radar, layers, s1, looks), layers)
+        if "DEM" in imagery:
+            layer = pixels.dem(place, world)
+            add("DEM", imagery["DEM"]["collection"], catalog.dem_item(place, layer, imagery["DEM"]), {"DEM": layer})
+        for year in _COVER_YEARS:
+            layer = pixels.land_cover(plan, place, world, year)
+            add("COVER", _COVER, catalog.cover_item(place, layer, year, _COVER), {"map": layer})
+    middles = shapely.get_coordinates(shapely.centroid(world.buildings.geometry))
+    row = np.clip((place.frame.top - middles[:, 1]) // 10, 0, world.elevation.shape[0] - 1).astype(int)
+    col = np.clip((middles[:, 0] - place.frame.left) // 10, 0, world.elevation.shape[1] - 1).astype(int)
+    # the surface model holds a part of the building itself
+    ground = np.maximum(world.elevation[row, col] - 0.4 * world.buildings.height_m, 0.5)
+    kept = vectors.surveyed(plan, place, world.buildings)
+    return _Made(files, items, place.frame.epsg, world.buildings.take(kept), ground[kept])
