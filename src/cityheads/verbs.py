@@ -236,7 +236,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "compare",
             "compare the multi-head run with its baselines and give the verdict",
-            "cityheads.evaluation.gate:compare",
+            "cityheads.evaluation.compare:compare",
             ("heads", "runs", "seeds", "gate"),
             (
                 Argument("evaluation", "folder of the evaluations, RUN/SEED below it"),

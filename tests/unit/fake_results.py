@@ -20,11 +20,14 @@ import pandas as pd
 import shapely
 
 from cityheads.config import load_config, pick, resolve
-from cityheads.core.files import sha256_file, write_bytes, write_json
+from cityheads.core.artifacts.metrics import METRICS, Metrics
+from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
+from cityheads.core.confusion import HeadMetric
+from cityheads.core.files import sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon, read_parents, subchips
 from cityheads.core.modalities import MODALITIES, removable
 from cityheads.evaluation.ablation import measure
-from cityheads.evaluation.gate import compare
+from cityheads.evaluation.compare import compare
 from cityheads.verbs import VERBS
 
 #: What the archive of the default config gives.
@@ -398,7 +401,7 @@ def _evaluate(
     (out / "predictions").mkdir(parents=True, exist_ok=True)
     test = kept[kept.split == "test"]
     found: dict[str, Any] = {}
-    rows = []
+    confusions: dict[str, list[np.ndarray]] = {}
     modalities = removable(config["model"]["modalities"])
     without: dict[str, dict[str, Any]] = {name: {} for name in modalities}
     for head in heads:
@@ -411,24 +414,22 @@ def _evaluate(
         guess = np.where(flip, rng.integers(0, len(names), truth.shape), guess).astype(np.uint8)
         np.save(out / "predictions" / f"{head}.npy", guess)
         per_parent: dict[str, np.ndarray] = {}
-        for index, (chip, parent) in enumerate(zip(test.chip_id, test.parent_id, strict=True)):
+        for index, parent in enumerate(test.parent_id):
             matrix = _confusion(truth[index], guess[index], len(names))
             per_parent[parent] = per_parent.get(parent, 0) + matrix
-            rows += [
-                {"chip_id": chip, "parent_id": parent, "head": head, "true": t, "pred": p, "count": int(matrix[t, p])}
-                for t in range(len(names))
-                for p in range(len(names))
-                if matrix[t, p]
-            ]
+            confusions.setdefault(head, []).append(matrix)
         total = np.sum(list(per_parent.values()), axis=0)
-        metric = config["heads"][head]["metric"]
+        metric = HeadMetric.of(config["heads"][head]["metric"], names, names[-1])
         scores = per_class(total)
         found[head] = {
             "label": label, "classes": names, "confusion": total.tolist(), **scores,
             "pixels": int(total.sum()), "ignored": int((truth == IGNORE).sum()),
-            "metric": {"name": metric, "value": value(total, metric)}, "interval": [0.4, 0.7],
+            "metric": {
+                "name": metric.name, "positive_class": metric.positive_class, "value": value(total, metric.name),
+            },
+            "interval": [0.4, 0.7],
             "per_parent": {
-                p: {"confusion": m.tolist(), "value": value(m, metric)} for p, m in sorted(per_parent.items())
+                p: {"confusion": m.tolist(), "value": value(m, metric.name)} for p, m in sorted(per_parent.items())
             },
         }  # fmt: skip
         # a stream of its own: the city must not change with the number of modalities
@@ -439,15 +440,17 @@ def _evaluate(
             counts = [_confusion(truth[test.parent_id == p], worse[test.parent_id == p], len(names)) for p in parents]
             before = np.stack([per_parent[p] for p in parents])
             without[name][head] = measure(before, np.stack(counts), metric, parents)
-    write_json(out / "predictions" / "index.json", {"chips": test.chip_id.tolist()})
-    pd.DataFrame(rows).to_parquet(out / "confusion.parquet", index=False)
-    metrics = {
+    PREDICTIONS.write(out / "predictions" / "index.json", {"chips": test.chip_id.tolist()})
+    counted = {head: np.stack(matrices) for head, matrices in confusions.items()}
+    write_confusions(out / "confusion.parquet", test.chip_id.tolist(), test.parent_id.tolist(), counted)
+    metrics: Metrics = {
         "run": run, "seed": seed, "split": "test", "simulated": simulated,
-        "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test), "confidence": 0.95, "heads": found,
-        "without": without if config["evaluation"]["without_modalities"] else None,
-        "not_removed": {} if modalities else {"S2L2A": "the only image that the model sees"},
+        "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test),
+        "chips_sha256": sha256_bytes("\n".join(test.chip_id).encode()), "confidence": 0.95, "heads": found,
+        "modality_ablation": without if config["evaluation"]["without_modalities"] else None,
+        "not_ablated": {} if modalities else {"S2L2A": "the only image that the model sees"},
     }  # fmt: skip
-    write_json(out / "metrics.json", metrics)
+    METRICS.write(out / "metrics.json", metrics)
 
 
 def _confusion(truth: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
@@ -493,7 +496,7 @@ def _gate(results: Path, config: dict[str, Any], verdict: str | None) -> None:
         found = json.loads((results / "gate.json").read_text())
         found |= {"verdict": verdict, "reason": f"The rule says {verdict} & gives <these> numbers.", "advice": ""}
         if verdict == "inconclusive":
-            found["advice"] = "If the deltas stay as they are, 14 more test parents (19 in all) would settle it."
+            found["advice"] = "If the deltas stay as they are, 14 more test parents (19 in all) would decide it."
         write_json(results / "gate.json", found)
 
 

@@ -142,9 +142,9 @@ def test_each_input_is_removed_that_leaves_an_image(
     settings = write_run(tmp_path, dataset, **model)
     evaluate(settings, run="multihead", seed=0, dataset=dataset, run_dir=tmp_path, out=tmp_path / "out")
     found = read_json(tmp_path / "out" / "metrics.json")
-    assert list(found["without"]) == removed
-    assert list(found["not_removed"]) == kept
-    assert all("the only image" in why for why in found["not_removed"].values())
+    assert list(found["modality_ablation"]) == removed
+    assert list(found["not_ablated"]) == kept
+    assert all("the only image" in why for why in found["not_ablated"].values())
     _, masks = arrays(dataset)
     for head, predicted in by_hand(tmp_path, dataset, [], range(40, 48)).items():
         scored = np.load(tmp_path / "out" / "predictions" / f"{head}.npy")
@@ -152,7 +152,7 @@ def test_each_input_is_removed_that_leaves_an_image(
     for name in removed:
         predicted = by_hand(tmp_path, dataset, [name], range(40, 48))
         for head, classes in CLASSES.items():
-            part, mask = found["without"][name][head], masks[head][40:]
+            part, mask = found["modality_ablation"][name][head], masks[head][40:]
             counted = mask != 255
             matrix = oracle.confusion_matrix(mask[counted], predicted[head][counted], labels=range(classes))
             # one batch of eight or several: two logits that tie may fall either way
@@ -180,10 +180,10 @@ def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
         if path.is_file() and path.name != "metrics.json":
             assert (tmp_path / path.relative_to(evaluation)).read_bytes() == path.read_bytes(), path.name
     without, asked = read_json(tmp_path / "metrics.json"), read_json(evaluation / "metrics.json")
-    assert without.pop("without") is None
-    assert without.pop("not_removed") == {}
-    assert set(asked.pop("without")) == {"S2L2A", "S1RTC", "DEM"}
-    asked.pop("not_removed")
+    assert without.pop("modality_ablation") is None
+    assert without.pop("not_ablated") == {}
+    assert set(asked.pop("modality_ablation")) == {"S2L2A", "S1RTC", "DEM"}
+    asked.pop("not_ablated")
     assert json.dumps(without) == json.dumps(asked)
 
 

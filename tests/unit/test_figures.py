@@ -229,7 +229,7 @@ def test_losses_without_a_modality_are_told(
     out, texts = drawing
     entry = next(entry for entry in read_json(out / "figures.json") if entry["id"] == "without")
     for run, head in (("multihead", "lulc"), ("buildings", "buildings")):
-        found = read_json(simulated.results / "evaluation" / run / "0" / "metrics.json")["without"]
+        found = read_json(simulated.results / "evaluation" / run / "0" / "metrics.json")["modality_ablation"]
         for name, heads in found.items():
             assert name in texts["without"]
             low, high = heads[head]["interval_pp"]
@@ -249,7 +249,7 @@ def test_without_removals_there_is_no_such_figure(
     assert (tmp_path / "figures" / "without.png").exists()
     for run in fake.config["runs"]:
         where = fake.results / "evaluation" / run / "0" / "metrics.json"
-        write_json(where, read_json(where) | {"without": table})
+        write_json(where, read_json(where) | {"modality_ablation": table})
     entries = draw(fake, tmp_path / "figures")
     assert "without" not in [entry["id"] for entry in entries]
     assert not (tmp_path / "figures" / "without.png").exists(), "an old one is taken away"

@@ -146,9 +146,11 @@ def test_card_tells_what_a_missing_modality_costs(bundle: Path) -> None:
     header, nothing, *rows = table(card, "A modality missing")
     assert header == ["without", "lulc", "delta (pp)", "buildings", "delta (pp)"]
     assert nothing[1::2] == [f"{part['metric']['value']:.4f}" for part in metrics["heads"].values()]
-    assert [row[0] for row in rows] == ["S2L2A", "S1RTC", "DEM"] == list(metrics["without"])
+    assert [row[0] for row in rows] == ["S2L2A", "S1RTC", "DEM"] == list(metrics["modality_ablation"])
     for name, *cells in rows:
-        for part, value, delta in zip(metrics["without"][name].values(), cells[::2], cells[1::2], strict=True):
+        for part, value, delta in zip(
+            metrics["modality_ablation"][name].values(), cells[::2], cells[1::2], strict=True
+        ):
             assert value == f"{part['value']:.4f}"
             # one test parent: no interval
             assert part["interval_pp"] is None
@@ -160,15 +162,15 @@ def test_card_tells_what_a_missing_modality_costs(bundle: Path) -> None:
 def test_card_of_another_table_or_of_none(copy: Fake, tmp_path: Path) -> None:
     where = copy.results / "evaluation" / "multihead" / "1" / "metrics.json"
     metrics = read_json(where)
-    metrics["without"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None}
-    metrics["without"]["DEM"]["buildings"] |= {"delta_pp": -4.5, "interval_pp": [-6.25, -2.75]}
+    metrics["modality_ablation"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None}
+    metrics["modality_ablation"]["DEM"]["buildings"] |= {"delta_pp": -4.5, "interval_pp": [-6.25, -2.75]}
     write_json(where, metrics)
     rows = table((write(copy, tmp_path / "one") / "card.md").read_text(), "A modality missing")
     assert rows[-1][:3] == ["DEM", "undefined", "undefined"]
     assert rows[-1][4] == "-4.50 [-6.25, -2.75]"
-    write_json(where, metrics | {"without": {}, "not_removed": {"S2L2A": "the only image"}})
+    write_json(where, metrics | {"modality_ablation": {}, "not_ablated": {"S2L2A": "the only image"}})
     assert "S2L2A was not removed: the only image." in (write(copy, tmp_path / "two") / "card.md").read_text()
-    write_json(where, metrics | {"without": None, "not_removed": {}})
+    write_json(where, metrics | {"modality_ablation": None, "not_ablated": {}})
     assert "A modality missing" not in (write(copy, tmp_path / "three") / "card.md").read_text()
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from cityheads import CityHeadsError
 from cityheads.core.files import read_json, sha256_file, write_json
-from cityheads.evaluation.gate import VERDICTS
+from cityheads.evaluation.verdict import VERDICTS
 from cityheads.product.figures import draw_figures
 from cityheads.product.report import ABSENT, report
 
@@ -255,12 +255,12 @@ def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> 
     for name, row in zip(("S2L2A", "S1RTC", "DEM"), rows, strict=True):
         cells = [Page(cell).text() for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
         for (run, head), cell in zip(columns, cells, strict=True):
-            part = evaluations[run]["without"][name][head]
+            part = evaluations[run]["modality_ablation"][name][head]
             low, high = part["interval_pp"]
             told = f"{100 * part['value']:.2f} {part['delta_pp']:+.2f} [{low:+.2f}, {high:+.2f}]"
             assert cell == told.replace("-", "\N{MINUS SIGN}")
     assert section.count('class="sub down"') == sum(
-        evaluations[run]["without"][name][head]["interval_pp"][1] < 0
+        evaluations[run]["modality_ablation"][name][head]["interval_pp"][1] < 0
         for run, head in columns
         for name in ("S2L2A", "S1RTC", "DEM")
     )
@@ -275,7 +275,7 @@ def test_removed_modalities_of_several_seeds_are_averaged(tmp_path: Path) -> Non
     values = []
     for seed in (0, 1):
         one = read_json(fake.results / "evaluation" / "multihead" / str(seed) / "metrics.json")
-        values.append(round(one["without"]["S1RTC"]["lulc"]["value"], 4))
+        values.append(round(one["modality_ablation"]["S1RTC"]["lulc"]["value"], 4))
     row = next(row for row in re.findall(r"<tr>.*?</tr>", section, re.DOTALL) if "S1RTC" in row)
     assert Page(row).inside("td")[0] == f"{100 * round(sum(values) / 2, 4):.2f}"
 
@@ -289,17 +289,17 @@ def test_what_could_not_be_removed_or_measured_is_said(own: fake_results.Fake) -
 
     path = own.results / "evaluation" / "multihead" / "0" / "metrics.json"
     metrics = read_json(path)
-    metrics["without"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None, "interval_pp": None}
-    for parent in [metrics["heads"]["lulc"], metrics["without"]["DEM"]["lulc"]]:
+    metrics["modality_ablation"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None, "interval_pp": None}
+    for parent in [metrics["heads"]["lulc"], metrics["modality_ablation"]["DEM"]["lulc"]]:
         for one in parent["per_parent"].values():
             one["confusion"] = np.zeros_like(one["confusion"]).tolist()
     write_json(path, metrics)
     row = next(row for row in re.findall(r"<tr>.*?</tr>", write(own), re.DOTALL) if ">DEM</th>" in row)
     assert Page(row).inside("td")[0] == "n/a"
-    told = change(without={}, not_removed={"S2L2A": "the only image that the model sees"})
+    told = change(modality_ablation={}, not_ablated={"S2L2A": "the only image that the model sees"})
     assert "S2L2A was not removed: it is the only image that the model sees." in told
     assert "How to read this" not in told
-    assert "Not measured: evaluation.without_modalities is off." in change(without=None, not_removed={})
+    assert "Not measured: evaluation.without_modalities is off." in change(modality_ablation=None, not_ablated={})
 
 
 def test_missing_classes_are_warned_of(own: fake_results.Fake, html: str) -> None:

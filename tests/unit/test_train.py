@@ -228,7 +228,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
 
 
 def test_iou_equals_the_evaluations_definition() -> None:
-    from cityheads.evaluation.metrics import class_iou
+    from cityheads.core.confusion import class_iou
 
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 50, (4, 4))

@@ -1,20 +1,44 @@
-"""What a model loses when one of its modalities is removed at test time: how much it leans on each.
+"""Modality ablation: what a model loses when one of its input modalities is left out at test time.
 
-A removed modality is not given to the model at all, as if it had not been acquired. The model stays as it is, so this
-measures dependence. What a sensor is worth is another question, which only a model trained without it can answer.
+An ablated modality is not given to the model at all, as if it had not been acquired. The model stays as it is, so this
+measures how much it depends on the modality. What a sensor is worth is another question, which only a model trained
+without it can answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
-from cityheads.evaluation import metrics
-from cityheads.evaluation.gate import pair
+from cityheads.core.artifacts.metrics import AblatedHead, AblatedParent, HeadScores, Metrics, ParentScore
+from cityheads.core.confusion import HeadMetric, class_iou, or_none
+from cityheads.evaluation import bootstrap
+from cityheads.evaluation.paired import compare_paired
 
-__all__ = ["averaged", "how_to_read", "measure"]
+__all__ = ["Ablation", "averaged", "head_metric", "how_to_read", "measure"]
+
+
+class Ablation(TypedDict):
+    """One head without one modality, averaged over seeds; undefined values are None.
+
+    Attributes:
+        full: Score of the whole model.
+        value: Score without the modality.
+        delta_pp: ``value`` minus ``full``, in percentage points.
+        interval_pp: Its confidence interval.
+    """
+
+    full: float | None
+    value: float | None
+    delta_pp: float | None
+    interval_pp: list[float] | None
+
+
+def head_metric(part: HeadScores) -> HeadMetric:
+    """Give the score by which a head of an evaluation is compared."""
+    return HeadMetric.of(part["metric"]["name"], part["classes"], part["metric"]["positive_class"])
 
 
 def how_to_read(modality_dropout: float) -> str:
@@ -32,79 +56,80 @@ def how_to_read(modality_dropout: float) -> str:
     )
 
 
-def measure(full: np.ndarray, removed: np.ndarray, metric: str, parents: Sequence[str]) -> dict[str, Any]:
-    """Score one head of one model with a modality removed, against itself with everything there.
+def measure(full: np.ndarray, ablated: np.ndarray, metric: HeadMetric, parents: Sequence[str]) -> AblatedHead:
+    """Score one head of one model without a modality, against itself with everything there.
 
     Args:
-        full: (parents, C, C) counts of the full model, rows true.
-        removed: The same with the modality removed.
-        metric: ``miou`` or ``iou``.
+        full: (parents, C, C) counts of the whole model, rows true.
+        ablated: The same without the modality.
+        metric: The head's score.
         parents: Ids of the test parents.
 
     Returns:
-        JSON values, undefined ones as None: ``value``, ``delta_pp`` (removed minus full, from scores that are rounded
-        as the gate rounds them), ``interval_pp``, ``iou`` per class, ``confusion`` and ``per_parent``.
+        The scores without the modality; ``delta_pp`` is without minus with it, from scores that are rounded as in the
+        comparison of runs.
     """
-    pooled = removed.sum(0)
-    found = _difference(full[None], removed[None], metric, len(parents), metrics.CONFIDENCE)
+    pooled = ablated.sum(0)
+    found = _difference(full[None], ablated[None], metric, bootstrap.CONFIDENCE)
     return {
-        "value": metrics.or_none(metrics.head_metric(pooled, metric)),
+        "value": or_none(metric(pooled)),
         "delta_pp": found["delta_pp"],
         "interval_pp": found["interval_pp"],
-        "iou": metrics.or_none(metrics.class_iou(pooled)),
+        "iou": or_none(class_iou(pooled)),
         "confusion": pooled.tolist(),
         "per_parent": {
             parent: {
-                "confusion": removed[index].tolist(),
-                "value": metrics.or_none(metrics.head_metric(removed[index], metric)),
-                "delta_pp": metrics.or_none(pair(removed[None, [index]], full[None, [index]], metric, None).delta_pp),
+                "confusion": ablated[index].tolist(),
+                "value": or_none(metric(ablated[index])),
+                "delta_pp": or_none(compare_paired(ablated[None, [index]], full[None, [index]], metric).delta_pp),
             }
             for index, parent in enumerate(parents)
         },
     }
 
 
-def averaged(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]] | None:
-    """Average the table of one run over its seeds.
+def averaged(evaluations: Sequence[Metrics]) -> dict[str, dict[str, Ablation]] | None:
+    """Average the modality ablation of one run over its seeds.
 
     Args:
         evaluations: ``metrics.json`` of every seed of a run.
 
     Returns:
-        {modality: {head: {``full``, ``value``, ``delta_pp``, ``interval_pp``}}}, undefined values None; the interval
-        holds the chance in the choice of parents and, with several seeds, that in the training. None where the
-        evaluations did not measure it.
+        Per modality and head; the interval holds the chance in the choice of parents and, with several seeds, that in
+        the training. None where one of the evaluations did not measure it.
     """
-    first = evaluations[0]
-    if any(one.get("without") is None for one in evaluations):
+    tables = [one["modality_ablation"] for one in evaluations]
+    measured = [table for table in tables if table is not None]
+    if len(measured) < len(tables):
         return None
+    first = evaluations[0]
     parents = first["parents"]
-
-    def stack(parts: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        return np.array([[one["per_parent"][name]["confusion"] for name in parents] for one in parts], np.int64)
-
     return {
         modality: {
             head: _difference(
-                stack([one["heads"][head] for one in evaluations]),
-                stack([one["without"][modality][head] for one in evaluations]),
-                first["heads"][head]["metric"]["name"],
-                len(parents),
+                np.stack([_per_parent(one["heads"][head]["per_parent"], parents) for one in evaluations]),
+                np.stack([_per_parent(table[modality][head]["per_parent"], parents) for table in measured]),
+                head_metric(first["heads"][head]),
                 first["confidence"],
             )
             for head in heads
         }
-        for modality, heads in first["without"].items()
+        for modality, heads in measured[0].items()
     }
 
 
-def _difference(full: np.ndarray, removed: np.ndarray, metric: str, parents: int, confidence: float) -> dict[str, Any]:
+def _per_parent(parts: Mapping[str, ParentScore] | Mapping[str, AblatedParent], parents: Sequence[str]) -> np.ndarray:
+    """Stack the counts of the parents, (parents, C, C) int64."""
+    return np.array([parts[name]["confusion"] for name in parents], np.int64)
+
+
+def _difference(full: np.ndarray, ablated: np.ndarray, metric: HeadMetric, confidence: float) -> Ablation:
     """Compare (seeds, parents, C, C) counts on the same resampled parents."""
-    draws = metrics.resample_counts(parents, metrics.RESAMPLES, metrics.BOOTSTRAP_SEED)
-    found = pair(removed, full, metric, draws)
+    draws = bootstrap.resample_counts(full.shape[1], bootstrap.RESAMPLES, bootstrap.SEED)
+    found = compare_paired(ablated, full, metric, draws)
     return {
-        "full": metrics.or_none(found.scores[1]),
-        "value": metrics.or_none(found.scores[0]),
-        "delta_pp": metrics.or_none(found.delta_pp),
+        "full": or_none(found.scores[1]),
+        "value": or_none(found.scores[0]),
+        "delta_pp": or_none(found.delta_pp),
         "interval_pp": found.interval(confidence),
     }

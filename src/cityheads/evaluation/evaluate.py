@@ -11,11 +11,25 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.core.artifacts.metrics import METRICS, AblatedHead, HeadScores
+from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
+from cityheads.core.classes import mask_layer
+from cityheads.core.confusion import (
+    HeadMetric,
+    accuracy,
+    class_iou,
+    confusion_matrix,
+    f1,
+    mean_defined,
+    or_none,
+    precision,
+    recall,
+)
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import atomic_path, read_json, sha256_bytes, write_bytes, write_json
+from cityheads.core.files import read_json, sha256_bytes, write_bytes
+from cityheads.core.layout import DatasetFolder, EvaluationFolder, RunFolder
 from cityheads.core.modalities import removable
-from cityheads.evaluation import ablation as dependence
-from cityheads.evaluation import metrics
+from cityheads.evaluation import ablation, bootstrap
 
 __all__ = ["Scored", "TestChip", "as_predictor", "device_of", "evaluate", "evaluate_model"]
 
@@ -85,7 +99,7 @@ def evaluate_model(
     confusions = {
         head: np.stack(
             [
-                metrics.confusion_matrix(np.asarray(mask[position]), predictions[head][index], classes[head])
+                confusion_matrix(np.asarray(mask[position]), predictions[head][index], classes[head])
                 for index, position in enumerate(positions)
             ]
         )
@@ -98,8 +112,8 @@ def evaluate_model(
 def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, run_dir: Path, out: Path) -> None:
     """Predict the test split with a trained model and write scores, confusion counts and predictions.
 
-    Where the config asks for it, the split is predicted once more for each input that can be removed; that comes after
-    the scores proper and leaves no trace in them.
+    Where the config asks for it, the split is predicted once more without each modality that can be left out; that
+    comes after the scores proper and leaves no trace in them.
 
     Args:
         settings: Sections ``labels``, ``heads``, ``runs``, ``model``, ``train`` and ``evaluation`` of the config.
@@ -117,15 +131,16 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     from cityheads.model.arithmetic import fixed_arithmetic
     from cityheads.model.builder import load_model
 
-    dataset, out, train = Path(dataset), Path(out), settings["train"]
-    chips = _test_chips(dataset)
-    model, spec = load_model(run_dir)
-    _check(spec, run, seed, settings["runs"][run]["heads"], Path(run_dir), dataset)
+    folder, run_folder, into = DatasetFolder(dataset), RunFolder(run_dir), EvaluationFolder(out)
+    train = settings["train"]
+    chips = _test_chips(folder)
+    model, spec = load_model(run_folder.root)
+    _check(spec, run, seed, settings["runs"][run]["heads"], run_folder, folder)
     heads: dict[str, Any] = spec["heads"]
-    store = ChipStore(dataset)
+    store = ChipStore(folder.root)
     store.verify()
     device, images = device_of(train["accelerator"]), store.inputs(spec["modalities"])
-    masks = {head: store.array(f"MASK_{rule['label']}") for head, rule in heads.items()}
+    masks = {head: store.array(mask_layer(rule["label"])) for head, rule in heads.items()}
 
     def score(drop: Sequence[str] = ()) -> Scored:
         return evaluate_model(
@@ -140,23 +155,37 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     asked = settings["evaluation"]["without_modalities"]
     with fixed_arithmetic(train["threads"]):
         scored = score()
-        removed = {name: score([name]) for name in removable(spec["modalities"])} if asked else None
+        ablated = {name: score([name]) for name in removable(spec["modalities"])} if asked else None
     for head, predicted in scored.predictions.items():
         buffer = io.BytesIO()
         np.save(buffer, predicted, allow_pickle=False)
-        write_bytes(out / "predictions" / f"{head}.npy", buffer.getvalue())
-    write_json(out / "predictions" / "index.json", {"chips": [chip.chip_id for chip in chips]})
-    _write_confusions(out / "confusion.parquet", chips, scored)
-    report = _report(chips, scored, heads)
-    report |= _without(chips, scored, removed, heads, model.input_modalities)
-    simulated = bool(spec["simulated"]) or bool(read_json(dataset / "statistics.json")["simulated"])
-    write_json(
-        out / "metrics.json", {"run": run, "seed": seed, "split": "test", "simulated": simulated, "format": 1} | report
+        write_bytes(into.prediction(head), buffer.getvalue())
+    ids = [chip.chip_id for chip in chips]
+    PREDICTIONS.write(into.predictions, {"chips": ids})
+    write_confusions(into.confusion, ids, [chip.parent_id for chip in chips], scored.confusions)
+    metrics = {head: _metric(rule) for head, rule in heads.items()}
+    scores = _scores(chips, scored, heads, metrics)
+    table = None if ablated is None else _ablation(chips, scored, ablated, metrics)
+    METRICS.write(
+        into.metrics,
+        {
+            "run": run,
+            "seed": seed,
+            "split": "test",
+            "simulated": bool(spec["simulated"]) or bool(read_json(folder.statistics)["simulated"]),
+            "parents": list(dict.fromkeys(chip.parent_id for chip in chips)),
+            "chips": len(chips),
+            "chips_sha256": sha256_bytes("\n".join(ids).encode()),
+            "confidence": bootstrap.CONFIDENCE,
+            "heads": scores,
+            "modality_ablation": table,
+            "not_ablated": {} if table is None else _not_ablated(model.input_modalities, table),
+        },
     )
-    for head, part in report["heads"].items():
-        value, name = part["metric"]["value"], part["metric"]["name"]
+    for head, part in scores.items():
+        name, value = metrics[head].title, part["metric"]["value"]
         log.info("%s/%d %s: %s %s on %d sub-chips", run, seed, head, name, _show(value), len(chips))
-        for modality, found in (report["without"] or {}).items():
+        for modality, found in (table or {}).items():
             log.info("%s/%d %s without %s: %s %s", run, seed, head, modality, name, _show(found[head]["value"]))
 
 
@@ -166,7 +195,7 @@ def as_predictor(model: Any, device: str, drop: Sequence[str] = ()) -> Predictor
     Args:
         model: The model.
         device: torch's device.
-        drop: Inputs that the model is not to see, as if they had not been acquired.
+        drop: Modalities that the model is not to see, as if they had not been acquired.
     """
     import torch
 
@@ -197,11 +226,11 @@ def device_of(accelerator: str) -> str:
     return "cpu"
 
 
-def _test_chips(dataset: Path) -> list[TestChip]:
+def _test_chips(dataset: DatasetFolder) -> list[TestChip]:
     """List the kept sub-chips of the test split in the order of the store."""
     from pyarrow import parquet
 
-    path = dataset / "chips.parquet"
+    path = dataset.chips
     if not path.exists():
         raise CityHeadsError(f"{path}: no such file; assemble the dataset first")
     rows = parquet.read_table(path, columns=["chip_id", "parent_id", "split", "kept", "store_index"]).to_pylist()
@@ -213,26 +242,33 @@ def _test_chips(dataset: Path) -> list[TestChip]:
     if not chips:
         raise CityHeadsError(f"{path}: the test split has no kept sub-chip; change the splits or the quality limits")
     chips.sort(key=lambda chip: chip.position)
-    stored = read_json(dataset / "store" / "index.json")["chips"]
+    stored = read_json(dataset.store.index)["chips"]
     if any(chip.position >= len(stored) or stored[chip.position] != chip.chip_id for chip in chips):
         raise CityHeadsError(f"{path}: does not fit store/index.json; assemble the dataset again")
     return chips
 
 
-def _check(spec: dict[str, Any], run: str, seed: int, heads: list[str], run_dir: Path, dataset: Path) -> None:
+def _check(
+    spec: dict[str, Any], run: str, seed: int, heads: list[str], run_dir: RunFolder, dataset: DatasetFolder
+) -> None:
     if (spec["run"], spec["seed"]) != (run, seed) or list(spec["heads"]) != heads:
         raise CityHeadsError(
-            f"{run_dir / 'model.json'}: is run {spec['run']}, seed {spec['seed']}, with the heads "
+            f"{run_dir.model}: is run {spec['run']}, seed {spec['seed']}, with the heads "
             f"{', '.join(spec['heads'])}; wanted is {run}, seed {seed}, with {', '.join(heads)}; train again"
         )
-    tables = read_json(dataset / "classes.json")
+    tables = read_json(dataset.classes)
     for head, rule in spec["heads"].items():
         trained, there = ([item["name"] for item in table] for table in (rule["classes"], tables[rule["label"]]))
         if trained != there:
             raise CityHeadsError(
-                f"{run_dir / 'model.json'}: head {head} was trained on the classes {', '.join(trained)}, but "
-                f"{dataset / 'classes.json'} has {', '.join(there)}; train again"
+                f"{run_dir.model}: head {head} was trained on the classes {', '.join(trained)}, but "
+                f"{dataset.classes} has {', '.join(there)}; train again"
             )
+
+
+def _metric(rule: Mapping[str, Any]) -> HeadMetric:
+    classes = [item["name"] for item in rule["classes"]]
+    return HeadMetric.of(rule["metric"], classes, rule.get("positive_class") or classes[-1])
 
 
 def _by_parent(chips: Sequence[TestChip], confusions: np.ndarray) -> dict[str, np.ndarray]:
@@ -242,80 +278,60 @@ def _by_parent(chips: Sequence[TestChip], confusions: np.ndarray) -> dict[str, n
     return {parent: confusions[of_parent == index].sum(0) for index, parent in enumerate(parents)}
 
 
-def _report(chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, Any]) -> dict[str, Any]:
-    parents = list(dict.fromkeys(chip.parent_id for chip in chips))
-    draws = metrics.resample_counts(len(parents), metrics.RESAMPLES, metrics.BOOTSTRAP_SEED).astype(np.float64)
-    found: dict[str, Any] = {}
-    for head, rule in heads.items():
-        per_parent = np.stack(list(_by_parent(chips, scored.confusions[head]).values()))
-        pooled, name = per_parent.sum(0), rule["metric"]
-        value = float(metrics.head_metric(pooled, name))
-        resampled = metrics.head_metric(np.tensordot(draws, per_parent.astype(np.float64), axes=(1, 0)), name)
-        variance = metrics.parent_variance(resampled, len(parents))
-        between = metrics.interval(value, variance, len(parents) - 1, metrics.CONFIDENCE, (0.0, 1.0))
+def _scores(
+    chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, Any], metrics: Mapping[str, HeadMetric]
+) -> dict[str, HeadScores]:
+    """Score each head on its pooled confusion matrix, with an interval over the choice of test parents."""
+    found: dict[str, HeadScores] = {}
+    for head, metric in metrics.items():
+        by_parent = _by_parent(chips, scored.confusions[head])
+        per_parent = np.stack(list(by_parent.values()))
+        draws = bootstrap.resample_counts(len(per_parent), bootstrap.RESAMPLES, bootstrap.SEED).astype(np.float64)
+        pooled = per_parent.sum(0)
+        value, ious, f1s = float(metric(pooled)), class_iou(pooled), f1(pooled)
+        resampled = metric(np.tensordot(draws, per_parent.astype(np.float64), axes=(1, 0)))
+        variance = bootstrap.parent_variance(resampled, len(per_parent))
+        between = bootstrap.interval(value, variance, len(per_parent) - 1, bootstrap.CONFIDENCE, (0.0, 1.0))
         found[head] = {
-            "label": rule["label"],
-            "classes": [item["name"] for item in rule["classes"]],
-            **metrics.summary(pooled),
+            "label": heads[head]["label"],
+            "classes": list(metric.classes),
+            "confusion": pooled.tolist(),
+            "iou": or_none(ious),
+            "miou": or_none(mean_defined(ious)),
+            "f1": or_none(f1s),
+            "mf1": or_none(mean_defined(f1s)),
+            "precision": or_none(precision(pooled)),
+            "recall": or_none(recall(pooled)),
+            "accuracy": or_none(accuracy(pooled)),
             "pixels": int(pooled.sum()),
             "ignored": scored.ignored[head],
-            "metric": {"name": name, "value": metrics.or_none(value)},
+            "metric": {"name": metric.name, "positive_class": metric.positive_class, "value": or_none(value)},
             "interval": None if between is None else list(between),
             "per_parent": {
-                parent: {
-                    "confusion": per_parent[index].tolist(),
-                    "value": metrics.or_none(metrics.head_metric(per_parent[index], name)),
-                }
-                for index, parent in enumerate(parents)
+                parent: {"confusion": counts.tolist(), "value": or_none(metric(counts))}
+                for parent, counts in by_parent.items()
             },
         }
-    return {
-        "parents": parents,
-        "chips": len(chips),
-        "chips_sha256": sha256_bytes("\n".join(chip.chip_id for chip in chips).encode()),
-        "confidence": metrics.CONFIDENCE,
-        "heads": found,
-    }
+    return found
 
 
-def _without(
-    chips: Sequence[TestChip],
-    full: Scored,
-    removed: Mapping[str, Scored] | None,
-    heads: Mapping[str, Any],
-    acquired: Sequence[str],
-) -> dict[str, Any]:
-    """Compare the model with itself without one of its inputs; ``without`` is None where that was not asked for."""
-    if removed is None:
-        return {"without": None, "not_removed": {}}
-    only = "the only image that the model sees; without it there is nothing to look at"
-    table: dict[str, Any] = {name: {} for name in removed}
-    for head, rule in heads.items():
+def _ablation(
+    chips: Sequence[TestChip], full: Scored, ablated: Mapping[str, Scored], metrics: Mapping[str, HeadMetric]
+) -> dict[str, dict[str, AblatedHead]]:
+    """Compare the model with itself without each of its modalities: per modality and head."""
+    table: dict[str, dict[str, AblatedHead]] = {name: {} for name in ablated}
+    for head, metric in metrics.items():
         per_parent = _by_parent(chips, full.confusions[head])
         before = np.stack(list(per_parent.values()))
-        for name, scored in removed.items():
+        for name, scored in ablated.items():
             after = np.stack(list(_by_parent(chips, scored.confusions[head]).values()))
-            table[name][head] = dependence.measure(before, after, rule["metric"], list(per_parent))
-    return {"without": table, "not_removed": {name: only for name in acquired if name not in removed}}
+            table[name][head] = ablation.measure(before, after, metric, list(per_parent))
+    return table
 
 
-def _write_confusions(path: Path, chips: Sequence[TestChip], scored: Scored) -> None:
-    """Write the counts that are not zero, a row for each sub-chip, head, true and predicted class."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    rows: dict[str, list[Any]] = {name: [] for name in ("chip_id", "parent_id", "head", "true", "pred", "count")}
-    for head, confusions in scored.confusions.items():
-        for index, true, predicted in np.argwhere(confusions):
-            chip = chips[index]
-            values = (chip.chip_id, chip.parent_id, head, true, predicted, confusions[index, true, predicted])
-            for column, value in zip(rows.values(), values, strict=True):
-                column.append(value)
-    text = pa.dictionary(pa.int32(), pa.string())
-    types = (text, text, text, pa.uint8(), pa.uint8(), pa.int64())
-    table = pa.table({name: pa.array(column, kind) for (name, column), kind in zip(rows.items(), types, strict=True)})
-    with atomic_path(path) as part:
-        parquet.write_table(table, part)
+def _not_ablated(inputs: Sequence[str], table: Mapping[str, Any]) -> dict[str, str]:
+    only = "the only image that the model sees; without it there is nothing to look at"
+    return {name: only for name in inputs if name not in table}
 
 
 def _show(value: float | None) -> str:

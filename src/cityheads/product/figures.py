@@ -26,11 +26,11 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from cityheads.core.classes import IGNORE
+from cityheads.core.confusion import class_iou, mean_defined, or_none
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon, read_parents
 from cityheads.core.modalities import MODALITIES, RADAR
-from cityheads.evaluation import metrics
 from cityheads.evaluation.ablation import averaged
 from cityheads.product.results import Results
 
@@ -206,7 +206,8 @@ def metric_name(metric: str, classes: Sequence[str]) -> str:
 
 def score(confusion: np.ndarray, metric: str) -> float | None:
     """Give a head's metric from a (C, C) confusion matrix; None where it is undefined."""
-    found: float | None = metrics.or_none(metrics.head_metric(confusion, metric))
+    ious = class_iou(confusion)
+    found: float | None = or_none(mean_defined(ious) if metric == "miou" else ious[-1])
     return found
 
 
@@ -911,7 +912,7 @@ class _Gallery:
         """Draw each head's delta with its interval and the thresholds of the gate."""
         gate = self.results.gate
         heads = gate["heads"]
-        strong, acceptable = gate["thresholds"]["strong_pp"], gate["thresholds"]["acceptable_pp"]
+        strong, acceptable = gate["margins"]["strong_pp"], gate["margins"]["acceptable_pp"]
         values = [value for head in heads.values() for value in (head["interval_pp"] or []) if value is not None]
         values += [
             value for head in heads.values() for value in [head["delta_pp"], *_per_seed(head)] if value is not None

@@ -433,12 +433,12 @@ def _scores_section(content: Mapping[str, Any]) -> str:
 def _without_section(content: Mapping[str, Any]) -> str:
     """Say what the published seed loses when an input is removed; nothing where that was not measured."""
     spec, metrics = content["spec"], content["metrics"]
-    table = metrics.get("without")
+    table = metrics["modality_ablation"]
     if table is None:
         return ""
     lines = ["## A modality missing", ""]
     if not table:
-        return "\n".join([*lines, *(f"{name} was not removed: {why}." for name, why in metrics["not_removed"].items())])
+        return "\n".join([*lines, *(f"{name} was not removed: {why}." for name, why in metrics["not_ablated"].items())])
     lines += [
         f"The published seed on the same test parents with one input not given (`drop=[...]`); in brackets the "
         f"{100 * metrics['confidence']:g} % interval of the difference, in percentage points. "
@@ -451,7 +451,7 @@ def _without_section(content: Mapping[str, Any]) -> str:
     for name, heads in table.items():
         cells = [f"{_score(heads[head]['value'])} | {_between(heads[head])}" for head in metrics["heads"]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += [f"\n{name} was not removed: {why}." for name, why in metrics["not_removed"].items()]
+    lines += [f"\n{name} was not removed: {why}." for name, why in metrics["not_ablated"].items()]
     return "\n".join(lines)
 
 

@@ -264,8 +264,12 @@ class _Page:
     def _head(self, head: str) -> dict[str, Any]:
         rule = self.settings["heads"][head]
         baseline = self.settings["gate"]["baselines"][head]
-        shared = [self.results.metrics(self.gate_run, seed)["heads"][head] for seed in self.results.seeds]
-        single = [self.results.metrics(baseline, seed)["heads"][head] for seed in self.results.seeds]
+        shared: list[Mapping[str, Any]] = [
+            self.results.metrics(self.gate_run, seed)["heads"][head] for seed in self.results.seeds
+        ]
+        single: list[Mapping[str, Any]] = [
+            self.results.metrics(baseline, seed)["heads"][head] for seed in self.results.seeds
+        ]
         pixels = np.asarray(shared[0]["confusion"]).sum(axis=1)
         rows = []
         for index, item in enumerate(self.results.classes[rule["label"]]):
@@ -336,7 +340,7 @@ class _Page:
             "rows": [
                 {"modality": name, "cells": [_removed(table, name, head) for head, table in columns]} for name in names
             ],
-            "kept": self.results.metrics(self.gate_run, self.results.seeds[0])["not_removed"],
+            "kept": self.results.metrics(self.gate_run, self.results.seeds[0])["not_ablated"],
             "derived": [name for name in self.settings["model"]["modalities"] if name in DERIVED],
             "confidence": _share(self.results.metrics(self.gate_run, self.results.seeds[0])["confidence"]),
             "how_to_read": how_to_read(self.settings["model"]["modality_dropout"]),

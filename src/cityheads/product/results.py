@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.core.artifacts.metrics import METRICS, Metrics
+from cityheads.core.artifacts.predictions import PREDICTIONS, read_confusions
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json
 
@@ -109,27 +111,19 @@ class Results:
         found: np.ndarray = np.load(self.path("dataset", "store", f"{name}.npy"), mmap_mode="r")
         return found
 
-    def metrics(self, run: str, seed: int) -> dict[str, Any]:
+    def metrics(self, run: str, seed: int) -> Metrics:
         """Read the scores of one run and seed."""
-        found: dict[str, Any] = self.json("evaluation", run, seed, "metrics.json")
-        return found
+        return METRICS.read(self.path("evaluation", run, seed, "metrics.json"))
 
     def predictions(self, run: str, seed: int, head: str) -> tuple[list[str], np.ndarray]:
         """Give the test sub-chips and the predicted classes, (N, h, w) uint8."""
-        chips = self.json("evaluation", run, seed, "predictions", "index.json")["chips"]
+        chips = PREDICTIONS.read(self.path("evaluation", run, seed, "predictions", "index.json"))["chips"]
         return chips, np.load(self.path("evaluation", run, seed, "predictions", f"{head}.npy"), mmap_mode="r")
 
     def chip_confusion(self, run: str, seed: int, head: str, classes: int) -> dict[str, np.ndarray]:
         """Give the confusion matrix of every test sub-chip, (classes, classes), rows true."""
-        rows = read_table(
-            self.path("evaluation", run, seed, "confusion.parquet"), ("chip_id", "head", "true", "pred", "count")
-        )
-        chips = self.json("evaluation", run, seed, "predictions", "index.json")["chips"]
-        found = {chip: np.zeros((classes, classes), np.int64) for chip in chips}
-        for row in rows:
-            if row["head"] == head:
-                found[row["chip_id"]][row["true"], row["pred"]] += row["count"]
-        return found
+        chips = PREDICTIONS.read(self.path("evaluation", run, seed, "predictions", "index.json"))["chips"]
+        return read_confusions(self.path("evaluation", run, seed, "confusion.parquet"), head, chips, classes)
 
     def history(self, run: str, seed: int) -> dict[str, np.ndarray]:
         """Read the training history: a float array per column, NaN where a cell is empty."""

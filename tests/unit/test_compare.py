@@ -1,4 +1,4 @@
-"""The rule of the gate as a rule, and verdicts from evaluations on disk."""
+"""Verdicts from evaluations on disk: ``gate.json`` and its page."""
 
 from __future__ import annotations
 
@@ -10,159 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
+from cityheads.core.artifacts.gate import GATE
+from cityheads.core.artifacts.metrics import METRICS, HeadScores, Metrics
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_json
-from cityheads.evaluation import metrics
-from cityheads.evaluation.gate import VERDICTS, Estimate, Thresholds, advise, compare, judge, settle
-
-LIMITS = Thresholds(1.0, 3.0)
-PP = st.floats(-12, 12).map(lambda value: round(value, 2))
-DELTAS = st.lists(PP, min_size=1, max_size=4)
-
-
-# --- the rule ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("deltas", "verdict"),
-    [
-        ((0.0, 0.0), "strong"),
-        ((-1.0, -1.0), "strong"),
-        ((5.0, -1.01), "acceptable"),
-        ((-3.0, 3.0), "acceptable"),
-        ((-3.0, 2.99), "mixed"),
-        ((-3.01, 9.0), "mixed"),
-        ((-2.0, -2.0), "mixed"),
-        ((-3.0, -2.99), "mixed"),
-        ((-3.0, -3.0), "negative"),
-        ((-1.0,), "strong"),
-        ((-2.0,), "mixed"),
-        ((-3.0,), "negative"),
-        # three heads: what two lose, the third must gain
-        ((-2.0, -2.0, 4.0), "acceptable"),
-        ((-2.0, -2.0, 3.9), "mixed"),
-        ((-3.0, -4.0, -5.0), "negative"),
-        ((-3.0, -4.0, 5.0), "mixed"),
-    ],
-)
-def test_rule(deltas: tuple[float, ...], verdict: str) -> None:
-    assert judge(deltas, sum(deltas), LIMITS) == verdict
-
-
-@given(PP, PP)
-def test_rule_for_two_heads_is_the_one_that_was_written_down(one: float, two: float) -> None:
-    verdict = judge((one, two), one + two, LIMITS)
-    loss, gain = -min(one, two), max(one, two)
-    if one >= -1 and two >= -1:
-        assert verdict == "strong"
-    elif loss <= 3 and gain >= loss:
-        assert verdict == "acceptable"
-    elif one <= -3 and two <= -3:
-        assert verdict == "negative"
-    else:
-        assert verdict == "mixed"
-
-
-@given(DELTAS, st.randoms())
-def test_rule_does_not_see_the_order_of_heads(deltas: list[float], random: Any) -> None:
-    shuffled = list(deltas)
-    random.shuffle(shuffled)
-    total = math.fsum(deltas)
-    assert judge(deltas, total, LIMITS) == judge(shuffled, total, LIMITS)
-
-
-@given(DELTAS, st.lists(st.floats(0, 5), min_size=4, max_size=4), st.floats(0, 4), st.floats(0, 4))
-def test_a_better_delta_never_earns_a_worse_verdict(
-    deltas: list[float], gains: list[float], strong: float, more: float
-) -> None:
-    limits = Thresholds(strong, strong + more)
-    better = [delta + gain for delta, gain in zip(deltas, gains, strict=False)]
-    before, after = judge(deltas, sum(deltas), limits), judge(better, sum(better), limits)
-    assert VERDICTS.index(after) >= VERDICTS.index(before)
-
-
-# --- intervals -----------------------------------------------------------------------------------------------------
-
-
-def estimate(point: float, half: float, parents: int = 6) -> Estimate:
-    """Give an estimate whose 95 % interval reaches ``half`` to both sides."""
-    return Estimate(point, (half / metrics.t_quantile(0.975, parents - 1)) ** 2, 0.0, parents, 1)
-
-
-@pytest.mark.parametrize(
-    ("deltas", "total", "ends"),
-    [
-        # strong needs the lower ends, and only these: an upper end far up changes nothing
-        ([(0.5, 1.4), (6.0, 6.9)], (6.5, 7.0), ("strong", "strong")),
-        ([(0.5, 1.6), (6.0, 6.9)], (6.5, 6.4), ("acceptable", "strong")),
-        ([(0.5, 1.6), (6.0, 6.9)], (6.5, 6.6), ("mixed", "strong")),
-        # acceptable: inside [-3, -1) with a sum that stays above 0
-        ([(-2.0, 0.9), (5.0, 1.0)], (3.0, 1.5), ("acceptable", "acceptable")),
-        ([(-2.0, 0.9), (2.5, 1.0)], (0.5, 1.0), ("mixed", "acceptable")),
-        # negative needs the upper ends
-        ([(-4.0, 0.9), (-5.0, 1.9)], (-9.0, 2.0), ("negative", "negative")),
-        ([(-4.0, 1.1), (-5.0, 1.9)], (-9.0, 2.0), ("negative", "mixed")),
-        # mixed: one head surely beyond -3, another surely not
-        ([(-6.0, 2.0), (4.0, 3.0)], (-2.0, 4.0), ("mixed", "mixed")),
-    ],
-)
-def test_verdict_stands_when_both_ends_earn_it(
-    deltas: list[tuple[float, float]], total: tuple[float, float], ends: tuple[str, str]
-) -> None:
-    assert settle([estimate(*delta) for delta in deltas], estimate(*total), LIMITS, 0.95) == ends
-
-
-@given(st.lists(st.tuples(PP, st.floats(0, 8)), min_size=1, max_size=3), st.floats(0, 8))
-def test_the_point_verdict_lies_between_the_ends(deltas: list[tuple[float, float]], half: float) -> None:
-    total = round(sum(point for point, _ in deltas), 2)
-    ends = settle([estimate(*delta) for delta in deltas], estimate(total, half), LIMITS, 0.95)
-    assert ends is not None
-    worst, best = (VERDICTS.index(end) for end in ends)
-    assert worst <= VERDICTS.index(judge([point for point, _ in deltas], total, LIMITS)) <= best
-
-
-def test_interval_with_seeds_follows_satterthwaite() -> None:
-    one = Estimate(0.0, 0.04, 0.09, 6, 3)
-    df = 0.13**2 / (0.04**2 / 5 + 0.09**2 / 2)
-    half = metrics.t_quantile(0.975, df) * math.sqrt(0.13)
-    assert one.interval(0.95) == (pytest.approx(-half, abs=0.005), pytest.approx(half, abs=0.005))
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(PP, st.floats(0.5, 8)), min_size=2, max_size=2), st.integers(2, 8))
-def test_advice_names_the_smallest_number_of_parents_that_settles_it(
-    deltas: list[tuple[float, float]], parents: int
-) -> None:
-    found = [estimate(*delta, parents) for delta in deltas]
-    total = estimate(round(sum(point for point, _ in deltas), 2), deltas[0][1] + deltas[1][1], parents)
-    ends = settle(found, total, LIMITS, 0.95)
-    assume(ends is not None and ends[0] != ends[1])
-    advice = advise(found, total, LIMITS, 0.95)
-
-    def settled(number: int) -> bool:
-        more = settle([one.with_more(number, 1) for one in found], total.with_more(number, 1), LIMITS, 0.95)
-        return more is not None and more[0] == more[1]
-
-    if advice.startswith("No reasonable number"):
-        assert not settled(1000)
-    else:
-        enough = int(advice.split("(")[1].split()[0])
-        assert settled(enough)
-        assert enough == parents + 1 or not settled(enough - 1)
-        assert f"{enough - parents} more test parent" in advice
-
-
-def test_advice_may_be_more_seeds() -> None:
-    noisy = [Estimate(0.0, 0.0001, 1.0, 6, 2), Estimate(2.0, 0.0001, 0.0001, 6, 2)]
-    advice = advise(noisy, Estimate(2.0, 0.0001, 0.0001, 6, 2), LIMITS, 0.95)
-    assert "more seeds" in advice
-    assert "parent" not in advice
-
-
-# --- from evaluations to a verdict ---------------------------------------------------------------------------------
+from cityheads.evaluation.compare import compare
+from cityheads.evaluation.verdict import VERDICTS
 
 CLASSES = {"lulc": ["water", "developed", "forest"], "buildings": ["not building", "building"]}
 
@@ -192,36 +46,41 @@ def counts(classes: int, iou: float, pixels: int = 10000) -> list[list[int]]:
     return matrix.tolist()
 
 
-def metrics_json(run: str, seed: int, heads: dict[str, list[list[list[int]]]]) -> dict[str, Any]:
-    parents = [f"P{number:02d}" for number in range(len(next(iter(heads.values()))))]
+def head_scores(head: str, matrices: list[list[list[int]]]) -> HeadScores:
+    """Give what an evaluation says of a head; only what `compare` looks at is filled in truly."""
+    undefined: list[float | None] = [None] * len(CLASSES[head])
     return {
-        "run": run, "seed": seed, "split": "test", "simulated": True, "parents": parents, "chips": 16 * len(parents),
-        "chips_sha256": "0" * 64,
-        "heads": {
-            head: {
-                "classes": CLASSES[head],
-                "per_parent": {
-                    parent: {"confusion": matrix} for parent, matrix in zip(parents, matrices, strict=True)
-                },
-            }
-            for head, matrices in heads.items()
-        },
+        "label": head.upper(), "classes": CLASSES[head], "confusion": np.sum(matrices, axis=0).tolist(),
+        "iou": undefined, "miou": None, "f1": undefined, "mf1": None, "precision": undefined, "recall": undefined,
+        "accuracy": None, "pixels": int(np.sum(matrices)), "ignored": 0,
+        "metric": {"name": "miou", "positive_class": None, "value": None}, "interval": None,
+        "per_parent": {f"P{n:02d}": {"confusion": matrix, "value": None} for n, matrix in enumerate(matrices)},
     }  # fmt: skip
+
+
+def write_metrics(folder: Path, run: str, seed: int, heads: dict[str, list[list[list[int]]]]) -> None:
+    parents = [f"P{number:02d}" for number in range(len(next(iter(heads.values()))))]
+    content: Metrics = {
+        "run": run, "seed": seed, "split": "test", "simulated": True, "parents": parents, "chips": 16 * len(parents),
+        "chips_sha256": "0" * 64, "confidence": 0.95, "modality_ablation": None, "not_ablated": {},
+        "heads": {head: head_scores(head, matrices) for head, matrices in heads.items()},
+    }  # fmt: skip
+    METRICS.write(folder / run / str(seed) / "metrics.json", content)
 
 
 def lay_out(folder: Path, ious: dict[str, tuple[list[float], list[float]]], seed: int = 0) -> Path:
     """Write evaluations from IoUs per parent: head -> (multi-head, single-task)."""
     multi = {head: [counts(len(CLASSES[head]), iou) for iou in pair[0]] for head, pair in ious.items()}
-    write_json(folder / "multihead" / str(seed) / "metrics.json", metrics_json("multihead", seed, multi))
+    write_metrics(folder, "multihead", seed, multi)
     for head, (_, single) in ious.items():
         matrices = {head: [counts(len(CLASSES[head]), iou) for iou in single]}
-        write_json(folder / head / str(seed) / "metrics.json", metrics_json(head, seed, matrices))
+        write_metrics(folder, head, seed, matrices)
     return folder
 
 
-def run_gate(folder: Path, conf: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+def run_compare(folder: Path, conf: dict[str, Any] | None = None) -> tuple[Any, str]:
     compare(conf or config(), evaluation=folder, page=folder / "verdict.md", out=folder / "gate.json")
-    return json.loads((folder / "gate.json").read_text()), (folder / "verdict.md").read_text()
+    return GATE.read(folder / "gate.json"), (folder / "verdict.md").read_text()
 
 
 BASE = [0.60, 0.65, 0.70, 0.62, 0.68]
@@ -237,7 +96,7 @@ def shifted(by: float, spread: float = 0.001) -> tuple[list[float], list[float]]
     [(0.01, -0.005, "strong"), (-0.02, 0.05, "acceptable"), (-0.05, 0.02, "mixed"), (-0.05, -0.06, "negative")],
 )
 def test_each_verdict_can_be_reached(tmp_path: Path, lulc: float, buildings: float, verdict: str) -> None:
-    gate, page = run_gate(lay_out(tmp_path, {"lulc": shifted(lulc), "buildings": shifted(buildings)}))
+    gate, page = run_compare(lay_out(tmp_path, {"lulc": shifted(lulc), "buildings": shifted(buildings)}))
     assert gate["verdict"] == gate["point_verdict"] == verdict
     assert gate["between"] == [verdict, verdict]
     assert gate["advice"] == ""
@@ -250,7 +109,7 @@ def test_each_verdict_can_be_reached(tmp_path: Path, lulc: float, buildings: flo
 
 
 def test_wide_intervals_are_inconclusive_and_say_what_would_help(tmp_path: Path) -> None:
-    gate, page = run_gate(lay_out(tmp_path, {"lulc": shifted(0.005, 0.03), "buildings": shifted(0.02, 0.001)}))
+    gate, page = run_compare(lay_out(tmp_path, {"lulc": shifted(0.005, 0.03), "buildings": shifted(0.02, 0.001)}))
     assert gate["verdict"] == "inconclusive"
     assert gate["point_verdict"] == "strong"
     assert gate["between"][1] == "strong" != gate["between"][0]
@@ -261,7 +120,7 @@ def test_wide_intervals_are_inconclusive_and_say_what_would_help(tmp_path: Path)
 
 
 def test_numbers_on_the_page_are_those_of_the_json_and_subtract(tmp_path: Path) -> None:
-    gate, page = run_gate(lay_out(tmp_path, {"lulc": shifted(-0.0123, 0.01), "buildings": shifted(0.0042, 0.007)}))
+    gate, page = run_compare(lay_out(tmp_path, {"lulc": shifted(-0.0123, 0.01), "buildings": shifted(0.0042, 0.007)}))
     for head, part in gate["heads"].items():
         row = next(line for line in page.splitlines() if line.startswith(f"| {head} |"))
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -279,9 +138,9 @@ def test_delta_is_of_the_pooled_confusion(tmp_path: Path) -> None:
     single = [counts(2, 0.7, 100000), counts(2, 0.6, 1000), counts(2, 0.6, 1000)]
     conf = config(run="multihead", baselines={"buildings": "buildings"})
     conf["runs"]["multihead"]["heads"] = ["buildings"]
-    write_json(tmp_path / "multihead" / "0" / "metrics.json", metrics_json("multihead", 0, {"buildings": multi}))
-    write_json(tmp_path / "buildings" / "0" / "metrics.json", metrics_json("buildings", 0, {"buildings": single}))
-    gate, _ = run_gate(tmp_path, conf)
+    write_metrics(tmp_path, "multihead", 0, {"buildings": multi})
+    write_metrics(tmp_path, "buildings", 0, {"buildings": single})
+    gate, _ = run_compare(tmp_path, conf)
     pooled = [np.sum(one, axis=0) for one in (multi, single)]
     ious = [one[1, 1] / (one[1].sum() + one[:, 1].sum() - one[1, 1]) for one in pooled]
     assert gate["heads"]["buildings"]["multihead"] == pytest.approx(ious[0], abs=5e-5)
@@ -293,7 +152,7 @@ def test_pairing_cancels_what_both_models_find_hard(tmp_path: Path) -> None:
     """Parents range over 30 pp, the two models differ by 0.5 pp in each: the interval must know that."""
     base = [0.4, 0.5, 0.6, 0.7, 0.45]
     pair = ([iou + 0.005 for iou in base], base)
-    gate, _ = run_gate(lay_out(tmp_path, {"lulc": pair, "buildings": pair}))
+    gate, _ = run_compare(lay_out(tmp_path, {"lulc": pair, "buildings": pair}))
     low, high = gate["heads"]["lulc"]["interval_pp"]
     assert high - low < 0.3
     assert gate["verdict"] == "strong"
@@ -304,7 +163,7 @@ def test_seeds_are_averaged_and_widen_the_interval(tmp_path: Path) -> None:
     conf["seeds"] = [0, 1, 2]
     for seed, lulc in zip(conf["seeds"], (-0.02, 0.0, 0.02), strict=True):
         lay_out(tmp_path, {"lulc": shifted(lulc), "buildings": shifted(0.0)}, seed)
-    gate, page = run_gate(tmp_path, conf)
+    gate, page = run_compare(tmp_path, conf)
     part = gate["heads"]["lulc"]
     assert [item["seed"] for item in part["per_seed"]] == [0, 1, 2]
     assert part["delta_pp"] == pytest.approx(np.mean([item["delta_pp"] for item in part["per_seed"]]), abs=0.011)
@@ -319,24 +178,24 @@ def test_seeds_are_averaged_and_widen_the_interval(tmp_path: Path) -> None:
 
 def test_order_of_heads_does_not_change_the_verdict(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(-0.02, 0.006), "buildings": shifted(0.03, 0.01)})
-    one, _ = run_gate(tmp_path)
+    one, _ = run_compare(tmp_path)
     swapped = config()
     swapped["runs"]["multihead"]["heads"] = ["buildings", "lulc"]
-    two, _ = run_gate(tmp_path, swapped)
+    two, _ = run_compare(tmp_path, swapped)
     assert one["verdict"] == two["verdict"]
     assert one["heads"] == two["heads"]
 
 
 def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0, 0.01), "buildings": shifted(0.0, 0.01)})
-    run_gate(tmp_path)
+    run_compare(tmp_path)
     first = [(tmp_path / name).read_bytes() for name in ("gate.json", "verdict.md")]
-    run_gate(tmp_path)
+    run_compare(tmp_path)
     assert first == [(tmp_path / name).read_bytes() for name in ("gate.json", "verdict.md")]
 
 
 def test_one_parent_is_inconclusive(tmp_path: Path) -> None:
-    gate, page = run_gate(lay_out(tmp_path, {"lulc": ([0.6], [0.5]), "buildings": ([0.6], [0.5])}))
+    gate, page = run_compare(lay_out(tmp_path, {"lulc": ([0.6], [0.5]), "buildings": ([0.6], [0.5])}))
     assert gate["verdict"] == "inconclusive"
     assert gate["point_verdict"] == "strong"
     assert gate["heads"]["lulc"]["interval_pp"] is None
@@ -368,14 +227,14 @@ def test_class_absent_from_the_test_split_is_inconclusive(
 
     for run in ("multihead", head):
         edit(tmp_path / run / "0" / "metrics.json", change)
-    gate, page = run_gate(tmp_path)
+    gate, page = run_compare(tmp_path)
     assert gate["verdict"] == "inconclusive"
     assert gate["point_verdict"] == point
     assert CLASSES[head][number] in gate["reason"]
     assert "splits" in gate["advice"]
     if point is None:
         assert gate["heads"][head]["delta_pp"] is None
-        assert f"| {head} | iou | undefined |" in page
+        assert f"| {head} | IoU of building | undefined |" in page
 
 
 def test_class_in_too_few_parents_is_inconclusive(tmp_path: Path) -> None:
@@ -388,7 +247,7 @@ def test_class_in_too_few_parents_is_inconclusive(tmp_path: Path) -> None:
 
     for run in ("multihead", "buildings"):
         edit(tmp_path / run / "0" / "metrics.json", change)
-    gate, _ = run_gate(tmp_path)
+    gate, _ = run_compare(tmp_path)
     assert gate["verdict"] == "inconclusive"
     assert gate["point_verdict"] == "strong"
     assert "too few test parents" in gate["reason"]
@@ -412,7 +271,7 @@ def test_runs_on_different_data_are_refused(tmp_path: Path, change: Any, words: 
     path = tmp_path / "lulc" / "0" / "metrics.json"
     edit(path, change)
     with pytest.raises(CityHeadsError, match=words) as caught:
-        run_gate(tmp_path)
+        run_compare(tmp_path)
     assert str(path) in str(caught.value)
     assert not (tmp_path / "gate.json").exists()
 
@@ -421,13 +280,13 @@ def test_missing_evaluation_is_named(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
     conf = config()
     conf["seeds"] = [0, 4]
-    with pytest.raises(CityHeadsError, match=r"multihead/4/metrics.json: no such evaluation"):
-        run_gate(tmp_path, conf)
+    with pytest.raises(CityHeadsError, match=r"multihead/4/metrics.json: no such file.*forcerun evaluate"):
+        run_compare(tmp_path, conf)
 
 
-def test_contradictory_thresholds_are_refused(tmp_path: Path) -> None:
+def test_contradictory_margins_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CityHeadsError, match=r"gate.strong_pp"):
-        run_gate(tmp_path, config(strong_pp=5.0))
+        run_compare(tmp_path, config(strong_pp=5.0))
 
 
 def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(tmp_path: Path) -> None:
@@ -436,7 +295,9 @@ def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(
         itertools.product((-0.05, -0.02, 0.0, 0.04), (-0.05, -0.02, 0.0, 0.04), (0.0005, 0.02))
     ):
         folder = tmp_path / str(number)
-        gate, page = run_gate(lay_out(folder, {"lulc": shifted(lulc, spread), "buildings": shifted(buildings, spread)}))
+        gate, page = run_compare(
+            lay_out(folder, {"lulc": shifted(lulc, spread), "buildings": shifted(buildings, spread)})
+        )
         seen.add(gate["verdict"])
         assert gate["verdict"] in {*VERDICTS, "inconclusive"}
         assert (gate["verdict"] == "inconclusive") == (gate["between"][0] != gate["between"][1])
@@ -446,38 +307,3 @@ def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(
         if gate["verdict"] == "inconclusive":
             assert "span" in gate["reason"]
     assert seen == {*VERDICTS, "inconclusive"}
-
-
-# --- the documentation ---------------------------------------------------------------------------------------------
-
-
-def rows_of(page: str, heading: str) -> list[list[str]]:
-    """Give the body rows of the table whose header line starts with ``heading``."""
-    lines = page.splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith(heading)) + 2
-    body = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body]
-
-
-def test_worked_examples_of_the_documentation_are_true(repository: Path) -> None:
-    page = (repository / "docs" / "verdict.md").read_text()
-    rows = rows_of(page, "| deltas (pp)")
-    assert len(rows) == 8
-    for deltas, balance, verdict, _ in rows:
-        values = [float(one) for one in deltas.split(",")]
-        assert round(sum(values), 2) == float(balance)
-        assert judge(values, float(balance), LIMITS) == verdict, deltas
-    rows = rows_of(page, "| head A (pp)")
-    assert len(rows) == 7
-    for *cells, low, high, verdict in rows:
-        numbers = [[float(one) for one in cell.replace("[", " ").replace("]", " ").replace(",", " ").split()]
-                   for cell in cells]  # fmt: skip
-        assert all(lower <= point <= upper for point, lower, upper in numbers)
-        for column, expected in ((1, low), (2, high)):
-            assert judge([numbers[0][column], numbers[1][column]], numbers[2][column], LIMITS) == expected
-        assert verdict == (low if low == high else "inconclusive")
-
-
-def test_advice_of_the_documentation_is_true() -> None:
-    found = [estimate(0.53, 2.46, 5)]
-    assert "4 more test parents (9 in all)" in advise(found, found[0], LIMITS, 0.95)

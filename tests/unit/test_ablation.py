@@ -1,4 +1,4 @@
-"""The table of a removed modality, against scores and resamples worked out here."""
+"""Modality ablation, against scores and resamples worked out here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from cityheads.core.confusion import HeadMetric
 from cityheads.core.modalities import MODALITIES, bands_used, removable
 from cityheads.evaluation.ablation import averaged, how_to_read, measure
 
+NAMES = ["water", "developed", "forest"]
+MIOU = HeadMetric.of("miou", NAMES)
 COUNTS = arrays(np.int64, (2, 4, 3, 3), elements=st.integers(0, 400))
 
 
@@ -24,18 +27,19 @@ def miou(matrix: np.ndarray) -> float:
     return float(np.mean(ious)) if ious else math.nan
 
 
-def evaluation(full: np.ndarray, removed: np.ndarray, name: str = "S1RTC") -> dict[str, Any]:
+def evaluation(full: np.ndarray, ablated: np.ndarray, name: str = "S1RTC") -> Any:
     """Write what `evaluate` writes of one seed, from (parents, C, C) counts."""
     parents = [f"P{index}" for index in range(len(full))]
     part = {
-        "metric": {"name": "miou"},
+        "classes": NAMES,
+        "metric": {"name": "miou", "positive_class": None, "value": None},
         "per_parent": {p: {"confusion": c.tolist()} for p, c in zip(parents, full, strict=True)},
     }
     return {
         "parents": parents,
         "confidence": 0.95,
         "heads": {"lulc": part},
-        "without": {name: {"lulc": measure(full, removed, "miou", parents)}},
+        "modality_ablation": {name: {"lulc": measure(full, ablated, MIOU, parents)}},
     }
 
 
@@ -48,20 +52,20 @@ def noisy(rng: np.random.Generator, parents: int, right: float) -> np.ndarray:
 
 def test_interval_is_students_t_over_the_same_resampled_parents() -> None:
     rng = np.random.default_rng(1)
-    full, removed = noisy(rng, 6, 0.8), noisy(rng, 6, 0.6)
-    found = measure(full, removed, "miou", [f"P{i}" for i in range(6)])
-    assert found["value"] == pytest.approx(miou(removed.sum(0)))
-    assert found["delta_pp"] == pytest.approx(100 * (round(miou(removed.sum(0)), 4) - round(miou(full.sum(0)), 4)))
+    full, ablated = noisy(rng, 6, 0.8), noisy(rng, 6, 0.6)
+    found = measure(full, ablated, MIOU, [f"P{i}" for i in range(6)])
+    assert found["value"] == pytest.approx(miou(ablated.sum(0)))
+    assert found["delta_pp"] == pytest.approx(100 * (round(miou(ablated.sum(0)), 4) - round(miou(full.sum(0)), 4)))
     assert found["delta_pp"] < -10
     draws = np.random.default_rng(5).integers(0, 6, (4000, 6))
-    samples = [100 * (miou(removed[draw].sum(0)) - miou(full[draw].sum(0))) for draw in draws]
+    samples = [100 * (miou(ablated[draw].sum(0)) - miou(full[draw].sum(0))) for draw in draws]
     half = stats.t.ppf(0.975, 5) * np.std(samples) * math.sqrt(6 / 5)
     low, high = found["interval_pp"]
     assert (high - low) / 2 == pytest.approx(half, rel=0.08)
     assert (high + low) / 2 == pytest.approx(found["delta_pp"], abs=0.011)
     for index, one in enumerate(found["per_parent"].values()):
-        assert one["value"] == pytest.approx(miou(removed[index]))
-        difference = 100 * (round(miou(removed[index]), 4) - round(miou(full[index]), 4))
+        assert one["value"] == pytest.approx(miou(ablated[index]))
+        difference = 100 * (round(miou(ablated[index]), 4) - round(miou(full[index]), 4))
         assert one["delta_pp"] == pytest.approx(difference, abs=1e-6)
 
 
@@ -70,15 +74,15 @@ def test_pairing_takes_out_what_both_find_hard() -> None:
     rng = np.random.default_rng(2)
     hard = rng.uniform(0.2, 0.9, 6)
     full = np.stack([noisy(rng, 1, right)[0] for right in hard])
-    removed = np.stack([noisy(rng, 1, right - 0.1)[0] for right in hard])
-    low, high = measure(full, removed, "miou", list("abcdef"))["interval_pp"]
+    ablated = np.stack([noisy(rng, 1, right - 0.1)[0] for right in hard])
+    low, high = measure(full, ablated, MIOU, list("abcdef"))["interval_pp"]
     assert high < 0
     assert high - low < 12
 
 
 @given(COUNTS)
 def test_a_model_that_does_not_look_at_it_loses_nothing(counts: np.ndarray) -> None:
-    found = measure(counts[0], counts[0], "miou", list("abcd"))
+    found = measure(counts[0], counts[0], MIOU, list("abcd"))
     if found["value"] is None:
         assert (found["delta_pp"], found["interval_pp"]) == (None, None)
     else:
@@ -89,16 +93,16 @@ def test_a_model_that_does_not_look_at_it_loses_nothing(counts: np.ndarray) -> N
 @given(COUNTS)
 def test_undefined_is_null_and_never_zero(counts: np.ndarray) -> None:
     counts[:, :, 2] = 0
-    full, removed = counts
-    removed = np.stack([full.sum(2), np.zeros((4, 3)), np.zeros((4, 3))], 2).astype(np.int64)
-    found = measure(full, removed, "iou", list("abcd"))
+    full, ablated = counts
+    ablated = np.stack([full.sum(2), np.zeros((4, 3)), np.zeros((4, 3))], 2).astype(np.int64)
+    found = measure(full, ablated, HeadMetric.of("iou", NAMES, "forest"), list("abcd"))
     assert (found["value"], found["delta_pp"], found["interval_pp"], found["iou"][2]) == (None, None, None, None)
     assert all(one["value"] is one["delta_pp"] is None for one in found["per_parent"].values())
 
 
 def test_one_parent_gives_a_difference_and_no_interval() -> None:
     rng = np.random.default_rng(3)
-    found = measure(noisy(rng, 1, 0.9), noisy(rng, 1, 0.5), "miou", ["P1"])
+    found = measure(noisy(rng, 1, 0.9), noisy(rng, 1, 0.5), MIOU, ["P1"])
     assert found["delta_pp"] < 0
     assert found["interval_pp"] is None
 
@@ -108,7 +112,7 @@ def test_one_seed_averaged_is_that_seed() -> None:
     one = evaluation(noisy(rng, 5, 0.8), noisy(rng, 5, 0.7))
     table = averaged([one])
     assert table is not None
-    part = one["without"]["S1RTC"]["lulc"]
+    part = one["modality_ablation"]["S1RTC"]["lulc"]
     assert table["S1RTC"]["lulc"] == {
         "full": table["S1RTC"]["lulc"]["full"], "value": round(part["value"], 4), "delta_pp": part["delta_pp"],
         "interval_pp": part["interval_pp"],
@@ -122,7 +126,7 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     table = averaged(seeds)
     assert table is not None
     found = table["S1RTC"]["lulc"]
-    each = [one["without"]["S1RTC"]["lulc"] for one in seeds]
+    each = [one["modality_ablation"]["S1RTC"]["lulc"] for one in seeds]
     assert found["delta_pp"] == pytest.approx(np.mean([one["delta_pp"] for one in each]), abs=0.011)
     widest = max(one["interval_pp"][1] - one["interval_pp"][0] for one in each)
     assert found["interval_pp"][1] - found["interval_pp"][0] > 2 * widest
@@ -131,8 +135,8 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 def test_nothing_measured_gives_no_table() -> None:
     rng = np.random.default_rng(6)
     one = evaluation(noisy(rng, 3, 0.8), noisy(rng, 3, 0.7))
-    assert averaged([one, one | {"without": None}]) is None
-    assert averaged([one | {"without": {}}]) == {}
+    assert averaged([one, one | {"modality_ablation": None}]) is None
+    assert averaged([one | {"modality_ablation": {}}]) == {}
 
 
 def test_how_to_read_it_depends_on_the_training() -> None:
@@ -153,7 +157,7 @@ def test_how_to_read_it_depends_on_the_training() -> None:
         (["coords", "S1RTC", "DEM"], ["S1RTC", "DEM", "coords"]),
     ],
 )
-def test_what_can_be_removed(names: list[str], expected: list[str]) -> None:
+def test_what_can_be_ablated(names: list[str], expected: list[str]) -> None:
     assert removable(names) == expected
 
 

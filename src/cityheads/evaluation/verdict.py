@@ -1,0 +1,260 @@
+"""The non-inferiority test with margins: did sharing one encoder cost anything? All the verdict's words are here.
+
+The rule, why it reads as it does, and worked examples are in docs/verdict.md. In short: the rule gives every set of
+deltas one of four verdicts, from negative to strong, and never a worse one when a delta grows. It is applied to the
+deltas, to the lower ends of all intervals, and to the upper ends. Where the two ends agree, that is the verdict;
+where they do not, the data cannot tell and the verdict is inconclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cityheads.evaluation.paired import Comparison, Estimate
+
+__all__ = [
+    "INCONCLUSIVE",
+    "MEANING",
+    "VERDICTS",
+    "Decision",
+    "Margins",
+    "count",
+    "decide",
+    "listed",
+    "more_data",
+    "rule",
+    "verdict_of",
+    "verdict_range",
+]
+
+#: From worst to best.
+VERDICTS = ("negative", "mixed", "acceptable", "strong")
+
+#: What stands in their place where the data cannot tell.
+INCONCLUSIVE = "inconclusive"
+
+#: What each verdict means for somebody who has to choose a model.
+MEANING = {
+    "strong": "One model can take the place of the single-task models.",
+    "acceptable": "One model can take the place of the single-task models, at a price that another head pays back.",
+    "mixed": "Whether one model is worth it depends on which head matters most; see the deltas.",
+    "negative": "This is a negative result: one shared model is worse than the single-task models at every task, "
+    "and those are the ones to use.",
+    INCONCLUSIVE: "These data do not decide what sharing the encoder costs.",
+}
+
+#: More test parents than this are not an advice but a way to say that the difference is too near to a margin.
+_MOST_PARENTS = 1000
+_MOST_SEEDS = 50
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The two margins of the rule, in percentage points of loss.
+
+    Attributes:
+        strong_pp: The largest loss of a head that is still called strong.
+        acceptable_pp: The largest loss of a head that is still called acceptable; not below ``strong_pp``.
+    """
+
+    strong_pp: float
+    acceptable_pp: float
+
+
+def rule(margins: Margins) -> dict[str, str]:
+    """Say when each verdict is given, from the best to the one that cannot tell."""
+    strong, acceptable = f"{margins.strong_pp:g} pp", f"{margins.acceptable_pp:g} pp"
+    return {
+        "strong": f"every delta is at least -{strong}",
+        "acceptable": f"every delta is at least -{acceptable}, and their sum is not negative",
+        "negative": f"every delta is -{acceptable} or less",
+        "mixed": "anything else",
+        INCONCLUSIVE: "the lower and the upper ends of the intervals earn different verdicts, a class has no labelled "
+        "pixel in the test split, or there are fewer than two test parents",
+    }
+
+
+def verdict_of(deltas: Sequence[float], balance: float, margins: Margins) -> str:
+    """Give the verdict that a set of deltas earns, taken as exact.
+
+    Args:
+        deltas: Multi-head minus single-task per head, in percentage points; the order does not matter.
+        balance: Sum of the deltas; a separate argument since the end of its interval is not the sum of the ends.
+        margins: In percentage points.
+    """
+    if min(deltas) >= -margins.strong_pp:
+        return "strong"
+    if min(deltas) >= -margins.acceptable_pp and balance >= 0:
+        return "acceptable"
+    if max(deltas) <= -margins.acceptable_pp:
+        return "negative"
+    return "mixed"
+
+
+def verdict_range(
+    deltas: Sequence[Estimate], balance: Estimate, margins: Margins, confidence: float
+) -> tuple[str, str] | None:
+    """Give the worst and the best verdict that the intervals allow; None where an interval is undefined."""
+    intervals = [delta.interval(confidence) for delta in deltas]
+    total = balance.interval(confidence)
+    if total is None or any(found is None for found in intervals):
+        return None
+    ends = [found for found in intervals if found is not None]
+    return (
+        verdict_of([low for low, _ in ends], total[0], margins),
+        verdict_of([high for _, high in ends], total[1], margins),
+    )
+
+
+def more_data(deltas: Sequence[Estimate], balance: Estimate, margins: Margins, confidence: float) -> str:
+    """Say how many more test parents, or seeds, would decide an inconclusive verdict, were the deltas to stay."""
+    parents, seeds = balance.parents, balance.seeds
+
+    def decided(many_parents: int, many_seeds: int) -> bool:
+        more = [delta.with_more(many_parents, many_seeds) for delta in deltas]
+        ends = verdict_range(more, balance.with_more(many_parents, many_seeds), margins, confidence)
+        return ends is not None and ends[0] == ends[1]
+
+    options = []
+    enough = next((n for n in range(parents + 1, _MOST_PARENTS + 1) if decided(n, seeds)), None)
+    if enough:
+        options.append(f"{count(enough - parents, 'more test parent')} ({enough} in all)")
+    if seeds > 1:
+        enough_seeds = next((n for n in range(seeds + 1, _MOST_SEEDS + 1) if decided(parents, n)), None)
+        if enough_seeds:
+            options.append(f"{count(enough_seeds - seeds, 'more seed')} ({enough_seeds} in all)")
+    if options:
+        return f"If the deltas stay as they are, {' or '.join(options)} would decide it."
+    return (
+        f"No reasonable number of test parents (up to {_MOST_PARENTS}) would decide it: "
+        f"a delta lies too near to a margin for how much it varies."
+    )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict and why it was given.
+
+    Attributes:
+        verdict: One of `VERDICTS`, or `INCONCLUSIVE`.
+        point_verdict: What the deltas would earn, taken as exact; None where one of them is undefined.
+        between: Worst and best verdict that the intervals allow; None where one of them is undefined.
+        reason: One line.
+        advice: What would make an inconclusive verdict a verdict, one line; empty otherwise.
+    """
+
+    verdict: str
+    point_verdict: str | None
+    between: tuple[str, str] | None
+    reason: str
+    advice: str
+
+
+def decide(
+    heads: Mapping[str, Comparison],
+    balance: Estimate | None,
+    margins: Margins,
+    confidence: float,
+    *,
+    parents: int,
+    absent: Mapping[str, Sequence[str]],
+    positive: Mapping[str, str | None],
+) -> Decision:
+    """Apply the rule to the deltas and to both ends of their intervals, and say why.
+
+    Args:
+        heads: Multi-head against single-task, per head.
+        balance: Sum of the deltas; None where one of them is undefined.
+        margins: In percentage points.
+        confidence: Of the intervals.
+        parents: Number of test parents.
+        absent: Per head, the classes without a labelled pixel in the test split; only heads that have some.
+        positive: Per head, the class whose IoU is compared; None for the mean over the classes.
+    """
+    deltas = [one.estimate for one in heads.values() if one.estimate is not None]
+    point = ends = None
+    if balance is not None:
+        point = verdict_of([delta.point for delta in deltas], balance.point, margins)
+        ends = verdict_range(deltas, balance, margins, confidence)
+    if absent:
+        missing = "; ".join(f"{listed(names)} of head {head}" for head, names in absent.items())
+        reason = f"The test split holds no labelled pixel of {missing}, so nothing is known about it."
+        advice = "Assign the splits so that the test split holds every class of every head, or add parents."
+    elif parents < 2:
+        reason = f"{count(parents, 'test parent')} cannot show how much the deltas vary from place to place."
+        advice = f"At least {count(2 - parents, 'more test parent')} would give an interval at all."
+    elif balance is None or point is None or ends is None:
+        head = next((head for head, one in heads.items() if one.interval(confidence) is None), next(iter(heads)))
+        reason = f"The labels of head {head} lie in too few test parents to tell how much its delta varies."
+        holding = f"hold the class {positive[head]} ({head})" if positive[head] else f"have labels of head {head}"
+        advice = f"More test parents that {holding} are needed."
+    else:
+        told = {head: _Told.of(one.estimate, confidence) for head, one in heads.items()}
+        if ends[0] == ends[1]:
+            return Decision(ends[0], point, ends, _why(ends[0], told, margins), "")
+        reason = _why_inconclusive(told, _Told.of(balance, confidence), point, ends, margins)
+        advice = more_data(deltas, balance, margins, confidence)
+    return Decision(INCONCLUSIVE, point, ends, reason, advice)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A difference and the ends of its interval, in percentage points, as a sentence gives them."""
+
+    point: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, delta: Estimate | None, confidence: float) -> _Told:
+        interval = None if delta is None else delta.interval(confidence)
+        assert delta is not None
+        assert interval is not None
+        return cls(delta.point, *interval)
+
+    def __str__(self) -> str:
+        return f"{self.point:+.2f} pp [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+def _why(verdict: str, deltas: Mapping[str, _Told], margins: Margins) -> str:
+    strong, acceptable = f"{margins.strong_pp:g} pp", f"{margins.acceptable_pp:g} pp"
+    claim = {
+        "strong": f"No head loses more than {strong} by sharing the encoder",
+        "acceptable": f"No head loses more than {acceptable}, and what is lost is gained elsewhere",
+        "mixed": "Sharing the encoder is neither cheap enough for every head nor bad for all of them",
+        "negative": f"Every head loses {acceptable} or more by sharing the encoder",
+    }[verdict]
+    return f"{claim}: {', '.join(f'{head} {delta}' for head, delta in deltas.items())}."
+
+
+def _why_inconclusive(
+    deltas: Mapping[str, _Told], balance: _Told, point: str, ends: tuple[str, str], margins: Margins
+) -> str:
+    """Name the margins that lie inside an interval and decide."""
+    worst, best = VERDICTS.index(ends[0]), VERDICTS.index(ends[1])
+    lines = []
+    if best == VERDICTS.index("strong"):
+        lines.append(-margins.strong_pp)
+    if worst <= VERDICTS.index("mixed") and -margins.acceptable_pp not in lines:
+        lines.append(-margins.acceptable_pp)
+    crossed = []
+    for head, delta in deltas.items():
+        over = [f"{line:+g}" for line in lines if delta.low <= line <= delta.high]
+        if over:
+            crossed.append(f"{head} {delta} spans {' and '.join(over)} pp")
+    trade = worst <= VERDICTS.index("mixed") and best >= VERDICTS.index("acceptable") and len(deltas) > 1
+    # a balance of 0 is not negative, so an interval that begins there does not span it
+    if trade and balance.low < 0 <= balance.high:
+        crossed.append(f"the sum of the deltas {balance} spans 0")
+    return f"The deltas alone say {point}, but the intervals allow {ends[0]} to {ends[1]}: {'; '.join(crossed)}."
+
+
+def count(number: int, what: str) -> str:
+    """Say how many there are of something."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """List names as in a sentence."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
