@@ -284,6 +284,38 @@ def test_missing_evaluation_is_named(tmp_path: Path) -> None:
         run_compare(tmp_path, conf)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_none_are_refused_with_the_way_to_make_the_file_anew(tmp_path: Path, number: str) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
+    path = tmp_path / "buildings" / "0" / "metrics.json"
+    path.write_text(path.read_text().replace('"accuracy": null', f'"accuracy": {number}'))
+    with pytest.raises(CityHeadsError, match=r"key 'heads.buildings.accuracy': .*--forcerun evaluate$") as caught:
+        run_compare(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluation_of_another_format_is_refused(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
+    edit(tmp_path / "lulc" / "0" / "metrics.json", lambda loaded: loaded.pop("format_version"))
+    with pytest.raises(CityHeadsError, match=r"has no format version.*--forcerun evaluate$"):
+        run_compare(tmp_path)
+
+
+def test_positive_class_need_not_be_the_last(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
+    conf = config()
+    conf["heads"]["lulc"] |= {"metric": "iou", "positive_class": "developed"}
+    gate, page = run_compare(tmp_path, conf)
+    part = gate["heads"]["lulc"]
+    assert (part["metric"], part["positive_class"]) == ("iou", "developed")
+    total = np.array(json.loads((tmp_path / "lulc" / "0" / "metrics.json").read_text())["heads"]["lulc"]["confusion"])
+    assert part["single_task"] == pytest.approx(
+        total[1, 1] / (total[1].sum() + total[:, 1].sum() - total[1, 1]), abs=1e-4
+    )
+    assert "| lulc | IoU of developed |" in page
+
+
 def test_contradictory_margins_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CityHeadsError, match=r"gate.strong_pp"):
         run_compare(tmp_path, config(strong_pp=5.0))

@@ -114,4 +114,4 @@ class Metrics(TypedDict):
     not_ablated: dict[str, str]
 
 
-METRICS = Artifact("evaluation", "evaluate", 1, Metrics)
+METRICS = Artifact("file of scores", "evaluate", 1, Metrics)
