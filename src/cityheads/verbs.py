@@ -248,7 +248,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "draw_figures",
             "draw the figures of the report",
-            "cityheads.product.figures:draw_figures",
+            "cityheads.product.figures.draw:draw_figures",
             ("project", "grid", "labels", "heads", "runs", "seeds", "gate", "report"),
             (
                 _PARENTS,

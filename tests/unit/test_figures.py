@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 import struct
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fake_results
 import matplotlib as mpl
@@ -16,19 +19,20 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from cityheads import CityHeadsError
+from cityheads.core.confusion import HeadMetric
 from cityheads.core.files import read_json, write_bytes, write_json
-from cityheads.product.figures import (
-    _paint,
-    _stretch,
-    _true_colour,
-    draw_figures,
-    duration,
-    number,
-    rank_chips,
-    score,
-    signed,
-)
+from cityheads.product.figures import style
+from cityheads.product.figures.balance import draw_balance
+from cityheads.product.figures.confusion import draw_confusion
+from cityheads.product.figures.delta import draw_delta
+from cityheads.product.figures.draw import draw_figures
+from cityheads.product.figures.evidence import Evidence
+from cityheads.product.figures.modality_ablation import draw_modality_ablation
+from cityheads.product.figures.panels import draw_panels, rank_chips
+from cityheads.product.figures.pictures import paint, stretch, true_colour
+from cityheads.product.figures.timings import draw_timings
 from cityheads.product.results import Results
+from cityheads.product.text import duration, number, signed
 
 CAPTIONS = fake_results.ROOT / "workflow" / "report"
 
@@ -50,39 +54,74 @@ def copied(fake: fake_results.Fake, place: Path) -> fake_results.Fake:
     return fake_results.Fake(place / "results", fake.parents, copy.deepcopy(fake.config))
 
 
-class Texts(dict[str, list[str]]):
-    """All texts of every figure, noted at the moment it is saved."""
+@dataclass
+class Figures:
+    """Every figure, noted at the moment it is saved."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: dict[str, list[str]]
+    #: What overlaps, and what is cut at the edge.
+    faults: dict[str, list[str]]
+
+    @classmethod
+    def watch(cls, monkeypatch: pytest.MonkeyPatch) -> Figures:
+        found = cls({}, {})
         original = Figure.savefig
 
-        def savefig(figure: Figure, path: Path, **more: object) -> None:
+        def savefig(figure: Figure, path: Path, **more: Any) -> None:
             name = Path(path).name.removeprefix(".").removesuffix(".part.png")
-            self[name] = [item.get_text() for item in figure.findobj(mpl.text.Text)]
+            found.texts[name] = words(figure)
             original(figure, path, **more)
+            found.faults[name] = faults(figure)
 
         monkeypatch.setattr(Figure, "savefig", savefig)
+        return found
+
+
+def words(figure: Figure) -> list[str]:
+    return [item.get_text() for item in figure.findobj(mpl.text.Text)]
+
+
+def faults(figure: Figure) -> list[str]:
+    """Name the texts that overlap each other or stick out of the figure."""
+    drawn: dict[int, mpl.text.Text] = {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # of the ticks, only what is drawn counts
+        monkeypatch.setattr(mpl.text.Text, "draw", lambda item, *_, **__: drawn.setdefault(id(item), item))
+        monkeypatch.setattr(mpl.text.Annotation, "draw", lambda item, *_, **__: drawn.setdefault(id(item), item))
+        figure.draw_without_rendering()
+    shown = [item for item in drawn.values() if item.get_visible() and item.get_text().strip()]
+    boxes = [(item.get_text(), mpl.text.Text.get_window_extent(item)) for item in shown]
+    width, height = figure.bbox.width, figure.bbox.height
+    cut = [text for text, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height]
+    # lines stand closer than the boxes around their letters; boxes of slanted names say nothing
+    slanted = {item.get_text() for item in shown if item.get_rotation() % 90}
+    tight = [(text, box.padded(-0.02 * figure.dpi)) for text, box in boxes if text not in slanted]
+    return [f"{text!r} is cut" for text in cut] + [
+        f"{one!r} overlaps {two!r}" for (one, a), (two, b) in itertools.combinations(tight, 2) if a.overlaps(b)
+    ]
+
+
+def evidence(fake: fake_results.Fake) -> Evidence:
+    return Evidence(fake.settings("draw_figures"), fake.parents, fake.results)
 
 
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw with few pixels, where a test looks at the words only."""
-    monkeypatch.setattr("cityheads.product.figures._DPI", 40)
+    monkeypatch.setattr("cityheads.product.figures.style.DPI", 40)
 
 
 @pytest.fixture(scope="module")
-def drawing(
-    simulated: fake_results.Fake, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, list[str]]]:
+def drawing(simulated: fake_results.Fake, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Figures]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        texts = Texts(monkeypatch)
+        figures = Figures.watch(monkeypatch)
         out = tmp_path_factory.mktemp("drawn")
         draw(simulated, out)
-    return out, texts
+    return out, figures
 
 
 @pytest.fixture(scope="module")
-def drawn(drawing: tuple[Path, dict[str, list[str]]]) -> Path:
+def drawn(drawing: tuple[Path, Figures]) -> Path:
     return drawing[0]
 
 
@@ -90,7 +129,7 @@ def test_every_figure_is_listed_drawn_and_described(drawn: Path) -> None:
     entries = read_json(drawn / "figures.json")
     assert [entry["id"] for entry in entries] == [
         "delta", "map", "panels_lulc", "panels_buildings", "curves_score", "curves_loss", "confusion_lulc",
-        "confusion_buildings", "without", "balance", "dropped", "timings",
+        "confusion_buildings", "modality_ablation", "balance", "dropped", "timings",
     ]  # fmt: skip
     assert {path.name for path in drawn.iterdir()} == {entry["file"] for entry in entries} | {"figures.json"}
     for entry in entries:
@@ -127,8 +166,8 @@ def test_no_time_and_no_machine_in_the_bytes(drawn: Path) -> None:
             assert chunk not in content, (path.name, chunk)
 
 
-def test_every_simulated_figure_says_so(drawing: tuple[Path, dict[str, list[str]]]) -> None:
-    out, texts = drawing
+def test_every_simulated_figure_says_so(drawing: tuple[Path, Figures]) -> None:
+    out, texts = drawing[0], drawing[1].texts
     entries = read_json(out / "figures.json")
     assert set(texts) == {entry["id"] for entry in entries}
     for name, lines in texts.items():
@@ -136,8 +175,14 @@ def test_every_simulated_figure_says_so(drawing: tuple[Path, dict[str, list[str]
     assert all(entry["alt"].startswith("Simulated data.") for entry in entries)
 
 
-def test_the_numbers_in_the_figures_are_those_of_the_results(simulated: fake_results.Fake, drawing) -> None:
-    texts = drawing[1]
+def test_nothing_overlaps_and_nothing_is_cut(drawing: tuple[Path, Figures]) -> None:
+    assert {name: found for name, found in drawing[1].faults.items() if found} == {}
+
+
+def test_the_numbers_in_the_figures_are_those_of_the_results(
+    simulated: fake_results.Fake, drawing: tuple[Path, Figures]
+) -> None:
+    texts = drawing[1].texts
     statistics = read_json(simulated.results / "dataset" / "statistics.json")
     assert f"too cloudy ({statistics['dropped']['too cloudy']})" in texts["dropped"]
     assert any(f"{statistics['chips']['train']} sub-chips" in line for line in texts["map"])
@@ -152,25 +197,25 @@ def test_the_numbers_in_the_figures_are_those_of_the_results(simulated: fake_res
 
 @pytest.mark.usefixtures("coarse")
 def test_three_zones_more_heads_more_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = Texts(monkeypatch)
+    figures = Figures.watch(monkeypatch)
     fake = fake_results.make(tmp_path, simulated=False, zones=True, extra=True, seeds=(0, 4))
     entries = draw(fake, tmp_path / "figures")
     assert {"panels_built", "confusion_built"} <= {entry["id"] for entry in entries}
+    texts = figures.texts
     for name, lines in texts.items():
         assert not any("SIMULATED" in line for line in lines), name
     for zone in ("EPSG:32718", "EPSG:32722", "EPSG:32736"):
         assert zone in texts["map"]
-    # one test parent gives no interval, and the figure says so
+    # one test parent gives no interval, and the figures say so
     assert sum("no interval" in line for line in texts["delta"]) == 3
+    assert sum(line.endswith("pp, no interval") for line in texts["modality_ablation"]) == 3 * 2 * 3
     # both seeds saw the same pixels: they count once
     counted = read_json(fake.results / "evaluation" / "lulc" / "0" / "metrics.json")["heads"]["lulc"]["confusion"]
     assert f"water\n{sum(counted[0]):,} px" in texts["confusion_lulc"]
+    assert {name: found for name, found in figures.faults.items() if found} == {}
 
 
-@pytest.mark.usefixtures("coarse")
-def test_what_is_undefined_or_not_recorded_is_said(
-    simulated: fake_results.Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_undefined_or_not_recorded_is_said(simulated: fake_results.Fake, tmp_path: Path) -> None:
     """No benchmarks; a class without test pixels, so a row of n/a and a head without a delta."""
     fake = copied(simulated, tmp_path)
     shutil.rmtree(fake.results / "benchmarks")
@@ -183,11 +228,10 @@ def test_what_is_undefined_or_not_recorded_is_said(
         metrics = read_json(where)
         metrics["heads"]["buildings"]["confusion"][1] = [0, 0]
         write_json(where, metrics)
-    texts = Texts(monkeypatch)
-    draw(fake, tmp_path / "figures")
-    assert any("No benchmark files" in line for line in texts["timings"])
-    assert "n/a (undefined here)" in texts["delta"]
-    assert texts["confusion_buildings"].count("n/a") == 4
+    found = evidence(fake)
+    assert any("No benchmark files" in line for line in words(draw_timings(found).figure))
+    assert "n/a (undefined here)" in words(draw_delta(found).figure)
+    assert words(draw_confusion(found, "buildings").figure).count("n/a") == 4
 
 
 @pytest.mark.parametrize(
@@ -223,82 +267,79 @@ def test_a_damaged_table_is_named(simulated: fake_results.Fake, tmp_path: Path) 
         draw(fake, tmp_path / "figures")
 
 
-def test_losses_without_a_modality_are_told(
-    simulated: fake_results.Fake, drawing: tuple[Path, dict[str, list[str]]]
-) -> None:
-    out, texts = drawing
-    entry = next(entry for entry in read_json(out / "figures.json") if entry["id"] == "without")
+def test_the_modality_ablation_is_told(simulated: fake_results.Fake, drawing: tuple[Path, Figures]) -> None:
+    out, texts = drawing[0], drawing[1].texts
+    entry = next(entry for entry in read_json(out / "figures.json") if entry["id"] == "modality_ablation")
     for run, head in (("multihead", "lulc"), ("buildings", "buildings")):
         found = read_json(simulated.results / "evaluation" / run / "0" / "metrics.json")["modality_ablation"]
         for name, heads in found.items():
-            assert name in texts["without"]
+            assert name in texts["modality_ablation"]
             low, high = heads[head]["interval_pp"]
             told = f"{signed(heads[head]['delta_pp'], 2)} pp  [{signed(low, 2)}, {signed(high, 2)}]"
-            assert told in texts["without"]
+            assert told in texts["modality_ablation"]
             kind = "shared" if run == "multihead" else "single-task"
             assert f"{head} without {name}, {kind}, {told}" in entry["alt"]
 
 
 @pytest.mark.usefixtures("coarse")
-@pytest.mark.parametrize("table", [None, {}])
-def test_without_removals_there_is_no_such_figure(
-    simulated: fake_results.Fake, tmp_path: Path, table: dict[str, object] | None
-) -> None:
+def test_without_an_ablation_there_is_no_such_figure(simulated: fake_results.Fake, tmp_path: Path) -> None:
     fake = copied(simulated, tmp_path)
-    draw(fake, tmp_path / "figures")
-    assert (tmp_path / "figures" / "without.png").exists()
-    for run in fake.config["runs"]:
-        where = fake.results / "evaluation" / run / "0" / "metrics.json"
-        write_json(where, read_json(where) | {"modality_ablation": table})
-    entries = draw(fake, tmp_path / "figures")
-    assert "without" not in [entry["id"] for entry in entries]
-    assert not (tmp_path / "figures" / "without.png").exists(), "an old one is taken away"
+    old = tmp_path / "figures" / "modality_ablation.png"
+    write_bytes(old, b"of before")
+    tables: tuple[dict[str, object] | None, ...] = ({}, None)
+    for table in tables:
+        for run in fake.config["runs"]:
+            where = fake.results / "evaluation" / run / "0" / "metrics.json"
+            write_json(where, read_json(where) | {"modality_ablation": table})
+        assert draw_modality_ablation(evidence(fake)) is None
+    assert "modality_ablation" not in [entry["id"] for entry in draw(fake, tmp_path / "figures")]
+    assert not old.exists(), "an old one is taken away"
 
 
-@pytest.mark.usefixtures("coarse")
 def test_without_radar_no_figure_speaks_of_it(simulated: fake_results.Fake, tmp_path: Path) -> None:
     fake = copied(simulated, tmp_path)
     store = fake.results / "dataset" / "store"
     (store / "S1RTC.npy").rename(store / "S1GRD.npy")
-    assert "radar is VV in dB" in draw(fake, tmp_path / "figures")[2]["caption"]
+    assert "radar is VV in dB" in draw_panels(evidence(fake), "lulc").caption
     (store / "S1GRD.npy").unlink()
-    panels = draw(fake, tmp_path / "figures")[2]
-    assert panels["id"] == "panels_lulc"
-    assert "radar" not in panels["caption"] + panels["alt"]
+    panels = draw_panels(evidence(fake), "lulc")
+    assert "radar" not in panels.caption + panels.alt
 
 
-@pytest.mark.usefixtures("coarse")
-def test_one_test_parent_gives_dots_without_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = fake_results.make(tmp_path, zones=True)
-    texts = Texts(monkeypatch)
-    draw(fake, tmp_path / "figures")
-    assert sum(line.endswith("pp, no interval") for line in texts["without"]) == 2 * 2 * 3
+def test_many_classes_with_long_names_do_not_collide(simulated: fake_results.Fake, tmp_path: Path) -> None:
+    fake = copied(simulated, tmp_path)
+    names = ["open water", "herbaceous wetland", "low-intensity residential", "high-intensity residential", "evergreen"]
+    tables = read_json(fake.results / "dataset" / "classes.json")
+    for item, name in zip(tables["LULC"], names, strict=True):
+        item["name"] = name
+    write_json(fake.results / "dataset" / "classes.json", tables)
+    with style.style():
+        found = evidence(fake)
+        for drawing in (draw_confusion(found, "lulc"), draw_panels(found, "lulc"), draw_balance(found)):
+            assert faults(drawing.figure) == [], drawing.id
 
 
 # --- the parts -----------------------------------------------------------------------------------------------------
 
 
-def test_score_leaves_absent_classes_out() -> None:
-    matrix = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])
-    assert score(matrix, "miou") == pytest.approx((6 / 9 + 1 / 4) / 2)
-    assert score(matrix, "iou") is None
-    assert score(matrix[:2, :2], "iou") == pytest.approx(1 / 4)
+MIOU = HeadMetric.of("miou", ["not building", "building"])
+IOU = HeadMetric.of("iou", ["not building", "building"], "building")
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=0, max_size=40), st.integers(1, 4))
 def test_ranking_is_ordered_and_without_repeats(hits: list[int], count: int) -> None:
     matrices = {f"P_r0c{i}": np.array([[50, 50 - hit], [0, hit]]) for i, hit in enumerate(hits)}
-    picked = rank_chips(matrices, "miou", count)
+    picked = rank_chips(matrices, MIOU, count)
     chips = [chip for _, chip in picked]
     assert len(set(chips)) == len(chips)
     assert len(chips) == min(len(hits), 3 * count)
-    values = [score(matrices[chip], "miou") for chip in chips]
+    values = [float(MIOU(matrices[chip])) for chip in chips]
     assert values == sorted(values, reverse=True)
     kinds = [kind for kind, _ in picked]
     assert kinds == sorted(kinds, key=["best", "median", "worst"].index)
     if chips:
-        every = [score(matrix, "miou") for matrix in matrices.values()]
+        every = [float(MIOU(matrix)) for matrix in matrices.values()]
         assert values[0] == max(every)
         assert len(chips) < 3 or values[-1] == min(every)
 
@@ -307,13 +348,13 @@ def test_ranking_by_one_class_needs_some_of_it() -> None:
     many = {f"c{i}": np.array([[900, 0], [100 - i, i]]) for i in range(1, 6)}
     few = {"lucky": np.array([[999, 0], [0, 1]]), "none": np.array([[1000, 0], [0, 0]])}
     few["mostly ignored"] = np.array([[10, 0], [0, 5]])
-    assert {chip for _, chip in rank_chips(many | few, "iou", 1)} == {"c5", "c3", "c1"}
-    assert [chip for _, chip in rank_chips({"lucky": few["lucky"], "none": few["none"]}, "iou", 1)] == ["lucky"]
+    assert {chip for _, chip in rank_chips(many | few, IOU, 1)} == {"c5", "c3", "c1"}
+    assert [chip for _, chip in rank_chips({"lucky": few["lucky"], "none": few["none"]}, IOU, 1)] == ["lucky"]
 
 
 def test_ignored_pixels_are_hatched_and_classes_keep_their_colour() -> None:
     layer = np.array([[0, 1], [255, 255]], np.uint8)
-    picture = _paint(layer, ["#ff0000", "#00ff00"])
+    picture = paint(layer, ["#ff0000", "#00ff00"])
     half = picture.shape[0] // 2
     assert np.all(picture[:half, :half] == (1, 0, 0))
     assert np.all(picture[:half, half:] == (0, 1, 0))
@@ -325,7 +366,7 @@ def test_true_colour_takes_red_green_blue_and_shows_nodata_white() -> None:
     array[3, 0, 0] = 1000  # B04, red
     array[1, 0, 1] = 1000  # B02, blue
     array[:, 1, 1] = 0
-    picture = _true_colour(array, _stretch(array[None], [0]))
+    picture = true_colour(array, stretch(array[None], [0]))
     assert picture[0, 0].argmax() == 0
     assert picture[0, 1].argmax() == 2
     assert np.all(picture[1, 1] == 1)

@@ -17,7 +17,7 @@ import pytest
 from cityheads import CityHeadsError
 from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.evaluation.verdict import VERDICTS
-from cityheads.product.figures import draw_figures
+from cityheads.product.figures.draw import draw_figures
 from cityheads.product.report import ABSENT, report
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -67,7 +67,7 @@ def write(fake: fake_results.Fake, out: Path | None = None) -> str:
 def complete(fake: fake_results.Fake) -> fake_results.Fake:
     """Add the figures, with few pixels."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("cityheads.product.figures._DPI", 40)
+        monkeypatch.setattr("cityheads.product.figures.style.DPI", 40)
         draw_figures(
             fake.settings("draw_figures"), parents=fake.parents, results=fake.results, out=fake.results / "figures"
         )

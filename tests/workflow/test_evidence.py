@@ -37,5 +37,5 @@ def test_the_figure_is_promised_where_a_modality_can_be_removed(
     text = dry(snakemake, tmp_path, **changes)
     told = re.search(r": Draw the figures\n.*?Missing output files: ([^;\n]*)", text, re.DOTALL)
     assert told is not None
-    assert ("figures/without.png" in told.group(1)) == drawn
+    assert ("figures/modality_ablation.png" in told.group(1)) == drawn
     assert "figures/delta.png" in told.group(1)

@@ -20,7 +20,7 @@ FIGURES = {
 if config["evaluation"]["without_modalities"] and removable(
     config["model"]["modalities"]
 ):
-    FIGURES["without"] = "without"
+    FIGURES["modality_ablation"] = "modality_ablation"
 FIGURES |= {
     f"{kind}_{head}": kind
     for kind in ("panels", "confusion")

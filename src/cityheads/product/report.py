@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cityheads.core.confusion import metric_title
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file, write_bytes
 from cityheads.core.grid import SPLITS
 from cityheads.core.modalities import COORDS, DERIVED, RADAR
 from cityheads.evaluation.ablation import averaged, how_to_read
-from cityheads.product.figures import duration, metric_name, number, percent, signed
 from cityheads.product.notes import synthesized_notes
 from cityheads.product.results import Results
+from cityheads.product.text import duration, number, percent, share, signed
 
 __all__ = ["ABSENT", "report"]
 
@@ -49,7 +50,17 @@ _KINDS = {
     COORDS: "the place on Earth",
 }
 
-_SECTION_FIGURES = ("delta", "map", "panels", "confusion", "without", "curves", "balance", "dropped", "timings")
+_SECTION_FIGURES = (
+    "delta",
+    "map",
+    "panels",
+    "confusion",
+    "modality_ablation",
+    "curves",
+    "balance",
+    "dropped",
+    "timings",
+)
 
 _SCORES = (("iou", "IoU"), ("f1", "F1"), ("precision", "Precision"), ("recall", "Recall"))
 
@@ -81,7 +92,7 @@ def report(settings: dict[str, Any], *, results: Path, out: Path) -> None:
         "signed": signed,
         "percent": percent,
         "duration": duration,
-        "share": _share,
+        "share": share,
     }
     text = environment.get_template("report.html.j2").render(page.context())
     write_bytes(out, text.encode())
@@ -111,7 +122,7 @@ class _Page:
                 + synthesized_notes(self.results.statistics, self.settings["archive"]["synthesis"])
             },
             "meaning": _MEANING[self.results.gate["verdict"]],
-            "confidence": _share(self.results.gate["confidence"]),
+            "confidence": share(self.results.gate["confidence"]),
             "verdict_rows": self._verdict_rows(),
             "figures": {name: [f for f in figures if f["section"] == name] for name in _SECTION_FIGURES},
             "more_figures": [figure for figure in figures if figure["section"] not in _SECTION_FIGURES],
@@ -166,12 +177,9 @@ class _Page:
 
     # -------------------------------------------------------------- verdict
 
-    def _names(self, head: str) -> list[str]:
-        return [item["name"] for item in self.results.classes[self.settings["heads"][head]["label"]]]
-
     def _verdict_rows(self) -> list[dict[str, Any]]:
         return [
-            {"head": head, "name": metric_name(part["metric"], self._names(head)), **part}
+            {"head": head, "name": metric_title(part["metric"], part["positive_class"]), **part}
             for head, part in self.results.gate["heads"].items()
         ]
 
@@ -285,9 +293,9 @@ class _Page:
         return {
             "head": head,
             "label": rule["label"],
-            "metric": metric_name(rule["metric"], self._names(head)),
+            "metric": metric_title(shared[0]["metric"]["name"], shared[0]["metric"]["positive_class"]),
             "baseline": baseline,
-            "confidence": _share(self.results.metrics(baseline, self.results.seeds[0])["confidence"]),
+            "confidence": share(self.results.metrics(baseline, self.results.seeds[0])["confidence"]),
             "classes": rows,
             "means": means,
             "pixels": shared[0]["pixels"],
@@ -317,10 +325,9 @@ class _Page:
             if run in known:
                 continue
             for head in heads:
-                values = [
-                    self.results.metrics(run, seed)["heads"][head]["metric"]["value"] for seed in self.results.seeds
-                ]
-                name = metric_name(self.settings["heads"][head]["metric"], self._names(head))
+                scores = [self.results.metrics(run, seed)["heads"][head]["metric"] for seed in self.results.seeds]
+                name = metric_title(scores[0]["name"], scores[0]["positive_class"])
+                values = [score["value"] for score in scores]
                 rows.append({"run": run, "head": head, "metric": name, "value": _mean(values)})
         return rows
 
@@ -342,7 +349,7 @@ class _Page:
             ],
             "kept": self.results.metrics(self.gate_run, self.results.seeds[0])["not_ablated"],
             "derived": [name for name in self.settings["model"]["modalities"] if name in DERIVED],
-            "confidence": _share(self.results.metrics(self.gate_run, self.results.seeds[0])["confidence"]),
+            "confidence": share(self.results.metrics(self.gate_run, self.results.seeds[0])["confidence"]),
             "how_to_read": how_to_read(self.settings["model"]["modality_dropout"]),
         }
 
@@ -446,10 +453,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
     if any(value is None for value in found):
         return None
     return float(np.mean([value for value in found if value is not None]))
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:g}\N{NO-BREAK SPACE}%"
 
 
 def _pair(shared: float | None, single: float | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from cityheads.core.artifacts.metrics import METRICS, Metrics
 from cityheads.core.artifacts.predictions import PREDICTIONS, read_confusions
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json
+from cityheads.core.layout import STAGES
 
 __all__ = ["Results", "Timing", "read_table"]
 
@@ -111,6 +112,10 @@ class Results:
         found: np.ndarray = np.load(self.path("dataset", "store", f"{name}.npy"), mmap_mode="r")
         return found
 
+    def has_array(self, name: str) -> bool:
+        """Say whether the packed store has a layer."""
+        return (self.root / "dataset" / "store" / f"{name}.npy").exists()
+
     def metrics(self, run: str, seed: int) -> Metrics:
         """Read the scores of one run and seed."""
         return METRICS.read(self.path("evaluation", run, seed, "metrics.json"))
@@ -144,10 +149,8 @@ class Results:
 
     def timings(self) -> list[Timing]:
         """Sum up the benchmark files per rule, in the order of the workflow; empty where none were written."""
-        from cityheads.verbs import VERBS
-
         folder = self.root / "benchmarks"
-        order = {name: index for index, name in enumerate(VERBS)}
+        order = {name: index for index, name in enumerate(STAGES)}
         rules: dict[str, list[dict[str, str]]] = {}
         for path in sorted(folder.rglob("*.tsv")):
             rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
