@@ -6,8 +6,8 @@
 * ``step``: a training step of `MultiHeadTask` in a Lightning loop against the same modules in a bare loop, in CPU
   seconds.
 * ``forward``: one forward of a model with two heads against one of each of two models with one.
-* ``memory``: activations kept for the backward pass, with and without recomputation of the encoder's blocks.
-* ``thinking``: CPU seconds of a plain encoder and of one that thinks in modalities, 4 chips of 224 px, forward alone
+* ``memory``: activations kept for the backward pass, with and without gradient checkpointing of the encoder's blocks.
+* ``tim``: CPU seconds of a plain encoder and of one with Thinking-in-Modalities, 4 chips of 224 px, forward alone
   and with the backward pass.
 * ``cuda``: training samples a second at 224 px in bf16, with and without `torch.compile`, and the share of the
   arithmetic that a large bf16 matrix product reaches in the same run; only where there is a GPU.
@@ -27,7 +27,7 @@ from typing import Any, cast
 
 import numpy as np
 
-PARTS = ("loader", "step", "forward", "memory", "thinking", "cuda")
+PARTS = ("loader", "step", "forward", "memory", "tim", "cuda")
 MODALITIES = ("S2L2A", "S1RTC", "DEM")
 CLASSES = {"lulc": 5, "buildings": 2}
 
@@ -260,13 +260,13 @@ def bench_forward(arguments: argparse.Namespace) -> None:
 def bench_memory(arguments: argparse.Namespace) -> None:
     import torch
 
-    from cityheads.model.backbones.tuning import recompute_blocks
+    from cityheads.model.backbones.tuning import checkpoint_blocks
     from cityheads.model.builder import build_model
 
-    for recompute in (False, True):
+    for checkpointing in (False, True):
         model = build_model(make_spec("terramind_v1_base", ("lulc", "buildings"), [512, 256, 128, 64]))
-        if recompute:
-            recompute_blocks(model.encoder)
+        if checkpointing:
+            checkpoint_blocks(model.encoder)
         kept: dict[int, int] = {}
 
         def note(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
@@ -281,12 +281,12 @@ def bench_memory(arguments: argparse.Namespace) -> None:
             total = sum(value for key, value in kept.items() if key not in parameters)
             torch.stack([value.mean() for value in logits.values()]).sum().backward()
         print(
-            f"memory base 224 px, 2 chips, recompute {recompute}: {total / 2**20:.0f} MiB of activations kept, "
-            f"{time.perf_counter() - began:.1f} s forward and backward"
+            f"memory base 224 px, 2 chips, gradient checkpointing {checkpointing}: {total / 2**20:.0f} MiB "
+            f"of activations kept, {time.perf_counter() - began:.1f} s forward and backward"
         )
 
 
-def bench_thinking(arguments: argparse.Namespace) -> None:
+def bench_tim(arguments: argparse.Namespace) -> None:
     import torch
 
     from cityheads.model.builder import build_model
@@ -311,7 +311,7 @@ def bench_thinking(arguments: argparse.Namespace) -> None:
             forward, both = (statistics.median(seconds[backbone, backward][1:]) for backward in (False, True))
             encoder = list(model.encoder.parameters())
             print(
-                f"thinking {backbone}: {sum(p.numel() for p in encoder) / 1e6:.1f} M parameters, "
+                f"tim {backbone}: {sum(p.numel() for p in encoder) / 1e6:.1f} M parameters, "
                 f"{sum(p.numel() for p in encoder if p.requires_grad) / 1e6:.1f} M of them trained; "
                 f"forward {forward:.2f} s, with backward {both:.2f} s (CPU)"
             )

@@ -13,7 +13,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.model.backbones.base import blocks, default_indices
 from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.prithvi import effective_frames, prithvi_arguments
-from cityheads.model.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
+from cityheads.model.backbones.tuning import LowRank, add_low_rank, checkpoint_blocks, merged_state
 from cityheads.model.builder import build_model
 from cityheads.model.factory import MultiHeadModelFactory
 from cityheads.model.multihead import MultiHeadModel
@@ -285,12 +285,12 @@ def test_a_low_rank_update_of_nothing_is_refused(shared: MultiHeadModel) -> None
     assert torch.allclose(layer(x), merged, atol=1e-6)
 
 
-def test_recomputed_activations_give_the_same_gradients_and_names(shared: MultiHeadModel) -> None:
-    plain, recomputed = copy.deepcopy(shared), copy.deepcopy(shared)
-    recompute_blocks(recomputed.encoder)
-    assert list(plain.state_dict()) == list(recomputed.state_dict())
+def test_gradient_checkpointing_gives_the_same_gradients_and_names(shared: MultiHeadModel) -> None:
+    plain, checkpointed = copy.deepcopy(shared), copy.deepcopy(shared)
+    checkpoint_blocks(checkpointed.encoder)
+    assert list(plain.state_dict()) == list(checkpointed.state_dict())
     saved: dict[str, int] = {}
-    for name, model in (("plain", plain), ("recomputed", recomputed)):
+    for name, model in (("plain", plain), ("checkpointed", checkpointed)):
         sizes: list[int] = []
 
         def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
@@ -302,8 +302,8 @@ def test_recomputed_activations_give_the_same_gradients_and_names(shared: MultiH
         assert isinstance(loss, torch.Tensor)
         loss.backward()
         saved[name] = sum(sizes)
-    assert saved["recomputed"] < saved["plain"] / 2
-    for (name, a), (_, b) in zip(plain.named_parameters(), recomputed.named_parameters(), strict=True):
+    assert saved["checkpointed"] < saved["plain"] / 2
+    for (name, a), (_, b) in zip(plain.named_parameters(), checkpointed.named_parameters(), strict=True):
         assert a.grad is not None, name
         assert b.grad is not None, name
         assert torch.allclose(a.grad, b.grad, atol=1e-6), name

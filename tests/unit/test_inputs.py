@@ -22,10 +22,10 @@ from cityheads.core.modalities import COORDS, DERIVED, MODALITIES, stored
 from cityheads.evaluation.evaluate import evaluate
 from cityheads.model.backbones.terramind import (
     AttentionMerge,
-    CoordinateWords,
+    CoordinateTokens,
     GatedMerge,
-    published_coordinate_words,
-    read_coordinate_words,
+    published_coordinate_tokens,
+    read_coordinate_tokens,
 )
 from cityheads.model.builder import build_model, load_model
 from cityheads.model.derived import derive
@@ -162,7 +162,7 @@ def test_attention_equals_torchs_own() -> None:
 
 @pytest.mark.parametrize("merge", ["mean", "concat", "dict", "none"])
 def test_places_are_told_apart(merge: str) -> None:
-    """TerraTorch by itself gives every place the word "unknown" where no vocabulary file is at hand."""
+    """TerraTorch by itself gives every place the token "unknown" where no vocabulary file is at hand."""
     built = build_model(with_inputs(["S2L2A", COORDS], merge=merge)).eval()
     image = {"S2L2A": make_images(1)["S2L2A"]}
     with torch.no_grad():
@@ -174,16 +174,16 @@ def test_places_are_told_apart(merge: str) -> None:
         assert not torch.allclose(outs[0], one, atol=1e-6)
 
 
-def test_words_of_coordinates() -> None:
-    words = CoordinateWords().encode(PLACES)["tensor"]
+def test_token_ids_of_coordinates() -> None:
+    tokens = CoordinateTokens().encode(PLACES)["tensor"]
     # latitude from -90, longitude from -180, in quarters of a degree
-    assert words.tolist()[0] == [7 + round((40.75 + 90) * 4), 7 + 721 + (-74 + 180) * 4, 3]
-    corners = CoordinateWords().encode(torch.tensor([[-180.0, -90.0], [180.0, 90.0]]))["tensor"]
+    assert tokens.tolist()[0] == [7 + round((40.75 + 90) * 4), 7 + 721 + (-74 + 180) * 4, 3]
+    corners = CoordinateTokens().encode(torch.tensor([[-180.0, -90.0], [180.0, 90.0]]))["tensor"]
     assert corners.tolist() == [[7, 728, 3], [727, 728 + 1440, 3]]
     assert int(corners.max()) < 30_000
     for wrong in ([[-73.9, 95.0]], [[float("nan"), 40.0]]):
         with pytest.raises(ValueError, match="longitude and latitude"):
-            CoordinateWords().encode(torch.tensor(wrong))
+            CoordinateTokens().encode(torch.tensor(wrong))
 
 
 def write_vocabulary(path: Path, *, forget: str = "") -> Path:
@@ -198,28 +198,28 @@ def write_vocabulary(path: Path, *, forget: str = "") -> Path:
 
 def test_a_vocabulary_file_is_read_once_and_kept_with_the_weights(tmp_path: Path) -> None:
     file = write_vocabulary(tmp_path / "config.json")
-    words = read_coordinate_words(file)
+    tokens = read_coordinate_tokens(file)
     upstream = Tokenizer.from_file(str(file))
-    for (lon, lat), found in zip(PLACES.tolist(), words.encode(PLACES)["tensor"].tolist(), strict=True):
+    for (lon, lat), found in zip(PLACES.tolist(), tokens.encode(PLACES)["tensor"].tolist(), strict=True):
         text = f"lat={round(lat * 4) / 4:.2f} lon={round(lon * 4) / 4:.2f} [EOS]"
         assert found == upstream.encode(text).ids
-    other = CoordinateWords()
-    other.load_state_dict(words.state_dict(), strict=True)
-    assert torch.equal(other.encode(PLACES)["tensor"], words.encode(PLACES)["tensor"])
-    with pytest.raises(CityHeadsError, match=r"two quarter degrees share a word|no single word"):
-        read_coordinate_words(write_vocabulary(tmp_path / "less.json", forget="lon=-74.00"))
+    other = CoordinateTokens()
+    other.load_state_dict(tokens.state_dict(), strict=True)
+    assert torch.equal(other.encode(PLACES)["tensor"], tokens.encode(PLACES)["tensor"])
+    with pytest.raises(CityHeadsError, match=r"two quarter degrees share a token|no single token"):
+        read_coordinate_tokens(write_vocabulary(tmp_path / "less.json", forget="lon=-74.00"))
     (tmp_path / "text.json").write_text("{}")
     with pytest.raises(CityHeadsError, match="cannot be read as a vocabulary"):
-        read_coordinate_words(tmp_path / "text.json")
+        read_coordinate_tokens(tmp_path / "text.json")
     with pytest.raises(CityHeadsError, match="no such vocabulary"):
-        read_coordinate_words(tmp_path / "none.json")
+        read_coordinate_tokens(tmp_path / "none.json")
 
 
-def test_published_words_that_cannot_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_published_vocabulary_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CityHeadsError, match=r"coords: .*TerraMind-1\.0-Tokenizer-Coords/config\.json cannot be had"):
-        published_coordinate_words()
+        published_coordinate_tokens()
 
 
 def test_terratorchs_factory_takes_the_same_inputs(tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_terratorchs_factory_takes_the_same_inputs(tmp_path: Path) -> None:
         MultiHeadModelFactory().build_model(**arguments)
     arguments["backbone_coords_vocabulary"] = str(write_vocabulary(tmp_path / "config.json"))
     second = MultiHeadModelFactory().build_model(**arguments).eval()
-    words: Any = second.encoder.tokenizer[COORDS]
-    assert words.encode(PLACES)["tensor"][0, -1] == 3
-    assert words.encode(PLACES)["tensor"][0, 0] > 20_000
+    tokens: Any = second.encoder.tokenizer[COORDS]
+    assert tokens.encode(PLACES)["tensor"][0, -1] == 3
+    assert tokens.encode(PLACES)["tensor"][0, 0] > 20_000
     key = "encoder_embeddings.coords.token_emb.weight"
     assert torch.equal(first.encoder.state_dict()[key], second.encoder.state_dict()[key])
     with torch.no_grad():

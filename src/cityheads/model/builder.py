@@ -23,9 +23,9 @@ from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.terramind import (
     PRETRAINED,
     ConcatMerge,
-    coordinate_words,
+    coordinate_tokens,
     select_bands,
-    set_coordinate_words,
+    set_coordinate_tokens,
 )
 from cityheads.model.backbones.tuning import add_low_rank
 from cityheads.model.backbones.weights import load_backbone, published_weights, read_weights
@@ -183,7 +183,7 @@ def build(spec: ModelSpec, kind: type[Model]) -> Model:
     concat = None
     if merge == "concat" and not backbone.temporal:
         with seeded(spec.seed, "merge"):
-            concat = ConcatMerge([*spec.images, *backbone.thoughts], channels[0])
+            concat = ConcatMerge([*spec.images, *backbone.generated], channels[0])
         channels = [size * len(concat.modalities) for size in channels]
     channels = [channels[index] for index in indices]
     heads: dict[str, nn.Module] = {}
@@ -245,7 +245,7 @@ def _build_encoder(spec: ModelSpec) -> Backbone:
         )
         log.info("%s: loaded %d weights from %s", encoder.name, count, path.name)
         if COORDS in inputs:
-            set_coordinate_words(backbone.module, coordinate_words(encoder.weights.coords_vocabulary))
+            set_coordinate_tokens(backbone.module, coordinate_tokens(encoder.weights.coords_vocabulary))
     for name, entry in inputs.items():
         if entry.selected is not None:
             select_bands(backbone.module, name, entry.selected)
@@ -261,9 +261,9 @@ def _adapt(backbone: Backbone, peft_config: dict[str, Any]) -> None:
     """Hand the encoder, but no generator, to PEFT."""
     from terratorch.models.peft_utils import get_peft_backbone
 
-    if backbone.thoughts:
-        mind: Any = single_date(backbone.module)
-        mind.vit = get_peft_backbone(peft_config, mind.vit)
+    if backbone.generated:
+        tim: Any = single_date(backbone.module)
+        tim.vit = get_peft_backbone(peft_config, tim.vit)
     else:
         backbone.module = get_peft_backbone(peft_config, backbone.module)
 
@@ -302,7 +302,7 @@ def spec_of(saved: Mapping[str, Any], *, weights: bool = True) -> ModelSpec:
     return ModelSpec(
         encoder=EncoderSpec(
             name=saved["backbone"],
-            arguments={"thinking": model.get("thinking")},
+            arguments={"tim": model.get("tim", model.get("thinking"))},
             weights=first,
             frozen=model["freeze_encoder"],
         ),

@@ -114,7 +114,7 @@ class MultiHeadModelFactory(ModelFactory):
             aux_decoders: Not used: an auxiliary head is a head with a small weight.
             kwargs: Arguments of the backbone, prefixed with ``backbone_``: ``backbone_pretrained``,
                 ``backbone_ckpt_path``, ``backbone_modalities``, ``backbone_merge_method``, ... ``backbone_bands`` is
-                {modality: bands} for TerraMind (``backbone_coords_vocabulary`` names the file of its words for
+                {modality: bands} for TerraMind (``backbone_coords_vocabulary`` names its vocabulary of
                 coordinates, where weights come from a file), and a list of names (``BLUE`` or ``B02``) for Prithvi.
 
         Raises:

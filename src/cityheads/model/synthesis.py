@@ -28,7 +28,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
 from cityheads.core.modalities import MODALITIES, Modality
 from cityheads.model.arithmetic import fixed_arithmetic
-from cityheads.model.backbones.thinking import THOUGHTS, build_generator, full_image, imagine
+from cityheads.model.backbones.tim import TARGETS, build_generator, full_image, generate_tokens
 from cityheads.model.backbones.weights import download, load_weights, published_weights, read_weights
 from cityheads.model.seeds import own_stream
 
@@ -101,8 +101,8 @@ class Synthesizer:
         images = {name: padded(standardised(layers[name], MODALITIES[name])) for name in self.inputs}
         side = next(iter(images.values())).shape[-1] // _PATCH
         given = {PIXELS[n]: full_image(PIXELS[n], image, side**2, image.device) for n, image in images.items()}
-        key = THOUGHTS[self.target]
-        tokens = imagine(self.generator, given, [key], side**2, temperature=temperature, seed=seed)[key]
+        key = TARGETS[self.target]
+        tokens = generate_tokens(self.generator, given, [key], side**2, temperature=temperature, seed=seed)[key]
         painted = paint(self.tokenizer, tokens.view(1, side, side), steps=steps, seed=seed)
         result = in_units(cut(painted, size)[0].numpy(), modality)
         result[:, ~known] = modality.nodata
@@ -178,7 +178,7 @@ def build_synthesizer(target: str, inputs: tuple[str, ...], options: Mapping[str
         )
     with own_stream():
         torch.manual_seed(options["seed"])
-        generator = build_generator(plain, [PIXELS[name] for name in inputs], [THOUGHTS[target]], _SIZE)
+        generator = build_generator(plain, [PIXELS[name] for name in inputs], [TARGETS[target]], _SIZE)
     weights = None
     if options["weights"]:
         path = Path(options["weights"])

@@ -19,7 +19,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.dataset.datamodule import ChipDataModule, keep_freed_memory
 from cityheads.model.arithmetic import fixed_arithmetic
-from cityheads.model.backbones.tuning import add_low_rank, recompute_blocks
+from cityheads.model.backbones.tuning import add_low_rank, checkpoint_blocks
 from cityheads.model.backbones.weights import published_weights
 from cityheads.model.builder import build_model
 from cityheads.model.multihead import MultiHeadModel
@@ -76,7 +76,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
         with seeded(seed, "lora"):
             add_low_rank(model.encoder, lora["rank"], lora["alpha"], lora["targets"])
     if options["recompute"]:
-        recompute_blocks(model.encoder)
+        checkpoint_blocks(model.encoder)
     if options["compile"]:
         # the interference of the heads is measured by going back through a graph twice
         torch._functorch.config.donated_buffer = False

@@ -38,7 +38,7 @@ class Backbone:
         takes_dict: Whether the input is a mapping of modalities, not one tensor.
         temporal: Whether one encoder looks at each time step by itself (TerraTorch's ``TemporalWrapper``).
         steps: Time steps that an input must have; None for any number.
-        thoughts: Modalities that the encoder imagines and whose tokens it gives beside those of its inputs.
+        generated: Modalities that the encoder generates and whose tokens it gives beside those of its inputs.
     """
 
     module: nn.Module
@@ -47,7 +47,7 @@ class Backbone:
     takes_dict: bool = True
     temporal: bool = False
     steps: int | None = None
-    thoughts: tuple[str, ...] = ()
+    generated: tuple[str, ...] = ()
 
 
 def is_prithvi(name: str) -> bool:
@@ -71,7 +71,7 @@ def single_date(encoder: nn.Module) -> nn.Module:
 
 
 def fine_tuned(encoder: nn.Module) -> nn.Module:
-    """Give the part of an encoder that is fine-tuned: without the generator of one that thinks, else all of it."""
+    """Give the part of an encoder that is fine-tuned: without the generator of a TiM encoder, else all of it."""
     one = single_date(encoder)
     return getattr(one, "fine_tuned", one)
 

@@ -8,7 +8,7 @@ from typing import Any
 from cityheads.core.errors import CityHeadsError
 from cityheads.model.backbones.base import Backbone, is_prithvi, is_terramind
 from cityheads.model.backbones.prithvi import prithvi_arguments
-from cityheads.model.backbones.terramind import CoordinateWords, set_coordinate_words, terramind_arguments
+from cityheads.model.backbones.terramind import CoordinateTokens, set_coordinate_tokens, terramind_arguments
 from cityheads.model.backbones.weights import all_loaded
 
 __all__ = ["build_backbone"]
@@ -22,8 +22,8 @@ def build_backbone(name: str, modalities: Mapping[str, int], *, pretrained: bool
         modalities: Bands per modality; TerraMind takes any number of modalities, other encoders one.
         pretrained: Let the library that has the encoder load its published weights, and see that all were loaded. Not
             for TerraMind and Prithvi, whose weights are loaded afterwards.
-        arguments: Further arguments of the encoder, with TerraTorch's names; ``thinking``, a mapping, for an encoder
-            that thinks in modalities (see ``build_thinking``).
+        arguments: Further arguments of the encoder, with TerraTorch's names; ``tim``, a mapping, for an encoder
+            with Thinking-in-Modalities (see ``build_tim``).
 
     Raises:
         CityHeadsError: The registry has no such encoder, or it does not take these modalities or arguments.
@@ -38,22 +38,22 @@ def build_backbone(name: str, modalities: Mapping[str, int], *, pretrained: bool
     temporal = bool(arguments.get("use_temporal"))
     if steps:
         arguments["temporal_n_timestamps"] = steps
-    thinking = arguments.pop("thinking", None)
-    if thinking is not None and not (is_terramind(name) and bare.endswith("_tim")):
+    tim_options = arguments.pop("tim", None)
+    if tim_options is not None and not (is_terramind(name) and bare.endswith("_tim")):
         raise CityHeadsError(
-            f"config key 'model.thinking': {name} does not think in modalities; take terramind_v1_*_tim, or null"
+            f"config key 'model.tim': {name} has no Thinking-in-Modalities; take terramind_v1_*_tim, or null"
         )
     if is_terramind(name):
         if bare.endswith("_tim"):
-            from cityheads.model.backbones.thinking import build_thinking, split_arguments
+            from cityheads.model.backbones.tim import build_tim, split_arguments
 
-            plain, thoughts, time = split_arguments(terramind_arguments(modalities, arguments))
-            mind = build_thinking(bare, plain, **(thinking or {}), **thoughts)
-            set_coordinate_words(mind, CoordinateWords())
-            built = Backbone(_get_backbone(mind, **time), temporal=temporal, steps=steps, thoughts=tuple(mind.thoughts))
+            plain, given, time = split_arguments(terramind_arguments(modalities, arguments))
+            tim = build_tim(bare, plain, **(tim_options or {}), **given)
+            set_coordinate_tokens(tim, CoordinateTokens())
+            built = Backbone(_get_backbone(tim, **time), temporal=temporal, steps=steps, generated=tuple(tim.generated))
             return _grouped(built, time)
         module = _get_backbone(name, pretrained=False, **terramind_arguments(modalities, arguments))
-        set_coordinate_words(module, CoordinateWords())
+        set_coordinate_tokens(module, CoordinateTokens())
         return _grouped(Backbone(module, temporal=temporal, steps=steps), arguments)
     if len(modalities) > 1:
         raise CityHeadsError(f"config key 'model.modalities': {name} takes one modality, not {', '.join(modalities)}")

@@ -20,13 +20,13 @@ __all__ = [
     "PRETRAINED",
     "AttentionMerge",
     "ConcatMerge",
-    "CoordinateWords",
+    "CoordinateTokens",
     "GatedMerge",
-    "coordinate_words",
-    "published_coordinate_words",
-    "read_coordinate_words",
+    "coordinate_tokens",
+    "published_coordinate_tokens",
+    "read_coordinate_tokens",
     "select_bands",
-    "set_coordinate_words",
+    "set_coordinate_tokens",
     "terramind_arguments",
 ]
 
@@ -120,7 +120,7 @@ class GatedMerge(nn.Module):
 
 
 class AttentionMerge(nn.Module):
-    """All tokens of all modalities, words too -> one per place, which has attended to every one of them.
+    """All tokens of all modalities, those of coordinates too -> one per place, which has attended to every one of them.
 
     One layer of attention (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2) from the mean of the image tokens of
     a place to all tokens, added to that mean. It starts as the plain mean.
@@ -142,7 +142,7 @@ class AttentionMerge(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, tokens: Tensor, places: int) -> Tensor:
-        """Merge (B, M * N + words, D), the images' tokens first, N = ``places`` each, into (B, N, D)."""
+        """Merge (B, M * N + others, D), the images' tokens first, N = ``places`` each, into (B, N, D)."""
         images = tokens.shape[1] // places
         mean = tokens[:, : images * places].unflatten(1, (images, places)).mean(dim=1)
         query = self.query(self.norm(mean))
@@ -156,25 +156,25 @@ class AttentionMerge(nn.Module):
 _STEPS_PER_DEGREE = 4
 _LATITUDES, _LONGITUDES = 180 * _STEPS_PER_DEGREE + 1, 360 * _STEPS_PER_DEGREE + 1
 
-#: Longest sentence that the coordinates' embedding takes (TerraTorch 1.2.11, ``MODALITY_INFO``), and marks of the
+#: Longest sequence that the coordinates' embedding takes (TerraTorch 1.2.11, ``MODALITY_INFO``), and marks of the
 #: places in it that hold the latitude, the longitude, and nothing.
-_WORDS, _LATITUDE, _LONGITUDE, _NOTHING = 4, -1, -2, -3
+_LENGTH, _LATITUDE, _LONGITUDE, _NOTHING = 4, -1, -2, -3
 
-#: Word of the end of a sentence, and the first words that are free, where there is no published vocabulary
+#: Token id of the end of a sequence, and the first ids that are free, where there is no published vocabulary
 #: (TerraTorch 1.2.11, ``build_blank_wordpiece``).
 _END, _FREE = 3, 7
 
 
-class CoordinateWords(nn.Module):
-    """Longitude and latitude as the words that TerraMind reads, kept with the weights.
+class CoordinateTokens(nn.Module):
+    """Longitude and latitude as the token ids that TerraMind reads, kept with the weights.
 
-    TerraTorch asks a vocabulary file for them, and without that file gives every place the same word, "unknown". Here
-    the words of all quarter degrees are buffers, so that a saved model needs no file.
+    TerraTorch asks a vocabulary file for them, and without that file gives every place the same id, "unknown". Here
+    the ids of all quarter degrees are buffers, so that a saved model needs no file.
 
     Args:
-        latitude: (721,) word of each quarter degree from -90.
-        longitude: (1441,) word of each quarter degree from -180.
-        sentence: (4,) words around them; -1 stands for the latitude, -2 for the longitude, -3 for nothing.
+        latitude: (721,) id of each quarter degree from -90.
+        longitude: (1441,) id of each quarter degree from -180.
+        sentence: (4,) ids around them; -1 stands for the latitude, -2 for the longitude, -3 for nothing.
     """
 
     latitude: Tensor
@@ -193,7 +193,7 @@ class CoordinateWords(nn.Module):
         self.register_buffer("sentence", torch.tensor(list(sentence), dtype=torch.int64))
 
     def encode(self, coords: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Give the words of (B, 2) longitude and latitude in degrees, as TerraMind's encoder takes them.
+        """Give the token ids of (B, 2) longitude and latitude in degrees, as TerraMind's encoder takes them.
 
         Raises:
             ValueError: A coordinate is not a number or is not on Earth.
@@ -206,30 +206,30 @@ class CoordinateWords(nn.Module):
         at_longitude = self.longitude[steps[1] + _LONGITUDES // 2]
         columns = [
             at_latitude
-            if word == _LATITUDE
+            if token == _LATITUDE
             else at_longitude
-            if word == _LONGITUDE
-            else torch.full_like(at_latitude, word)
-            for word in self.sentence.tolist()
-            if word != _NOTHING
+            if token == _LONGITUDE
+            else torch.full_like(at_latitude, token)
+            for token in self.sentence.tolist()
+            if token != _NOTHING
         ]
-        words = torch.stack(columns, dim=1)
-        seen = torch.zeros_like(words, dtype=torch.bool)
-        return {"tensor": words, "input_mask": seen, "target_mask": ~seen, "decoder_attention_mask": seen}
+        ids = torch.stack(columns, dim=1)
+        seen = torch.zeros_like(ids, dtype=torch.bool)
+        return {"tensor": ids, "input_mask": seen, "target_mask": ~seen, "decoder_attention_mask": seen}
 
 
-def set_coordinate_words(encoder: nn.Module, words: CoordinateWords) -> None:
-    """Let an encoder that reads coordinates read these words; one that does not is left as it is."""
+def set_coordinate_tokens(encoder: nn.Module, tokens: CoordinateTokens) -> None:
+    """Let an encoder that reads coordinates read these token ids; one that does not is left as it is."""
     for module in list(encoder.modules()):
         if isinstance(module, nn.ModuleDict) and COORDS in module and not hasattr(module[COORDS], "token_emb"):
-            module[COORDS] = words
+            module[COORDS] = tokens
 
 
-def read_coordinate_words(path: Path) -> CoordinateWords:
-    """Take the words of all quarter degrees from TerraMind's vocabulary file (``tokenizers`` JSON).
+def read_coordinate_tokens(path: Path) -> CoordinateTokens:
+    """Take the token ids of all quarter degrees from TerraMind's vocabulary file (``tokenizers`` JSON).
 
     Raises:
-        CityHeadsError: The file is missing, is no vocabulary, or has no single word for a coordinate.
+        CityHeadsError: The file is missing, is no vocabulary, or has no single token for a coordinate.
     """
     from tokenizers import Tokenizer
 
@@ -240,38 +240,38 @@ def read_coordinate_words(path: Path) -> CoordinateWords:
     except Exception as error:  # the library raises bare Exceptions
         raise CityHeadsError(f"{path}: cannot be read as a vocabulary ({error})") from None
 
-    def sentences(lat: Callable[[int], float], lon: Callable[[int], float], count: int) -> Tensor:
+    def encoded(lat: Callable[[int], float], lon: Callable[[int], float], count: int) -> Tensor:
         text = [f"lat={lat(i):.2f} lon={lon(i):.2f} [EOS]" for i in range(count)]
-        ids = [encoded.ids for encoded in tokenizer.encode_batch(text, add_special_tokens=True)]
+        ids = [one.ids for one in tokenizer.encode_batch(text, add_special_tokens=True)]
         unknown = tokenizer.token_to_id("[UNK]")
-        if len({len(one) for one in ids}) != 1 or len(ids[0]) > _WORDS or any(unknown in one for one in ids):
-            raise CityHeadsError(f"{path}: has no single word for each quarter degree; this is not TerraMind's file")
+        if len({len(one) for one in ids}) != 1 or len(ids[0]) > _LENGTH or any(unknown in one for one in ids):
+            raise CityHeadsError(f"{path}: has no single token for each quarter degree; this is not TerraMind's file")
         return torch.tensor(ids)
 
     def degrees(index: int, count: int) -> float:
         # adding 0 turns the -0.00 of a rounded minus into 0.00
         return (index - count // 2) / _STEPS_PER_DEGREE + 0.0
 
-    by_lat = sentences(lambda i: degrees(i, _LATITUDES), lambda i: 0.0, _LATITUDES)
-    by_lon = sentences(lambda i: 0.0, lambda i: degrees(i, _LONGITUDES), _LONGITUDES)
+    by_lat = encoded(lambda i: degrees(i, _LATITUDES), lambda i: 0.0, _LATITUDES)
+    by_lon = encoded(lambda i: 0.0, lambda i: degrees(i, _LONGITUDES), _LONGITUDES)
     places = [[p for p in range(ids.shape[1]) if len(ids[:, p].unique()) > 1] for ids in (by_lat, by_lon)]
     if [len(one) for one in places] != [1, 1] or places[0] == places[1]:
         raise CityHeadsError(f"{path}: does not tell coordinates apart; this is not TerraMind's file")
     (row,), (column,) = places
     latitude, longitude = by_lat[:, row], by_lon[:, column]
     if len(latitude.unique()) != _LATITUDES or len(longitude.unique()) != _LONGITUDES:
-        raise CityHeadsError(f"{path}: two quarter degrees share a word; this is not TerraMind's file")
-    sentence = by_lat[0].tolist() + [_NOTHING] * (_WORDS - by_lat.shape[1])
+        raise CityHeadsError(f"{path}: two quarter degrees share a token; this is not TerraMind's file")
+    sentence = by_lat[0].tolist() + [_NOTHING] * (_LENGTH - by_lat.shape[1])
     sentence[row], sentence[column] = _LATITUDE, _LONGITUDE
-    return CoordinateWords(latitude.tolist(), longitude.tolist(), sentence)
+    return CoordinateTokens(latitude.tolist(), longitude.tolist(), sentence)
 
 
-def coordinate_words(vocabulary: str | Path | None) -> CoordinateWords:
-    """Take the words that weights were trained with, from a vocabulary file or the published one."""
-    return read_coordinate_words(Path(vocabulary)) if vocabulary else published_coordinate_words()
+def coordinate_tokens(vocabulary: str | Path | None) -> CoordinateTokens:
+    """Take the token ids that weights were trained with, from a vocabulary file or the published one."""
+    return read_coordinate_tokens(Path(vocabulary)) if vocabulary else published_coordinate_tokens()
 
 
-def published_coordinate_words() -> CoordinateWords:
+def published_coordinate_tokens() -> CoordinateTokens:
     """Take them from the published vocabulary, in the Hugging Face cache or by downloading it.
 
     Raises:
@@ -281,7 +281,7 @@ def published_coordinate_words() -> CoordinateWords:
 
     entry = pretrained_weights["terramind_v1_coords_tokenizer"]
     path, _ = download(entry, "config key 'model.modalities': coords", "name a file in model.coords_vocabulary")
-    return read_coordinate_words(path)
+    return read_coordinate_tokens(path)
 
 
 def select_bands(encoder: nn.Module, modality: str, bands: Sequence[str]) -> None:

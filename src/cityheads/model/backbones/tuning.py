@@ -1,4 +1,4 @@
-"""Ways of training an encoder with less: low-rank updates, and recomputed activations."""
+"""Ways of training an encoder with less: low-rank updates, and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from cityheads.core.errors import CityHeadsError
 from cityheads.model.backbones.base import blocks, fine_tuned
 
-__all__ = ["LowRank", "add_low_rank", "merged_state", "recompute_blocks"]
+__all__ = ["LowRank", "add_low_rank", "checkpoint_blocks", "merged_state"]
 
 
 class LowRank(nn.Module):
@@ -92,17 +92,17 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def recompute_blocks(encoder: nn.Module) -> None:
-    """Compute each block's activations a second time in the backward pass, in place of keeping them.
+def checkpoint_blocks(encoder: nn.Module) -> None:
+    """Turn gradient checkpointing on: compute each block's activations a second time in place of keeping them.
 
     The blocks stay where they are, so that the names of the weights do not change.
     """
     for block in blocks(encoder):
         forward = block.forward
 
-        def recomputed(*args: Any, _forward: Any = forward, **kwargs: Any) -> Any:
+        def checkpointed(*args: Any, _forward: Any = forward, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return _forward(*args, **kwargs)
             return checkpoint(_forward, *args, use_reentrant=False, **kwargs)
 
-        block.forward = functools.wraps(forward)(recomputed)
+        block.forward = functools.wraps(forward)(checkpointed)

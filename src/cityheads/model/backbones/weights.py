@@ -132,7 +132,7 @@ def load_backbone(
     """
     weights = read_weights(path)
     if not is_prithvi(name):
-        # words of coordinates, which come with a file of their own
+        # token ids of coordinates, which come with a file of their own
         return load_weights(encoder, weights, str(path), new=(*new, "tokenizer."))
     # layers that TerraTorch adds to a pretrained Prithvi: an adapter's, and prompts
     new = (*new, *getattr(single_date(encoder), "extra_layers", ()), "vpt_prompt_embeddings.")
@@ -150,8 +150,8 @@ def load_weights(
 ) -> int:
     """Copy weights into an encoder, every one of them.
 
-    Weights that the encoder has no place for (other modalities, a pretraining decoder) are left out. An encoder that
-    thinks in modalities takes them twice: for the part that is fine-tuned, and for its generator.
+    Weights that the encoder has no place for (other modalities, a pretraining decoder) are left out. A TiM encoder
+    takes them twice: for the part that is fine-tuned, and for its generator.
 
     Args:
         encoder: The encoder; changed in place.

@@ -1,4 +1,4 @@
-"""Encoders that think in modalities: a frozen generator beside the encoder that is fine-tuned."""
+"""Thinking-in-Modalities: a frozen generator beside the encoder that is fine-tuned."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cityheads.core.files import write_json
 from cityheads.model.backbones.base import blocks, fine_tuned
 from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.terramind import select_bands
-from cityheads.model.backbones.thinking import _SIZES, THOUGHTS, Sampler, ThinkingEncoder, build_thinking
-from cityheads.model.backbones.tuning import LowRank, add_low_rank, merged_state, recompute_blocks
+from cityheads.model.backbones.tim import _SIZES, TARGETS, Sampler, TimEncoder, build_tim
+from cityheads.model.backbones.tuning import LowRank, add_low_rank, checkpoint_blocks, merged_state
 from cityheads.model.backbones.weights import load_weights
 from cityheads.model.builder import build_model, load_model
 from cityheads.model.factory import MultiHeadModelFactory
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TIM = "terramind_v1_tiny_tim"
 
 
-def spec_of(seed: int = 0, thinking: dict[str, Any] | None = None, **model: Any) -> dict[str, Any]:
-    return make_spec(backbone=TIM, thinking=thinking, **model) | {"seed": seed}
+def spec_of(seed: int = 0, tim: dict[str, Any] | None = None, **model: Any) -> dict[str, Any]:
+    return make_spec(backbone=TIM, tim=tim, **model) | {"seed": seed}
 
 
-def mind_of(model: MultiHeadModel) -> ThinkingEncoder:
-    assert isinstance(model.encoder, ThinkingEncoder)
+def tim_of(model: MultiHeadModel) -> TimEncoder:
+    assert isinstance(model.encoder, TimEncoder)
     return model.encoder
 
 
@@ -85,16 +85,16 @@ def test_defaults_are_those_of_the_schema() -> None:
     import inspect
 
     wanted = schema()["properties"]["model"]["properties"]["thinking"]["properties"]
-    found = inspect.signature(build_thinking).parameters
+    found = inspect.signature(build_tim).parameters
     for name, rule in wanted.items():
         default = found[name].default
         assert (list(default) if isinstance(default, tuple) else default) == rule["default"], name
-    assert set(wanted["modalities"]["items"]["enum"]) == set(THOUGHTS)
+    assert set(wanted["modalities"]["items"]["enum"]) == set(TARGETS)
 
 
 @pytest.mark.parametrize("merge", ["mean", "max", "none"])
 def test_it_is_upstreams_model_on_the_same_weights(merge: str, upstream: Any) -> None:
-    """Two chained thoughts, most probable tokens: upstream's TerraMindTiM on the same weights is the oracle."""
+    """Two chained modalities, most probable tokens: upstream's TerraMindTiM on the same weights is the oracle."""
     arguments = {
         name: value
         for name, value in upstream("terramind_v1_tiny").items()
@@ -105,10 +105,10 @@ def test_it_is_upstreams_model_on_the_same_weights(merge: str, upstream: Any) ->
         modalities=["S2L2A", "S1RTC"], tim_modalities=["LULC", "DEM"], tim_temps=0.0,
         merge_method=None if merge == "none" else merge, **arguments,
     ).eval()  # fmt: skip
-    built = build_backbone(TIM, {"S2L2A": 12, "S1RTC": 2}, merge_method=merge, thinking={"modalities": ["LULC", "DEM"]})
-    assert built.thoughts == ("LULC", "DEM")
+    built = build_backbone(TIM, {"S2L2A": 12, "S1RTC": 2}, merge_method=merge, tim={"modalities": ["LULC", "DEM"]})
+    assert built.generated == ("LULC", "DEM")
     ours = built.module.eval()
-    assert isinstance(ours, ThinkingEncoder)
+    assert isinstance(ours, TimEncoder)
     state = oracle.state_dict()
     encoder = {name: value for name, value in state.items() if not name.startswith("sampler.")}
     ours.vit.load_state_dict(encoder, strict=True)
@@ -122,9 +122,9 @@ def test_it_is_upstreams_model_on_the_same_weights(merge: str, upstream: Any) ->
     assert len(found) == len(expected) == 12
     for a, b in zip(found, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-    thoughts = ours.think(images)
-    assert {name: tuple(tokens.shape) for name, tokens in thoughts.items()} == {"LULC": (2, 16), "DEM": (2, 16)}
-    # the thoughts matter: without them the encoder gives something else
+    generated = ours.generate(images)
+    assert {name: tuple(tokens.shape) for name, tokens in generated.items()} == {"LULC": (2, 16), "DEM": (2, 16)}
+    # what is generated matters: without it the encoder gives something else
     with torch.no_grad():
         alone = ours.vit(dict(images))
     if merge != "none":
@@ -133,22 +133,22 @@ def test_it_is_upstreams_model_on_the_same_weights(merge: str, upstream: Any) ->
 
 def test_nothing_of_the_generator_is_trained_and_all_of_the_encoder_is(model: MultiHeadModel) -> None:
     model.train()
-    mind = mind_of(model)
-    assert not any(module.training for module in mind.generator.modules())
-    assert all(module.training for module in mind.vit.modules())
-    assert not any(parameter.requires_grad for parameter in mind.generator.parameters())
-    shared_memory = {p.data_ptr() for p in mind.generator.parameters()} & {p.data_ptr() for p in mind.vit.parameters()}
+    tim = tim_of(model)
+    assert not any(module.training for module in tim.generator.modules())
+    assert all(module.training for module in tim.vit.modules())
+    assert not any(parameter.requires_grad for parameter in tim.generator.parameters())
+    shared_memory = {p.data_ptr() for p in tim.generator.parameters()} & {p.data_ptr() for p in tim.vit.parameters()}
     assert not shared_memory
     before = {name: value.clone() for name, value in model.state_dict().items()}
     task = make_task(model, make_spec()["heads"])
     trained = {id(p) for group in task._groups() for p in group["params"]}
-    assert not trained & {id(p) for p in mind.generator.parameters()}
-    assert {id(p) for p in mind.vit.parameters()} <= trained
+    assert not trained & {id(p) for p in tim.generator.parameters()}
+    assert {id(p) for p in tim.vit.parameters()} <= trained
     optimizer = torch.optim.AdamW(task._groups(), lr=1e-2)
     loss = task.training_step({"image": make_images(), "mask": make_masks(), "chip_id": []}, 1)
     assert loss is not None
     loss.backward()
-    assert all(p.grad is None for p in mind.generator.parameters())
+    assert all(p.grad is None for p in tim.generator.parameters())
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert not [name for name in changed if name.startswith("encoder.generator.")]
@@ -157,55 +157,55 @@ def test_nothing_of_the_generator_is_trained_and_all_of_the_encoder_is(model: Mu
 
 
 def test_tokenizers_are_not_kept(shared: MultiHeadModel) -> None:
-    mind = mind_of(shared)
-    assert not [name for name, _ in mind.named_parameters() if "tokenizer" in name]
+    tim = tim_of(shared)
+    assert not [name for name, _ in tim.named_parameters() if "tokenizer" in name]
     # encoder 6.1 M and tokens 0.8 M, generator the same and a decoder; with upstream's tokenizer it would be 492 M
-    assert sum(p.numel() for p in mind.parameters()) < 20e6
+    assert sum(p.numel() for p in tim.parameters()) < 20e6
 
 
 def test_the_outer_random_streams_are_put_back(model: MultiHeadModel) -> None:
-    mind = mind_of(model.train())
-    mind.temperature = 1.0
+    tim = tim_of(model.train())
+    tim.temperature = 1.0
     images = {"S2L2A": torch.randn(2, 12, PX, PX)}
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    thoughts = mind.think(images)
+    generated = tim.generate(images)
     assert random.getstate() == states[0]
     assert str(np.random.get_state()) == str(states[1])
     assert torch.equal(torch.get_rng_state(), states[2])
     for seed in (2, 3):
         random.seed(seed)
         torch.manual_seed(seed)
-        assert torch.equal(mind.think(images)["LULC"], thoughts["LULC"])
+        assert torch.equal(tim.generate(images)["LULC"], generated["LULC"])
 
 
-def test_the_runs_seed_chooses_the_thoughts(model: MultiHeadModel) -> None:
-    mind = mind_of(model)
-    mind.temperature, mind.top_p = 1.0, 0.0
+def test_the_runs_seed_chooses_the_tokens(model: MultiHeadModel) -> None:
+    tim = tim_of(model)
+    tim.temperature, tim.top_p = 1.0, 0.0
     images = {"S2L2A": torch.randn(2, 12, 128, 128)}
-    here = mind.think(images)["LULC"]
-    assert int(mind.seed) == int(mind_of(build_model(spec_of(0))).seed)
-    other = mind_of(build_model(spec_of(1)))
-    assert int(other.seed) != int(mind.seed)
-    mind.seed.copy_(other.seed)
-    assert not torch.equal(mind.think(images)["LULC"], here)
+    here = tim.generate(images)["LULC"]
+    assert int(tim.seed) == int(tim_of(build_model(spec_of(0))).seed)
+    other = tim_of(build_model(spec_of(1)))
+    assert int(other.seed) != int(tim.seed)
+    tim.seed.copy_(other.seed)
+    assert not torch.equal(tim.generate(images)["LULC"], here)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_chips_answer_does_not_depend_on_its_batch(model: MultiHeadModel, temperature: float, steps: int) -> None:
-    mind = mind_of(model)
-    mind.temperature, mind.decoding_steps = temperature, steps
+    tim = tim_of(model)
+    tim.temperature, tim.decoding_steps = temperature, steps
     torch.manual_seed(0)
     images = {"S2L2A": torch.randn(6, 12, 64, 64), "S1RTC": torch.randn(6, 2, 64, 64)}
-    together = mind.think(images)["LULC"]
+    together = tim.generate(images)["LULC"]
     assert len({tuple(row) for row in together.tolist()}) > 1, "the images must matter"
     for index in (0, 5):
-        alone = mind.think({name: image[[index]] for name, image in images.items()})["LULC"]
+        alone = tim.generate({name: image[[index]] for name, image in images.items()})["LULC"]
         assert torch.equal(alone[0], together[index])
-    turned = mind.think({name: image.flip(0) for name, image in images.items()})["LULC"]
+    turned = tim.generate({name: image.flip(0) for name, image in images.items()})["LULC"]
     assert torch.equal(turned.flip(0), together)
 
 
@@ -225,33 +225,33 @@ def test_noise_draws_from_the_distribution() -> None:
 
 def test_steps_of_decoding_are_taken(model: MultiHeadModel) -> None:
     """Upstream decodes everything in the first step, whatever it was asked for."""
-    mind = mind_of(model)
+    tim = tim_of(model)
     passes: list[int] = []
-    decoder: Any = mind.generator.decoder_norm
+    decoder: Any = tim.generator.decoder_norm
     decoder.register_forward_hook(lambda module, args, output: passes.append(output.shape[1]))
     images = {"S2L2A": torch.randn(1, 12, 64, 64)}
-    mind.think(images)
+    tim.generate(images)
     assert passes == [16]
     passes.clear()
-    mind.decoding_steps = 4
-    mind.think(images)
+    tim.decoding_steps = 4
+    tim.generate(images)
     assert passes == [4, 4, 4, 4]
     passes.clear()
-    mind.decoding_steps = 99
-    mind.think(images)
+    tim.decoding_steps = 99
+    tim.generate(images)
     assert passes == [1] * 16
 
 
-def test_chained_thoughts_see_the_ones_before() -> None:
+def test_chained_modalities_see_the_ones_before() -> None:
     images = {"S2L2A": torch.randn(1, 12, 64, 64)}
     found = {}
     for chained in (True, False):
-        built = build_backbone(TIM, {"S2L2A": 12}, thinking={"modalities": ["LULC", "NDVI"], "chained": chained})
-        mind = built.module
-        assert isinstance(mind, ThinkingEncoder)
-        first = found.setdefault("state", mind.state_dict())
-        mind.load_state_dict(first)
-        found[chained] = mind.think(images)
+        built = build_backbone(TIM, {"S2L2A": 12}, tim={"modalities": ["LULC", "NDVI"], "chained": chained})
+        tim = built.module
+        assert isinstance(tim, TimEncoder)
+        first = found.setdefault("state", tim.state_dict())
+        tim.load_state_dict(first)
+        found[chained] = tim.generate(images)
     assert torch.equal(found[True]["LULC"], found[False]["LULC"])
     assert not torch.equal(found[True]["NDVI"], found[False]["NDVI"])
 
@@ -271,21 +271,21 @@ def test_every_merge_with_a_modality_missing(merge: str) -> None:
         loss = sum(logits.square().mean() for logits in built(images).values())
         assert isinstance(loss, torch.Tensor)
         loss.backward()
-    tokens: Any = mind_of(built).vit.encoder_embeddings["tok_lulc@224"]
+    tokens: Any = tim_of(built).vit.encoder_embeddings["tok_lulc@224"]
     assert tokens.token_emb.weight.grad.abs().sum() > 0
-    assert "LULC" in mind_of(built).thoughts
+    assert "LULC" in tim_of(built).generated
     if merge == "concat":
         merged: Any = built.merge
         assert merged.modalities == ["S2L2A", "S1RTC", "DEM", "LULC"]
 
 
 def test_only_the_encoder_is_tuned(model: MultiHeadModel) -> None:
-    mind = mind_of(model)
-    inner: Any = mind.vit
-    assert fine_tuned(mind) is inner
-    assert [id(block) for block in blocks(mind)] == [id(block) for block in inner.encoder]
-    recompute_blocks(mind)
-    generator: Any = mind.generator
+    tim = tim_of(model)
+    inner: Any = tim.vit
+    assert fine_tuned(tim) is inner
+    assert [id(block) for block in blocks(tim)] == [id(block) for block in inner.encoder]
+    checkpoint_blocks(tim)
+    generator: Any = tim.generator
     assert all("forward" in vars(block) for block in inner.encoder)
     assert not any("forward" in vars(block) for block in generator.encoder)
     task = make_task(model, make_spec()["heads"])
@@ -313,7 +313,7 @@ def test_low_rank_updates_leave_the_generator_alone(model: MultiHeadModel, share
 
 
 def test_a_saved_model_comes_back(tmp_path: Path) -> None:
-    spec = spec_of(seed=4, thinking={"modalities": ["NDVI"], "temperature": 1.0})
+    spec = spec_of(seed=4, tim={"modalities": ["NDVI"], "temperature": 1.0})
     built = build_model(spec).eval()
     save_file(
         {name: value.clone().contiguous() for name, value in built.state_dict().items()}, tmp_path / "model.safetensors"
@@ -322,31 +322,31 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     again, _ = load_model(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(make_images())["lulc"], built(make_images())["lulc"])
-    write_json(tmp_path / "model.json", spec_of(seed=4, thinking={"modalities": ["LULC"]}))
+    write_json(tmp_path / "model.json", spec_of(seed=4, tim={"modalities": ["LULC"]}))
     with pytest.raises(CityHeadsError, match=r"does not fit model\.json"):
         load_model(tmp_path)
 
 
-def published(mind: ThinkingEncoder) -> dict[str, torch.Tensor]:
+def published(tim: TimEncoder) -> dict[str, torch.Tensor]:
     """Make a file like the published ones: one encoder, one decoder, and modalities that nobody asked for."""
-    state = {name: torch.randn_like(value) for name, value in mind.generator.state_dict().items()}
+    state = {name: torch.randn_like(value) for name, value in tim.generator.state_dict().items()}
     return state | {"encoder_embeddings.tok_ndvi@224.mod_emb": torch.zeros(1, 1, 192)}
 
 
 def test_one_file_fills_the_encoder_and_the_generator(model: MultiHeadModel, tmp_path: Path) -> None:
-    mind = mind_of(model)
-    weights = published(mind)
-    count = load_weights(mind, weights, "file")
-    assert count == len(mind.vit.state_dict()) + len(mind.generator.state_dict())
+    tim = tim_of(model)
+    weights = published(tim)
+    count = load_weights(tim, weights, "file")
+    assert count == len(tim.vit.state_dict()) + len(tim.generator.state_dict())
     name = "encoder.3.attn.qkv.weight"
-    assert torch.equal(mind.vit.state_dict()[name], weights[name])
-    assert torch.equal(mind.generator.state_dict()[name], weights[name])
-    assert not any(p.requires_grad for p in mind.generator.parameters())
+    assert torch.equal(tim.vit.state_dict()[name], weights[name])
+    assert torch.equal(tim.generator.state_dict()[name], weights[name])
+    assert not any(p.requires_grad for p in tim.generator.parameters())
     # the same from a config
     path = tmp_path / "TerraMind_v1_tiny.pt"
     torch.save({name: value.clone() for name, value in weights.items()}, path)
     built = build_model(spec_of(weights=str(path)))
-    assert torch.equal(mind_of(built).generator.state_dict()["mask_token"], weights["mask_token"])
+    assert torch.equal(tim_of(built).generator.state_dict()["mask_token"], weights["mask_token"])
 
 
 @pytest.mark.parametrize(
@@ -358,44 +358,44 @@ def test_one_file_fills_the_encoder_and_the_generator(model: MultiHeadModel, tmp
     ],
 )
 def test_a_weight_that_is_missing_is_named(model: MultiHeadModel, lost: str, part: str) -> None:
-    mind = mind_of(model)
-    weights = published(mind)
+    tim = tim_of(model)
+    weights = published(tim)
     del weights[lost]
-    before = {name: value.clone() for name, value in mind.state_dict().items()}
+    before = {name: value.clone() for name, value in tim.state_dict().items()}
     with pytest.raises(CityHeadsError, match=rf"file: 1 of the {part}'s \d+ weights are missing: {lost}"):
-        load_weights(mind, weights, "file")
-    assert all(torch.equal(value, before[name]) for name, value in mind.state_dict().items())
+        load_weights(tim, weights, "file")
+    assert all(torch.equal(value, before[name]) for name, value in tim.state_dict().items())
 
 
 def test_a_subset_of_bands_is_the_others_at_their_mean(model: MultiHeadModel) -> None:
-    mind = mind_of(model)
+    tim = tim_of(model)
     image = torch.randn(1, 12, 64, 64)
     zeroed = torch.zeros_like(image)
     zeroed[:, [3, 7]] = image[:, [3, 7]]
-    expected = mind.think({"S2L2A": zeroed})
+    expected = tim.generate({"S2L2A": zeroed})
     with torch.no_grad():
-        features = mind({"S2L2A": zeroed})
-    select_bands(mind, "S2L2A", ["B04", "B08"])
-    assert torch.equal(mind.think({"S2L2A": image[:, [3, 7]]})["LULC"], expected["LULC"])
+        features = tim({"S2L2A": zeroed})
+    select_bands(tim, "S2L2A", ["B04", "B08"])
+    assert torch.equal(tim.generate({"S2L2A": image[:, [3, 7]]})["LULC"], expected["LULC"])
     with torch.no_grad():
-        assert torch.allclose(mind({"S2L2A": image[:, [3, 7]]})[-1], features[-1], atol=1e-5)
-    assert not any(p.requires_grad for p in mind.generator.parameters())
-    assert all(p.requires_grad for p in mind.vit.parameters())
+        assert torch.allclose(tim({"S2L2A": image[:, [3, 7]]})[-1], features[-1], atol=1e-5)
+    assert not any(p.requires_grad for p in tim.generator.parameters())
+    assert all(p.requires_grad for p in tim.vit.parameters())
 
 
 def test_a_new_modality_is_for_the_encoder_only() -> None:
     built = build_backbone(TIM, {"S2L2A": 12, "NDVI": 1})
-    mind = built.module.eval()
-    assert isinstance(mind, ThinkingEncoder)
+    tim = built.module.eval()
+    assert isinstance(tim, TimEncoder)
     image = torch.randn(1, 12, 64, 64)
-    first = mind.think({"S2L2A": image, "NDVI": torch.zeros(1, 1, 64, 64)})
-    second = mind.think({"S2L2A": image, "NDVI": torch.ones(1, 1, 64, 64)})
+    first = tim.generate({"S2L2A": image, "NDVI": torch.zeros(1, 1, 64, 64)})
+    second = tim.generate({"S2L2A": image, "NDVI": torch.ones(1, 1, 64, 64)})
     assert torch.equal(first["LULC"], second["LULC"])
-    assert "NDVI" not in mind.generator.encoder_embeddings
-    # nothing that the generator knows is left: the encoder goes on without a thought
-    assert mind.think({"NDVI": torch.ones(1, 1, 64, 64)}) == {}
+    assert "NDVI" not in tim.generator.encoder_embeddings
+    # nothing that the generator knows is left: the encoder goes on without it
+    assert tim.generate({"NDVI": torch.ones(1, 1, 64, 64)}) == {}
     with torch.no_grad():
-        assert mind({"NDVI": torch.ones(1, 1, 64, 64)})[-1].shape == (1, 16, 192)
+        assert tim({"NDVI": torch.ones(1, 1, 64, 64)})[-1].shape == (1, 16, 192)
 
 
 def test_from_terratorchs_command_line_with_coordinates_and_dates() -> None:
@@ -405,9 +405,9 @@ def test_from_terratorchs_command_line_with_coordinates_and_dates() -> None:
         backbone_tim_decoding_steps=2, backbone_tim_top_p=0.0, backbone_tim_top_k=5,
         backbone_tim_chained_generations=False,
     ).eval()  # fmt: skip
-    mind = mind_of(model)
-    assert (mind.temperature, mind.decoding_steps, mind.top_p, mind.top_k, mind.chained) == (0.5, 2, 0.0, 5, False)
-    assert list(mind.thoughts) == ["LULC", "DEM"]
+    tim = tim_of(model)
+    assert (tim.temperature, tim.decoding_steps, tim.top_p, tim.top_k, tim.chained) == (0.5, 2, 0.0, 5, False)
+    assert list(tim.generated) == ["LULC", "DEM"]
     with torch.no_grad():
         out = model({"S2L2A": torch.rand(2, 12, PX, PX), "coords": torch.tensor([[-73.9, 40.7], [10.0, 50.0]])})
     assert out.output.shape == (2, 4, PX, PX)
@@ -425,27 +425,27 @@ def _trainable(module: Any) -> list[str]:
     return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
-def test_mixed_precision_does_not_change_the_thoughts(model: MultiHeadModel) -> None:
-    mind = mind_of(model)
+def test_mixed_precision_does_not_change_the_tokens(model: MultiHeadModel) -> None:
+    tim = tim_of(model)
     images = {"S2L2A": torch.randn(2, 12, 64, 64)}
-    expected = mind.think(images)["LULC"]
+    expected = tim.generate(images)["LULC"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = mind.think({"S2L2A": images["S2L2A"]})["LULC"]
+        found = tim.generate({"S2L2A": images["S2L2A"]})["LULC"]
     assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "thinking", "message"),
+    ("name", "options", "message"),
     [
-        ("terramind_v1_tiny", {"modalities": ["LULC"]}, "terramind_v1_tiny does not think in modalities"),
+        ("terramind_v1_tiny", {"modalities": ["LULC"]}, "terramind_v1_tiny has no Thinking-in-Modalities"),
         (TIM, {"modalities": ["S1RTC"]}, "S1RTC is an input already"),
         (TIM, {"modalities": ["RGB"]}, "'RGB' is none of LULC"),
-        ("terramind_v01_base_tim", None, "'terramind_v01_base_tim' does not think"),
+        ("terramind_v01_base_tim", None, "'terramind_v01_base_tim' has no Thinking-in-Modalities"),
     ],
 )
-def test_what_cannot_think_is_refused(name: str, thinking: Any, message: str) -> None:
+def test_what_has_no_generator_is_refused(name: str, options: Any, message: str) -> None:
     with pytest.raises(CityHeadsError, match=message):
-        build_backbone(name, {"S2L2A": 12, "S1RTC": 2}, thinking=thinking)
+        build_backbone(name, {"S2L2A": 12, "S1RTC": 2}, tim=options)
 
 
 def test_chips_that_are_no_squares_are_refused(shared: MultiHeadModel) -> None:
@@ -453,7 +453,7 @@ def test_chips_that_are_no_squares_are_refused(shared: MultiHeadModel) -> None:
         shared(make_images(height=32, width=64))
 
 
-def test_the_config_knows_which_backbone_thinks() -> None:
+def test_the_config_knows_which_backbone_has_a_generator() -> None:
     from model_fixtures import make_settings
 
     model = make_settings(model={"backbone": TIM, "thinking": {"modalities": ["NDVI"]}})["model"]
@@ -467,7 +467,7 @@ def test_the_config_knows_which_backbone_thinks() -> None:
 
 @pytest.mark.slow
 def test_it_trains_by_the_verb_and_twice_the_same(tmp_path: Path) -> None:
-    """Low-rank updates, recomputation and drawn tokens together: same bytes twice, and a generator as it was built."""
+    """With low-rank updates, checkpointing and drawn tokens: same bytes twice, and a generator as it was built."""
     from model_fixtures import make_settings, write_store
     from safetensors.torch import load_file
 
@@ -490,4 +490,4 @@ def test_it_trains_by_the_verb_and_twice_the_same(tmp_path: Path) -> None:
     assert not [name for name in changed if name.startswith("encoder.generator.")]
     assert "encoder.vit.encoder.0.attn.qkv.weight" in changed
     assert "encoder.vit.encoder.0.mlp.fc1.weight" not in changed
-    assert int(mind_of(loaded).seed) == int(mind_of(fresh).seed)
+    assert int(tim_of(loaded).seed) == int(tim_of(fresh).seed)

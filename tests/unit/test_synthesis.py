@@ -22,7 +22,7 @@ from cityheads.config import schema
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
 from cityheads.evaluation.reconstruction import compare_pixels, reconstruct
-from cityheads.model.backbones.thinking import build_generator
+from cityheads.model.backbones.tim import build_generator
 from cityheads.model.synthesis import (
     Synthesizer,
     build_synthesizer,
@@ -170,7 +170,7 @@ def test_the_generator_is_upstreams(maker: Synthesizer) -> None:
     """TerraMindGeneration on the same weights, at temperature 0 and with the same noise, is the oracle."""
     from terratorch.models.backbones.terramind.model.terramind_generation import TerraMindGeneration
 
-    from cityheads.model.backbones.thinking import _SIZES
+    from cityheads.model.backbones.tim import _SIZES
 
     layers = layers_of()
     oracle = TerraMindGeneration(

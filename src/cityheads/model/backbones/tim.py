@@ -1,4 +1,4 @@
-"""Thinking in Modalities: TerraMind imagines a modality that was not acquired, and looks at it beside those that were.
+"""Thinking-in-Modalities (TiM): TerraMind generates modalities of its inputs, and looks at them beside these.
 
 Jakubik et al. 2025, "TerraMind: Large-Scale Generative Multimodality for Earth Observation" (arXiv:2504.11171, section
 on Thinking-in-Modalities). TerraTorch 1.2.11 has it as ``TerraMindTiM``. There the generator shares its patch
@@ -33,18 +33,18 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.model.seeds import own_stream
 
 __all__ = [
-    "THOUGHTS",
+    "TARGETS",
     "Sampler",
-    "ThinkingEncoder",
+    "TimEncoder",
     "build_generator",
-    "build_thinking",
+    "build_tim",
     "full_image",
-    "imagine",
+    "generate_tokens",
     "split_arguments",
 ]
 
-#: What TerraMind v1 can imagine as tokens of an image, and upstream's names of it (``modality_info.MODALITY_INFO``).
-THOUGHTS = {
+#: What TerraMind v1 can generate as tokens of an image, and upstream's names of it (``modality_info.MODALITY_INFO``).
+TARGETS = {
     "LULC": "tok_lulc@224",
     "NDVI": "tok_ndvi@224",
     "S1GRD": "tok_sen1grd@224",
@@ -100,15 +100,15 @@ class Sampler(GenerationSampler):
         return tokens, torch.ones_like(tokens, dtype=logits.dtype)
 
 
-class ThinkingEncoder(nn.Module):
-    """A TerraMind encoder that gets, beside its inputs, the tokens of modalities that a frozen generator imagines.
+class TimEncoder(nn.Module):
+    """A TerraMind encoder that gets, beside its inputs, the tokens of modalities that a frozen generator makes of them.
 
     Args:
-        vit: The encoder that is fine-tuned, with embeddings of inputs and thoughts.
+        vit: The encoder that is fine-tuned, with embeddings of inputs and generated modalities.
         generator: TerraMind's encoder and decoder; frozen here.
-        thoughts: Name of each thought -> upstream's key, in the order of generation.
-        chained: Whether a thought is known when the next one is generated.
-        decoding_steps: Steps in which the tokens of one thought are decoded, in random order.
+        generated: Name of each generated modality -> upstream's key, in the order of generation.
+        chained: Whether a generated modality is an input when the next one is generated.
+        decoding_steps: Steps in which the tokens of one modality are decoded, in random order.
         temperature: Spread of the choice of a token; 0 takes the most probable one.
         top_p: Choose among the tokens that hold this share of the probability; 0 among all.
         top_k: Choose among so many tokens; 0 among all.
@@ -120,7 +120,7 @@ class ThinkingEncoder(nn.Module):
         self,
         vit: nn.Module,
         generator: nn.Module,
-        thoughts: Mapping[str, str],
+        generated: Mapping[str, str],
         *,
         chained: bool,
         decoding_steps: int,
@@ -131,15 +131,15 @@ class ThinkingEncoder(nn.Module):
         super().__init__()
         self.vit = vit
         self.generator = generator.requires_grad_(False).eval()
-        self.thoughts = dict(thoughts)
+        self.generated = dict(generated)
         self.chained = chained
         self.decoding_steps = decoding_steps
         self.temperature = temperature
         self.top_p = top_p
         self.top_k = top_k
         inner: Any = vit
-        self.keys = {name: key for name, key in inner.mod_name_mapping.items() if name not in thoughts}
-        # drawn once, from the stream that the weights come from, and saved with them: a chip makes the same thoughts
+        self.keys = {name: key for name, key in inner.mod_name_mapping.items() if name not in generated}
+        # drawn once, from the stream that the weights come from, and saved with them: a chip gives the same tokens
         # in training, in evaluation and in a model that was loaded
         self.register_buffer("seed", torch.randint(2**31, ()))
 
@@ -166,36 +166,36 @@ class ThinkingEncoder(nn.Module):
         embeddings = self.generator.encoder_embeddings
         return [inner, SimpleNamespace(encoder_embeddings=embeddings, mod_name_mapping=inner.mod_name_mapping)]
 
-    def train(self, mode: bool = True) -> ThinkingEncoder:
+    def train(self, mode: bool = True) -> TimEncoder:
         """Set the mode; the generator stays in evaluation mode."""
         super().train(mode)
         self.generator.eval()
         return self
 
     def forward(self, d: Mapping[str, Tensor]) -> Any:
-        """Give what the plain encoder gives for inputs and thoughts.
+        """Give what the plain encoder gives for inputs and generated modalities.
 
         Args:
             d: {modality: (B, C, H, W)} standardised, (B, 2) for ``coords``.
         """
-        thoughts = self.think(d)
+        generated = self.generate(d)
         images = {name: value for name, value in d.items() if value.dim() >= 4}
-        # words come last, as where the encoder does not think
-        return self.vit({**images, **thoughts, **{name: value for name, value in d.items() if name not in images}})
+        # coordinates come last, as in the plain encoder
+        return self.vit({**images, **generated, **{name: value for name, value in d.items() if name not in images}})
 
     @torch.compiler.disable
     @torch.no_grad()
-    def think(self, d: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Imagine the thoughts of a batch.
+    def generate(self, d: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Generate the modalities of a batch.
 
-        The arithmetic is that of the inputs' own type, also in mixed precision, so that a chip makes the same thoughts
+        The arithmetic is that of the inputs' own type, also in mixed precision, so that a chip gives the same tokens
         in training and in evaluation.
 
         Args:
             d: As for ``forward``; new modalities, which the generator has not learnt, are not looked at.
 
         Returns:
-            {thought: (B, N) tokens}; nothing where there is no image to think from.
+            {modality: (B, N) token ids}; nothing where there is no image to generate from.
 
         Raises:
             CityHeadsError: The images are not square, which upstream's embeddings of tokens take them for.
@@ -213,13 +213,13 @@ class ThinkingEncoder(nn.Module):
         if size is None:
             return {}
         if size[0] != size[1]:
-            raise CityHeadsError(f"thinking in modalities needs square chips, not {size[0]} x {size[1]} px")
+            raise CityHeadsError(f"Thinking-in-Modalities needs square chips, not {size[0]} x {size[1]} px")
         device = next(self.generator.parameters()).device
-        tokens = (size[0] // MODALITY_INFO[next(iter(self.thoughts.values()))]["patch_size"]) ** 2
-        found = imagine(
+        tokens = (size[0] // MODALITY_INFO[next(iter(self.generated.values()))]["patch_size"]) ** 2
+        found = generate_tokens(
             self.generator,
             {key: self._full(key, value, tokens, device) for key, value in given.items()},
-            list(self.thoughts.values()),
+            list(self.generated.values()),
             tokens,
             chained=self.chained,
             decoding_steps=self.decoding_steps,
@@ -228,7 +228,7 @@ class ThinkingEncoder(nn.Module):
             top_k=self.top_k,
             seed=int(self.seed),
         )
-        return {name: found[key] for name, key in self.thoughts.items()}
+        return {name: found[key] for name, key in self.generated.items()}
 
     def _full(self, key: str, value: Tensor, tokens: int, device: torch.device) -> Any:
         """Give an input as the sampler takes it."""
@@ -239,7 +239,7 @@ class ThinkingEncoder(nn.Module):
 
 
 @torch.no_grad()
-def imagine(
+def generate_tokens(
     generator: nn.Module,
     inputs: Mapping[str, Any],
     targets: Sequence[str],
@@ -260,7 +260,7 @@ def imagine(
         targets: Upstream's keys of what is wanted, in the order of generation.
         tokens: Tokens of one image.
         seed: Seed of the order of decoding and of the choice of tokens.
-        chained: As for ``ThinkingEncoder``; as the rest.
+        chained: As for ``TimEncoder``; as the rest.
         decoding_steps: Steps of decoding.
         temperature: Spread of the choice of a token.
         top_p: Share of the probability among which to choose.
@@ -328,21 +328,21 @@ _TIM = {
 
 
 def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Split arguments of a thinking encoder: the plain encoder's, ``build_thinking``'s, the temporal wrapper's."""
+    """Split arguments of a TiM encoder: the plain encoder's, ``build_tim``'s, the temporal wrapper's."""
     plain: dict[str, Any] = {}
-    thoughts: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     time: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in _TIM:
-            thoughts[_TIM[name]] = value
+            given[_TIM[name]] = value
         elif name == "use_temporal" or name.startswith("temporal_"):
             time[name] = value
         else:
             plain[name] = value
-    return plain, thoughts, time
+    return plain, given, time
 
 
-def build_thinking(
+def build_tim(
     name: str,
     arguments: Mapping[str, Any],
     *,
@@ -352,49 +352,47 @@ def build_thinking(
     temperature: float = 0.0,
     top_p: float = 0.8,
     top_k: int = 0,
-) -> ThinkingEncoder:
-    """Build a thinking encoder with random weights.
+) -> TimEncoder:
+    """Build a TiM encoder with random weights.
 
     Args:
         name: ``terramind_v1_{tiny,small,base,large}_tim``.
         arguments: Arguments of the plain encoder: ``modalities``, ``merge_method`` and others.
-        modalities: The thoughts, in the order of generation.
-        chained: See ``ThinkingEncoder``; as the rest.
-        decoding_steps: Steps in which one thought is decoded.
+        modalities: The generated modalities, in the order of generation.
+        chained: See ``TimEncoder``; as the rest.
+        decoding_steps: Steps in which one modality is decoded.
         temperature: Spread of the choice of a token.
         top_p: Share of the probability among which to choose.
         top_k: Number of tokens among which to choose.
 
     Raises:
-        CityHeadsError: The backbone has no generator, or a thought is unknown or an input.
+        CityHeadsError: The backbone has no generator, or a generated modality is unknown or an input.
     """
     plain = name.removesuffix("_tim")
     if plain not in _SIZES:
         raise CityHeadsError(
-            f"config key 'model.backbone': '{name}' does not think; there are {', '.join(_SIZES)} _tim"
+            f"config key 'model.backbone': '{name}' has no Thinking-in-Modalities; there are {', '.join(_SIZES)} _tim"
         )
-    for thought in modalities:
-        if thought not in THOUGHTS:
-            raise CityHeadsError(
-                f"config key 'model.thinking.modalities': '{thought}' is none of {', '.join(THOUGHTS)}"
-            )
+    for modality in modalities:
+        if modality not in TARGETS:
+            raise CityHeadsError(f"config key 'model.tim.modalities': '{modality}' is none of {', '.join(TARGETS)}")
         inputs = [next(iter(item)) if isinstance(item, dict) else item for item in arguments["modalities"]]
-        if thought in inputs:
-            raise CityHeadsError(f"config key 'model.thinking.modalities': {thought} is an input already")
-    thoughts = {thought: THOUGHTS[thought] for thought in modalities}
+        if modality in inputs:
+            raise CityHeadsError(f"config key 'model.tim.modalities': {modality} is an input already")
+    generated = {modality: TARGETS[modality] for modality in modalities}
     vit = BACKBONE_REGISTRY.build(plain, pretrained=False, **arguments)
     dim, size = vit.encoder_norm.weight.shape[0], vit.img_size
-    for thought, key in thoughts.items():
+    for modality, key in generated.items():
         embedding = embed(key, "encoder_embedding", dim, size)
         nn.init.normal_(embedding.token_emb.weight, std=_STD)
         vit.encoder_embeddings[key] = embedding
-        vit.mod_name_mapping[thought] = key
-        vit.modalities.append(thought)
+        vit.mod_name_mapping[modality] = key
+        vit.modalities.append(modality)
         vit.image_modalities.append(key)
     learnt = [key for key in vit.encoder_embeddings if key in MODALITY_INFO]
-    generator = build_generator(plain, learnt, list(thoughts.values()), size)
-    return ThinkingEncoder(
-        vit, generator, thoughts, chained=chained, decoding_steps=decoding_steps, temperature=temperature,
+    generator = build_generator(plain, learnt, list(generated.values()), size)
+    return TimEncoder(
+        vit, generator, generated, chained=chained, decoding_steps=decoding_steps, temperature=temperature,
         top_p=top_p, top_k=top_k,
     )  # fmt: skip
 
