@@ -95,7 +95,7 @@ def reconstruct(
     write_json(
         out / "reconstruction.json",
         {
-            "format": 1,
+            "format_version": 1,
             "chip_id": chip,
             "modality": modality,
             "tokenizer": name if origin is not None else f"untrained tokenizer ({name})",
