@@ -104,11 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _die_with_workflow()
     try:
-        settings: list[dict[str, Any]] = []
+        settings: list[Any] = []
         if config_path is not None:
-            from cityheads.config import load_config, pick
+            from cityheads.config import load_config
 
-            settings.append(pick(load_config(config_path), verb.sections))
+            settings.append(load_config(config_path).restricted_to(verb.sections))
         module, _, function = verb.function.partition(":")
         getattr(importlib.import_module(module), function)(*settings, **arguments)
     except CityHeadsError as error:

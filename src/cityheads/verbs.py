@@ -59,7 +59,7 @@ _RUN = Argument("run", "name of the run", str)
 _SEED = Argument("seed", "seed", int)
 _RECIPE = (
     "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
-    "train", "evaluation", "gate", "report",
+    "train", "evaluation", "noninferiority", "report",
 )  # fmt: skip
 
 
@@ -237,7 +237,7 @@ VERBS: dict[str, Verb] = {
             "compare",
             "compare the multi-head run with its baselines and give the verdict",
             "cityheads.evaluation.compare:compare",
-            ("heads", "runs", "seeds", "gate"),
+            ("heads", "runs", "seeds", "noninferiority"),
             (
                 Argument("evaluation", "folder of the evaluations, RUN/SEED below it"),
                 Argument("page", "the verdict as a Markdown page"),
@@ -249,7 +249,7 @@ VERBS: dict[str, Verb] = {
             "draw_figures",
             "draw the figures of the report",
             "cityheads.product.figures.draw:draw_figures",
-            ("project", "grid", "labels", "heads", "runs", "seeds", "gate", "report"),
+            ("project", "grid", "labels", "heads", "runs", "seeds", "noninferiority", "report"),
             (
                 _PARENTS,
                 Argument("results", "results folder"),
@@ -275,7 +275,7 @@ VERBS: dict[str, Verb] = {
                 "model",
                 "train",
                 "evaluation",
-                "gate",
+                "noninferiority",
             ),
             (Argument("results", "results folder"), _out("report.html")),
             version=1,
@@ -363,8 +363,8 @@ VERBS: dict[str, Verb] = {
         Verb(
             "document_config",
             "write every key of the config, its default and description, as a page",
-            "cityheads.config:document_config",
-            arguments=(_out("Markdown page to write"),),
+            "cityheads.config.document:document_config",
+            arguments=(_out("Markdown page to write"), Argument("schema", "JSON schema to write", required=False)),
         ),
     )
 }

@@ -21,7 +21,7 @@ from made_archive import complete, config, sheet
 from cityheads.archive import ranges, signing
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
-from cityheads.config import pick
+from cityheads.config.bridge import pick
 from cityheads.core.errors import CityHeadsError
 from cityheads.labels.landcover import rasterize_landcover
 

@@ -13,7 +13,7 @@ import pytest
 import shapely
 from fault_server import Fault, FaultServer
 
-from cityheads.config import resolve
+from cityheads.config.bridge import resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.labels import download as providers
 from cityheads.labels.download import fetch_footprints, is_whole

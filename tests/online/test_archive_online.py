@@ -11,7 +11,7 @@ import yaml
 
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
-from cityheads.config import pick, resolve
+from cityheads.config.bridge import pick, resolve
 
 pytestmark = [
     pytest.mark.online,

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from cityheads.config import load_config, pick, resolve
+from cityheads.config.bridge import load_config, pick, resolve
 from cityheads.core.artifacts.metrics import METRICS, Metrics
 from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
 from cityheads.core.confusion import HeadMetric

@@ -14,7 +14,7 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform_geom
 
 from cityheads.archive.choose.scenes import select_scenes
-from cityheads.config import pick, resolve
+from cityheads.config.bridge import pick, resolve
 from cityheads.core.modalities import MODALITIES
 
 EPSG = 32618

@@ -89,7 +89,7 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
 
 def make_settings(**changes: dict[str, Any]) -> dict[str, Any]:
     """Give the sections that ``train`` gets, completed with the schema's defaults; ``changes`` by section."""
-    from cityheads.config import pick, resolve
+    from cityheads.config.bridge import pick, resolve
 
     config: dict[str, Any] = {
         "archive": {"provider": "simulated"},
@@ -116,5 +116,5 @@ def make_settings(**changes: dict[str, Any]) -> dict[str, Any]:
         "train": {"epochs": 2, "batch_size": 8, "lr": 0.001, "accelerator": "cpu", "threads": 1},
     }
     for section, values in changes.items():
-        config[section] = config[section] | copy.deepcopy(values)
+        config[section] = config.get(section, {}) | copy.deepcopy(values)
     return pick(resolve(config), ("labels", "heads", "runs", "model", "train", "evaluation"))

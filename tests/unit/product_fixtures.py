@@ -9,7 +9,7 @@ from typing import Any
 import fake_results
 import numpy as np
 
-from cityheads.config import pick
+from cityheads.config.bridge import pick
 from cityheads.core.files import read_json, write_json
 from cityheads.core.grid import Grid, parent_geobox, read_parents
 from cityheads.core.modalities import MODALITIES

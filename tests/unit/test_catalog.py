@@ -18,7 +18,7 @@ from pystac.extensions.projection import ProjectionExtension
 
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
-from cityheads.config import pick, resolve
+from cityheads.config.bridge import pick, resolve
 from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.catalog import publish_catalog
 from cityheads.dataset.chips import slice_parent

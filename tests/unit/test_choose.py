@@ -20,14 +20,13 @@ from made_archive import (
     complete,
     s1_rasters,
     s2_rasters,
-    select_settings,
     sheet,
 )
 
 from cityheads.archive.catalogues.item import Item
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.choose.sentinel2 import offset_dn
-from cityheads.config import load_config, pick, resolve
+from cityheads.config.bridge import load_config, pick, resolve
 from cityheads.core.errors import CityHeadsError
 
 
@@ -259,8 +258,9 @@ def test_land_cover_is_the_newest_or_the_one_of_the_period(tmp_path: Path) -> No
     archive.add("esa-worldcover", "WC_2020", {"map": old}, datetime=None,
                 start_datetime="2020-01-01T00:00:00Z", end_datetime="2020-12-31T23:59:59Z")  # fmt: skip
     assert ids(choose(archive, tmp_path), "LULC") == ["WC_A"]
-    settings = select_settings()
-    settings["labels"]["LULC"]["datetime"] = "2020-01-01/2020-12-31"
+    raw = config()
+    raw["labels"]["LULC"]["datetime"] = "2020-01-01/2020-12-31"
+    settings = pick(raw, ("grid", "archive", "labels"))
     out = tmp_path / "2020.json"
     select_scenes(settings, parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
     assert ids(json.loads(out.read_text()), "LULC") == ["WC_2020"]

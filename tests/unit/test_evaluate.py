@@ -173,8 +173,7 @@ def test_each_input_is_removed_that_leaves_an_image(
 def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
     dataset: Path, run_dir: Path, evaluation: Path, tmp_path: Path
 ) -> None:
-    settings = make_settings()
-    settings["evaluation"] = {"without_modalities": False}
+    settings = make_settings(evaluation={"modality_ablation": False})
     evaluate(settings, run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=tmp_path)
     for path in evaluation.rglob("*"):
         if path.is_file() and path.name != "metrics.json":

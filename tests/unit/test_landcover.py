@@ -17,7 +17,7 @@ from pyproj import Transformer
 from rasterio.io import MemoryFile
 
 from cityheads.archive.warp import Target
-from cityheads.config import load_config, resolve
+from cityheads.config.bridge import load_config, resolve
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, parent_geobox, read_parents, subchips

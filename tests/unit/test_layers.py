@@ -13,7 +13,7 @@ import rasterio
 import shapely
 from affine import Affine
 
-from cityheads.config import resolve
+from cityheads.config.bridge import resolve
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
@@ -160,9 +160,9 @@ def test_a_vector_layer_with_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ({"kind": "raster"}, "'labels.FLOOD.source': name the folder"),
+        ({"kind": "raster"}, "'labels.FLOOD.source' is missing"),
         ({"kind": "raster", "source": "x"}, r"code 0 is mapped twice; see classes and ignore_codes \(default \[0\]\)"),
-        ({"kind": "vector"}, "'labels.FLOOD.source': name a vector file"),
+        ({"kind": "vector"}, "'labels.FLOOD.source' is missing"),
         ({"kind": "vector", "source": "x"}, "'labels.FLOOD.boundary': 'dry' is known inside a surveyed area only"),
         (
             {"kind": "vector", "source": "x", "classes": [DRY_WET[0] | {"values": ["a"]}, DRY_WET[1]]},

@@ -8,7 +8,7 @@ from typing import Any
 import product_fixtures
 from pyproj import Transformer
 
-from cityheads.config import load_config, pick
+from cityheads.config.bridge import load_config, pick
 from cityheads.core.files import read_json, write_json
 from cityheads.product.notes import synthesized_notes
 from cityheads.product.predict import CityMap

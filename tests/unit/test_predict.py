@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from cityheads.cli import main
-from cityheads.config import pick
+from cityheads.config.bridge import pick
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.product.predict import CityMap, fetch, predict_parent, tile_starts, tile_weights

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from fake_results import Fake
 
-from cityheads.config import load_config, pick
+from cityheads.config import load_config as typed_config
+from cityheads.config.bridge import load_config, pick
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import MODALITIES
@@ -87,8 +88,8 @@ def test_recipe_is_the_resolved_config(fake: Fake, bundle: Path) -> None:
     assert recipe == fake.config | {"parents": "parents.tsv"}
     assert (bundle / "parents.tsv").read_bytes() == fake.parents.read_bytes()
     # nothing was left to the defaults of some later version
-    raw = yaml.safe_load((bundle / "recipe.yaml").read_text())
-    assert raw == {key: value for key, value in recipe.items() if key != "results"}
+    raw, typed = yaml.safe_load((bundle / "recipe.yaml").read_text()), typed_config(bundle / "recipe.yaml")
+    assert raw == {key: value for key, value in typed.to_dict().items() if key != "results"}
 
 
 def test_classes_are_those_of_the_model_in_its_order(bundle: Path) -> None:

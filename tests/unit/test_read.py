@@ -35,7 +35,7 @@ from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.layers import mosaic
 from cityheads.archive.read.parent import read_parent
 from cityheads.archive.read.sentinel1 import to_db
-from cityheads.config import pick, resolve
+from cityheads.config.bridge import pick, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
 

@@ -156,11 +156,17 @@ def test_each_verdict_renders(own: fake_results.Fake, verdict: str) -> None:
     assert "What would settle it" not in page.text()
 
 
+def _real(own: fake_results.Fake, catalog: str) -> None:
+    """Make the config one of a catalogue in place of the simulated archive."""
+    own.config["archive"] |= {"provider": "stac", "catalog": catalog}
+    own.config["labels"]["BUILDINGS"] |= {"source": "footprints.parquet", "boundary": "city.gpkg"}
+
+
 def test_simulated_data_are_called_so(own: fake_results.Fake, html: str) -> None:
     assert "Simulated data." in Page(html).inside("strong")
     for path in (own.results / "gate.json", own.results / "dataset" / "statistics.json"):
         write_json(path, read_json(path) | {"simulated": False})
-    own.config["archive"]["provider"] = "stac"
+    _real(own, "https://stac.example.org/v1")
     write_json(own.results / "gate.json", own.gate() | {"caveats": []})
     entries = read_json(own.results / "figures" / "figures.json")
     for entry in entries:
@@ -173,7 +179,7 @@ def test_simulated_data_are_called_so(own: fake_results.Fake, html: str) -> None
 def test_html_in_the_config_is_escaped(own: fake_results.Fake) -> None:
     bad = '<script>alert(1)</script> & "quotes" \''
     own.config["project"] |= {"title": f"T {bad}", "notes": f"N {bad}"}
-    own.config["archive"]["catalog"] = f"https://x/{bad}"
+    _real(own, f"https://x/{bad}")
     html = write(own)
     assert "<script>alert" not in html
     page = Page(html)
@@ -362,7 +368,7 @@ def test_shares_are_round_numbers_without_a_decimal(html: str) -> None:
 
 
 def test_absolute_paths_are_shortened(own: fake_results.Fake) -> None:
-    own.config["archive"]["catalog"] = "/home/someone/data/city/catalog.json"
+    _real(own, "/home/someone/data/city/catalog.json")
     path = own.results / "scenes" / "P01.json"
     write_json(path, read_json(path) | {"catalog": "/home/someone/data/city/catalog.json"})
     html = write(own)

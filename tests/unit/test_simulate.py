@@ -22,7 +22,7 @@ import rasterio.warp
 import shapely
 from pyproj import Transformer
 
-from cityheads.config import pick, resolve
+from cityheads.config.bridge import pick, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, read_parents
 from cityheads.core.modalities import SCL_CLEAR

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
 from cityheads.cli import main
-from cityheads.config import schema
+from cityheads.config import RtcConfig, SynthesisConfig
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
 from cityheads.evaluation.reconstruction import compare_pixels, reconstruct
@@ -354,10 +354,9 @@ def test_a_catalogue_without_radar_says_so_in_the_config(tmp_path: Path) -> None
 
 
 def test_the_schema_offers_every_option() -> None:
-    rules = schema()["properties"]["archive"]["properties"]
-    assert set(rules["synthesis"]["properties"]) == set(UNTRAINED)
-    assert rules["synthesis"]["properties"]["pretrained"]["default"] is True
-    assert rules["imagery"]["properties"]["S1RTC"]["properties"]["missing"]["default"] == "error"
+    assert set(SynthesisConfig.model_fields) == set(UNTRAINED)
+    assert SynthesisConfig().pretrained is True
+    assert RtcConfig().missing == "error"
 
 
 # --- reconstruction ------------------------------------------------------------------------------------------------

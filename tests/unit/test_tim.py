@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from terratorch.models.backbones.terramind.model import terramind_register
 from terratorch.models.backbones.terramind.model.terramind_tim import TerraMindTiM
 from test_multihead import PX, make_images, make_masks, make_spec, make_task
 
-from cityheads.config import schema
+from cityheads.config import TimConfig
+from cityheads.config.model import GeneratedModality
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_json
 from cityheads.model.backbones.base import blocks, fine_tuned
@@ -84,12 +85,10 @@ def test_sizes_are_those_of_terratorch(size: str, upstream: Any) -> None:
 def test_defaults_are_those_of_the_schema() -> None:
     import inspect
 
-    wanted = schema()["properties"]["model"]["properties"]["thinking"]["properties"]
     found = inspect.signature(build_tim).parameters
-    for name, rule in wanted.items():
-        default = found[name].default
-        assert (list(default) if isinstance(default, tuple) else default) == rule["default"], name
-    assert set(wanted["modalities"]["items"]["enum"]) == set(TARGETS)
+    for name in TimConfig.model_fields:
+        assert found[name].default == getattr(TimConfig(), name), name
+    assert set(get_args(GeneratedModality)) == set(TARGETS)
 
 
 @pytest.mark.parametrize("merge", ["mean", "max", "none"])
@@ -456,13 +455,13 @@ def test_chips_that_are_no_squares_are_refused(shared: MultiHeadModel) -> None:
 def test_the_config_knows_which_backbone_has_a_generator() -> None:
     from model_fixtures import make_settings
 
-    model = make_settings(model={"backbone": TIM, "thinking": {"modalities": ["NDVI"]}})["model"]
-    assert model["thinking"]["temperature"] == 0.0
-    assert make_settings(model={"backbone": TIM})["model"]["thinking"] is None
-    with pytest.raises(CityHeadsError, match=r"'model\.thinking': terramind_v1_tiny does not think"):
-        make_settings(model={"backbone": "terramind_v1_tiny", "thinking": {}})
-    with pytest.raises(CityHeadsError, match=r"'model\.thinking\.modalities': DEM is an input already"):
-        make_settings(model={"backbone": TIM, "thinking": {"modalities": ["LULC", "DEM"]}})
+    model = make_settings(model={"backbone": TIM, "tim": {"modalities": ["NDVI"]}})["model"]
+    assert model["tim"]["temperature"] == 0.0
+    assert make_settings(model={"backbone": TIM})["model"]["tim"] is None
+    with pytest.raises(CityHeadsError, match=r"'model\.tim': terramind_v1_tiny has no Thinking-in-Modalities"):
+        make_settings(model={"backbone": "terramind_v1_tiny", "tim": {}})
+    with pytest.raises(CityHeadsError, match=r"'model\.tim\.modalities': DEM is an input already"):
+        make_settings(model={"backbone": TIM, "tim": {"modalities": ["LULC", "DEM"]}})
 
 
 @pytest.mark.slow
@@ -475,8 +474,8 @@ def test_it_trains_by_the_verb_and_twice_the_same(tmp_path: Path) -> None:
 
     dataset = write_store(tmp_path / "dataset")
     settings = make_settings(
-        model={"backbone": TIM, "thinking": {"temperature": 1.0}, "modality_dropout": 0.3, "lora": {"rank": 4}},
-        train={"recompute": True, "epochs": 2},
+        model={"backbone": TIM, "tim": {"temperature": 1.0}, "modality_dropout": 0.3, "lora": {"rank": 4}},
+        train={"gradient_checkpointing": True, "epochs": 2},
     )
     for name in ("once", "twice"):
         random.seed(name)

@@ -376,7 +376,7 @@ def test_a_compiled_training_learns_the_same_and_keeps_the_names(dataset_dir: Pa
     "changes",
     [
         {"model": {"lora": {"rank": 2}}, "train": {"epochs": 1, "accumulate": 2}},
-        {"train": {"epochs": 1, "balance": "pcgrad", "recompute": True, "jitter": 0.1}},
+        {"train": {"epochs": 1, "balance": "pcgrad", "gradient_checkpointing": True, "jitter": 0.1}},
         {"train": {"epochs": 1, "balance": "uncertainty", "layer_decay": 0.7, "precision": "bf16-mixed"}},
         {"model": {"modalities": ["S2L2A", "NDVI"], "bands": {"S2L2A": ["B04", "B08"]}, "normalization": "train"}},
         {"model": {"merge": "concat", "modality_dropout": 0.3, "freeze_encoder": True}},
@@ -403,14 +403,12 @@ def test_other_ways_of_training_leave_a_model_that_loads(
     (row,) = rows(tmp_path)
     tolerance = 0.02 if settings["train"]["precision"] != "32-true" else 1e-3
     assert float(row["val/buildings/iou"]) == pytest.approx(float(iou_per_class(counts.counts)[1]), abs=tolerance)
-    assert list(spec["modalities"]) == settings["model"]["modalities"]
+    assert list(spec["modalities"]) == list(settings["model"]["modalities"])
 
 
-def test_class_weights_must_fit_the_classes(dataset_dir: Path, tmp_path: Path) -> None:
-    settings = make_settings()
-    settings["heads"]["lulc"]["class_weights"] = [1.0, 2.0]
+def test_class_weights_must_fit_the_classes() -> None:
     with pytest.raises(CityHeadsError, match=r"heads\.lulc\.class_weights': 3 classes need as many weights"):
-        train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
+        make_settings(heads={"lulc": {"label": "LULC", "class_weights": [1.0, 2.0]}})
 
 
 def test_local_weights_are_recorded_by_their_hash(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:

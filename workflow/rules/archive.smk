@@ -48,7 +48,7 @@ rule select_scenes:
         mem_mb=500,
         network=1,
     params:
-        settings=settings("select_scenes", of_search),
+        settings=settings("select_scenes", scene_search=True),
         code=code("select_scenes"),
         config=CONFIG,
         catalog=lambda wildcards: CATALOG,

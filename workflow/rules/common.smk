@@ -7,15 +7,16 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from cityheads.verbs import VERBS
-from cityheads.config import pick, resolve
+from cityheads.config import resolve
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Grid, read_parents
-from cityheads.core.files import canonical_json, write_bytes
+from cityheads.core.grid import read_parents
+from cityheads.core.files import write_bytes
 
 try:
-    config = resolve(config)
+    RESOLVED = resolve(config)
+    config = RESOLVED.to_dict()
     SHEET = config["parents"]
-    GRID = Grid.from_settings(config["grid"])
+    GRID = RESOLVED.grid.grid
     PARENTS = [parent.parent_id for parent in read_parents(Path(SHEET), GRID)]
 except CityHeadsError as error:
     raise WorkflowError(str(error)) from None
@@ -42,8 +43,8 @@ LAYERS = [
 ]
 RUNS = list(config["runs"])
 SEEDS = config["seeds"]
-GATE_RUN = config["gate"]["run"]
-COMPARED = sorted({GATE_RUN, *config["gate"]["baselines"].values()})
+GATE_RUN = config["noninferiority"]["run"]
+COMPARED = sorted({GATE_RUN, *config["noninferiority"]["baselines"].values()})
 SIDE = range(GRID.chips_per_side)
 
 
@@ -74,14 +75,12 @@ onstart:
         write_bytes(Path(CONFIG), resolved)
 
 
-def settings(verb, narrow=None):
+def settings(verb, narrow=None, **kept):
     """Give the part of the config that a verb depends on, as text: a change of it, and of it alone, reruns the job."""
 
     def trigger(wildcards):
-        picked = pick(config, VERBS[verb].sections)
-        if narrow is not None:
-            picked = narrow(picked, wildcards)
-        return canonical_json(picked)
+        seen = RESOLVED if narrow is None else narrow(wildcards)
+        return seen.fingerprint(VERBS[verb].sections, **kept)
 
     return trigger
 
@@ -91,29 +90,14 @@ def code(verb):
     return VERBS[verb].version
 
 
-def of_label(picked, wildcards):
-    """Narrow settings to one label layer."""
-    return picked | {"labels": {wildcards.label: picked["labels"][wildcards.label]}}
+def of_label(wildcards):
+    """Narrow the config to one label layer."""
+    return RESOLVED.for_label(wildcards.label)
 
 
-def of_search(picked, wildcards):
-    """Narrow settings to what the search for scenes looks at."""
-    asked = {
-        name: [LABELS[name][key] for key in ("collection", "asset", "datetime")]
-        for name in LANDCOVER
-    }
-    archive = {key: picked["archive"][key] for key in picked["archive"]}
-    del archive["synthesis"]
-    return picked | {"archive": archive, "labels": asked}
-
-
-def of_run(picked, wildcards):
-    """Narrow settings to the heads and labels of one run."""
-    heads = {
-        name: config["heads"][name] for name in config["runs"][wildcards.run]["heads"]
-    }
-    labels = {head["label"]: LABELS[head["label"]] for head in heads.values()}
-    return picked | {"heads": heads, "labels": labels, "runs": list(heads)}
+def of_run(wildcards):
+    """Narrow the config to the heads and labels of one run."""
+    return RESOLVED.for_run(wildcards.run)
 
 
 def only(names):

@@ -17,7 +17,7 @@ FIGURES = {
         "timings",
     )
 }
-if config["evaluation"]["without_modalities"] and removable(
+if config["evaluation"]["modality_ablation"] and removable(
     config["model"]["modalities"]
 ):
     FIGURES["modality_ablation"] = "modality_ablation"

@@ -56,7 +56,7 @@ class Grid:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Grid:
         """Take the ``grid`` section of the config."""
-        return cls(**settings)
+        return cls(settings["resolution_m"], settings["parent_px"], settings["chips_per_side"])
 
     @property
     def chip_px(self) -> int:

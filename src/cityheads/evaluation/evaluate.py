@@ -135,7 +135,7 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     train = settings["train"]
     chips = _test_chips(folder)
     model, spec = load_model(run_folder.root)
-    _check(spec, run, seed, settings["runs"][run]["heads"], run_folder, folder)
+    _check(spec, run, seed, list(settings["runs"][run]["heads"]), run_folder, folder)
     heads: dict[str, Any] = spec["heads"]
     store = ChipStore(folder.root)
     store.verify()

@@ -302,7 +302,7 @@ def spec_of(saved: Mapping[str, Any], *, weights: bool = True) -> ModelSpec:
     return ModelSpec(
         encoder=EncoderSpec(
             name=saved["backbone"],
-            arguments={"tim": model.get("tim", model.get("thinking"))},
+            arguments={"tim": model.get("tim")},
             weights=first,
             frozen=model["freeze_encoder"],
         ),

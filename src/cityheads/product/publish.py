@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
+from cityheads.config.base import plain
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, sha256_file, write_bytes, write_json
 from cityheads.core.modalities import COORDS, DERIVED, DERIVED_FROM_S2, MODALITIES, RADAR, bands_used, stored
@@ -189,14 +190,14 @@ def _check(
 
 def _recipe(settings: Mapping[str, Any]) -> str:
     """Give the resolved config as YAML, with the sheet of the bundle and without places of this machine."""
-    config: dict[str, Any] = {"parents": "parents.tsv", **settings}
+    config: dict[str, Any] = {"parents": "parents.tsv", **plain(settings)}
     archive = dict(config["archive"])
     config["archive"] = archive | {key: portable(archive[key]) for key in ("catalog", "asset_base")}
     made = config["archive"]["synthesis"]
     config["archive"]["synthesis"] = made | {key: portable(made[key]) for key in ("weights", "tokenizer_weights")}
     config["model"] = config["model"] | {key: portable(config["model"][key]) for key in _LOCAL}
     config["labels"] = {
-        name: label | {key: portable(label[key]) for key in ("source", "boundary")}
+        name: label | {key: portable(label[key]) for key in ("source", "boundary") if key in label}
         for name, label in config["labels"].items()
     }
     head = (

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cityheads.config.base import plain
 from cityheads.core.confusion import metric_title
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file, write_bytes
@@ -142,7 +143,7 @@ class _Page:
             "hashes": self._hashes(),
             "timings": self.results.timings(),
             "config": yaml.safe_dump(
-                _shorten(self.settings), sort_keys=False, allow_unicode=True, default_flow_style=None, width=96
+                _shorten(plain(self.settings)), sort_keys=False, allow_unicode=True, default_flow_style=None, width=96
             ),
             "settings": self.settings,
             "absent": ABSENT,

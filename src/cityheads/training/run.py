@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from cityheads.config.base import plain
 from cityheads.core.environment import environment
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes, sha256_file, write_bytes, write_json
@@ -50,7 +51,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     """
     began = time.perf_counter()
     dataset, out = Path(dataset), Path(out)
-    options = settings["train"]
+    options = plain(settings["train"])
     spec = make_spec(settings, run=run, seed=seed, dataset=dataset)
     cuda = _uses_cuda(options["accelerator"])
     keep_freed_memory()
@@ -75,7 +76,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
         lora = spec["model"]["lora"]
         with seeded(seed, "lora"):
             add_low_rank(model.encoder, lora["rank"], lora["alpha"], lora["targets"])
-    if options["recompute"]:
+    if options["gradient_checkpointing"]:
         checkpoint_blocks(model.encoder)
     if options["compile"]:
         # the interference of the heads is measured by going back through a graph twice

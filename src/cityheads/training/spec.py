@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cityheads.config.base import plain
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json
 from cityheads.core.modalities import COORDS, DERIVED, MODALITIES
@@ -28,10 +29,10 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
     if run not in settings["runs"]:
         raise CityHeadsError(f"config key 'runs': no run '{run}'; there are {', '.join(settings['runs'])}")
     classes = read_json(dataset / "classes.json")
-    model = settings["model"]
+    model = plain(settings["model"])
     heads: dict[str, Any] = {}
     for name in settings["runs"][run]["heads"]:
-        head = settings["heads"][name]
+        head = plain(settings["heads"][name])
         label = head["label"]
         wanted = [item["name"] for item in settings["labels"][label]["classes"]]
         if [item["name"] for item in classes.get(label, [])] != wanted:

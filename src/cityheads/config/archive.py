@@ -1,0 +1,286 @@
+"""Section ``archive``: where imagery comes from, per modality, and how a missing one is synthesized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from cityheads.config.base import (
+    Flag,
+    FrozenDict,
+    Integer,
+    Number,
+    Section,
+    Text,
+    doc_of,
+    field,
+    freeze,
+    refuse,
+    section,
+)
+
+__all__ = [
+    "ArchiveConfig",
+    "DemConfig",
+    "GrdConfig",
+    "ImageryConfig",
+    "NetworkConfig",
+    "OpticalConfig",
+    "RadarConfig",
+    "Resampling",
+    "RtcConfig",
+    "SynthesisConfig",
+]
+
+Resampling = Literal["nearest", "bilinear", "cubic"]
+_S2Band = Literal["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
+
+
+class NetworkConfig(Section):
+    """How patient reading over the network is. Never changes a result."""
+
+    attempts: Integer = field(6, "Requests for one thing before it has failed.", affects="nothing", ge=1, le=20)
+    backoff_s: Number = field(
+        0.5,
+        "First wait in seconds; each further one is twice as long, less a random half.",
+        affects="nothing",
+        ge=0,
+    )
+    timeout_s: Number = field(30.0, "Longest silence of a server in seconds.", affects="nothing", gt=0)
+    connections: Integer = field(8, "Connections to one host at once.", affects="nothing", ge=1, le=64)
+
+
+class OpticalConfig(Section):
+    """Sentinel-2 Level-2A surface reflectance."""
+
+    collection: Text = field("sentinel-2-l2a", "STAC collection id.")
+    datetime: Text = field("2024-05-01/2024-09-30", "Period of acquisition, as a STAC interval.")
+    target_date: Text | None = field(
+        None,
+        "Among equally clear scenes the one nearest to this date is taken (YYYY-MM-DD); null takes the middle of the "
+        "period.",
+    )
+    max_cloud_percent: Number = field(
+        40.0, "Items whose tile-wide eo:cloud_cover, in percent, is above this are not looked at.", ge=0, le=100
+    )
+    offset: Literal["baseline", "none", "item"] = field(
+        "baseline",
+        "How the +1000 of processing baseline 04.00 and later is known: by the item's s2:processing_baseline, not at "
+        "all (never subtracted), or by the item's earthsearch:boa_offset_applied flag.",
+    )
+    assets: Annotated[Mapping[Text, Text], freeze] = field(
+        FrozenDict, "Asset key per band where it differs from the band's name, such as {B02: blue}."
+    )
+    scl_asset: Text | None = field(
+        "SCL",
+        "Asset of the scene classification, from which clear and cloudy pixels are counted; null where the catalogue "
+        "has none.",
+    )
+    resampling: Resampling = field("bilinear", "How 20 and 60 m bands come onto the grid.")
+    resampling_of: Annotated[Mapping[_S2Band, Resampling], freeze] = field(
+        FrozenDict, "The same for single bands that differ, such as {B01: cubic}."
+    )
+
+
+class RadarConfig(Section):
+    """Sentinel-1 backscatter of one processing level; both levels have the same keys."""
+
+    collection: Text | None = field(
+        ..., "STAC collection id; null where the catalogue has none, for which missing must be synthesize."
+    )
+    max_days: Number = field(12.0, "Largest distance in days from the chosen Sentinel-2 acquisition.", ge=0)
+    orbit: Literal["ascending", "descending", "any"] = field(
+        "any", "Preferred orbit direction; any takes the nearest in time."
+    )
+    units: Literal["linear_power", "db"] = field(
+        "linear_power", "Unit in the archive; linear power is converted to dB."
+    )
+    assets: Annotated[Mapping[Text, Text], freeze] = field(
+        lambda: FrozenDict(VV="vv", VH="vh"), "Asset key per polarisation."
+    )
+    missing: Literal["error", "synthesize"] = field(
+        "error",
+        "What to do where no scene is found over a parent: stop, or let TerraMind generate the backscatter from the "
+        "other modalities (archive.synthesis), marked as such everywhere.",
+    )
+    resampling: Resampling = field("bilinear", "How backscatter comes onto the grid.")
+
+    @model_validator(mode="after")
+    def _none_is_synthesized(self) -> RadarConfig:
+        if self.collection is None and self.missing != "synthesize":
+            refuse(
+                "collection",
+                "null means that the catalogue has none, so that missing must be synthesize",
+            )
+        return self
+
+
+class RtcConfig(RadarConfig):
+    """Sentinel-1 radiometrically terrain corrected backscatter."""
+
+    collection: Text | None = field(
+        "sentinel-1-rtc",
+        "STAC collection id; null where the catalogue has none, for which missing must be synthesize.",
+    )
+
+
+class GrdConfig(RadarConfig):
+    """Sentinel-1 ground range detected backscatter, calibrated and projected to a map.
+
+    The tiles of public archives, which are neither, cannot be read.
+    """
+
+    collection: Text | None = field(
+        "sentinel-1-grd",
+        "STAC collection id; null where the catalogue has none, for which missing must be synthesize.",
+    )
+
+
+class DemConfig(Section):
+    """Elevation."""
+
+    collection: Text = field("cop-dem-glo-30", "STAC collection id.")
+    assets: Annotated[Mapping[Text, Text], freeze] = field(
+        lambda: FrozenDict(DEM="data"), "Asset key of the elevation."
+    )
+    resampling: Resampling = field("bilinear", "How elevation comes onto the grid.")
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        refuse("", "null; write {} for a modality with its defaults, and leave the key out for none")
+    return value
+
+
+_Chosen = BeforeValidator(_not_null)
+
+
+class ImageryConfig(Section):
+    """The input modalities and the collections that they come from; one that is not listed is not read."""
+
+    null_is_absent: ClassVar[bool] = True
+
+    S2L2A: Annotated[OpticalConfig | None, _Chosen] = field(None, doc_of(OpticalConfig))
+    S1RTC: Annotated[RtcConfig | None, _Chosen] = field(None, doc_of(RtcConfig))
+    S1GRD: Annotated[GrdConfig | None, _Chosen] = field(None, doc_of(GrdConfig))
+    DEM: Annotated[DemConfig | None, _Chosen] = field(None, doc_of(DemConfig))
+
+    @model_validator(mode="after")
+    def _sentinel_2(self) -> ImageryConfig:
+        if self.S2L2A is None:
+            refuse("", "S2L2A is needed; the other modalities are chosen around it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _present_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @classmethod
+    def usual(cls) -> ImageryConfig:
+        """Give the modalities that are read where the config names none: S2L2A, S1RTC and DEM."""
+        return cls(S2L2A=OpticalConfig(), S1RTC=RtcConfig(), DEM=DemConfig())
+
+    @property
+    def s2(self) -> OpticalConfig:
+        """Sentinel-2, which every config has."""
+        assert self.S2L2A is not None
+        return self.S2L2A
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities that are read, in one fixed order: S2L2A, S1RTC, S1GRD, DEM."""
+        return tuple(self.present)
+
+    @property
+    def present(self) -> dict[str, OpticalConfig | RadarConfig | DemConfig]:
+        """The modalities that are read, with their settings, in the order of `names`."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
+    @property
+    def radar(self) -> dict[str, RadarConfig]:
+        """Those of Sentinel-1."""
+        return {name: value for name, value in self.present.items() if isinstance(value, RadarConfig)}
+
+    @property
+    def synthesized(self) -> tuple[str, ...]:
+        """Those that are generated where no scene is found."""
+        return tuple(name for name, rule in self.radar.items() if rule.missing == "synthesize")
+
+
+class SynthesisConfig(Section):
+    """How a modality is generated where no image of it exists (archive.imagery.*.missing synthesize)."""
+
+    backbone: Literal[
+        "terramind_v1_tiny_generate",
+        "terramind_v1_small_generate",
+        "terramind_v1_base_generate",
+        "terramind_v1_large_generate",
+    ] = field("terramind_v1_base_generate", "The generator.")
+    pretrained: Flag = field(
+        True,
+        "Take the published weights (Hugging Face) where no file is named; missing weights are an error. False without "
+        "files takes random weights, and what they make is called untrained.",
+    )
+    weights: Text | None = field(None, "Local checkpoint of the generator, used in place of the published one.")
+    tokenizer_weights: Text | None = field(
+        None, "Local checkpoint of the tokenizer that decodes the modality, used in place of the published one."
+    )
+    steps: Integer = field(10, "Diffusion steps of the tokenizer.", ge=1, le=1000)
+    temperature: Number = field(0.0, "Spread of the choice of a token; 0 takes the most probable one.", ge=0)
+    seed: Integer = field(0, "Seed of the tokens and of the diffusion's first noise, window by window.", ge=0)
+    threads: Integer = field(2, "CPU threads of making one parent; part of the recipe since sums depend on it.", ge=1)
+
+    @model_validator(mode="after")
+    def _both_files(self) -> SynthesisConfig:
+        if not self.pretrained and bool(self.weights) != bool(self.tokenizer_weights):
+            lacking = "tokenizer_weights" if self.weights else "weights"
+            refuse(lacking, "name a file here too, or set pretrained")
+        return self
+
+
+class ArchiveConfig(Section):
+    """Where imagery comes from."""
+
+    provider: Literal["simulated", "stac"] = field(
+        "stac", "simulated makes a small archive first; stac reads an existing API or static catalogue."
+    )
+    catalog: Text | None = field(
+        None, "URL of a STAC API or URL or path of a static catalog.json; not for the simulated provider."
+    )
+    asset_base: Text | None = field(
+        None,
+        "Folder or URL against which relative asset hrefs are resolved; null resolves them against their item, as STAC "
+        "says.",
+    )
+    sign: Literal["none", "planetary-computer"] = field("none", "How asset hrefs are signed, at the moment of reading.")
+    workers: Integer = field(4, "Bands read at once within one parent.", affects="nothing", ge=1, le=64)
+    offline: Flag = field(
+        False,
+        "Never use the network; what is not on this machine is an error that names it.",
+        affects="nothing",
+    )
+    frozen_scenes: Text | None = field(
+        None, "Folder of shipped scene choices (PARENT.json), taken as they are instead of searching; null searches."
+    )
+    network: NetworkConfig = section(NetworkConfig)
+    imagery: ImageryConfig = field(ImageryConfig.usual, doc_of(ImageryConfig))
+    synthesis: SynthesisConfig = section(SynthesisConfig)
+
+    @model_validator(mode="after")
+    def _provider(self) -> ArchiveConfig:
+        if self.provider == "stac" and not self.catalog:
+            refuse("catalog", "provider stac needs the URL or path of a catalogue")
+        if self.provider == "simulated":
+            if self.catalog:
+                refuse("catalog", "the simulated provider makes its own; remove the key")
+            if self.imagery.S1GRD is not None:
+                refuse("imagery", "the simulated archive has no S1GRD; remove it")
+            for name, rule in self.imagery.radar.items():
+                if rule.collection is None:
+                    refuse(
+                        f"imagery.{name}.collection",
+                        "null means that the catalogue has none, but the simulated archive always has one",
+                    )
+        return self

@@ -1,0 +1,209 @@
+"""What all sections of the config share: strict types, fields with a description, frozen mappings, errors by key.
+
+A field says what it *affects*: ``results`` (a change makes the jobs that read the section run again), ``figures``
+(class colours: only what is drawn) or ``nothing`` (patience, threads of reading: never a result). `fingerprint_text`
+leaves the latter two out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, cast, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
+from pydantic.fields import FieldInfo
+
+from cityheads.config.bridge import LikeDict
+
+__all__ = [
+    "WORDS",
+    "Affects",
+    "Flag",
+    "FrozenDict",
+    "Integer",
+    "KeyProblem",
+    "Number",
+    "Section",
+    "Text",
+    "UndeclaredSectionError",
+    "affects",
+    "doc_of",
+    "field",
+    "freeze",
+    "named",
+    "only_once",
+    "plain",
+    "refuse",
+    "section",
+]
+
+Affects = Literal["results", "figures", "nothing"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class KeyProblem(ValueError):  # noqa: N818 - pydantic turns it into an error of its own
+    """Something wrong with a value that its type alone does not show.
+
+    Attributes:
+        key: Key path relative to the section whose validator found it; empty for the section itself.
+        text: What is wrong and what repairs it.
+    """
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+        self.text = text
+
+
+def refuse(key: str, text: str) -> NoReturn:
+    """Report a problem with the key at ``key``, counted from the section whose validator calls this."""
+    raise KeyProblem(key, text)
+
+
+class FrozenDict(dict[K, V]):
+    """A mapping that keeps the order in which it was written and cannot be changed."""
+
+    def _frozen(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("the config is frozen; make another one with cityheads.config.resolve")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _frozen
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __copy__(self) -> FrozenDict[K, V]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict[K, V]:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FrozenDict, (dict(self),))
+
+
+#: Put behind a ``Mapping`` in an annotation: the value can then not be changed.
+freeze = AfterValidator(FrozenDict)
+
+
+#: What YAML 1.1, and so PyYAML, reads as text though it is a number in YAML 1.2 and in JSON: ``1e-3``.
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+def _date(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), BeforeValidator(_number)]
+Flag = Annotated[bool, Strict()]
+#: YAML reads 2024-07-15 as a date where it is not in quotes; it is text all the same.
+Text = Annotated[str, Strict(), BeforeValidator(_date)]
+
+
+def _once(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    for item in value:
+        if value.count(item) > 1:
+            refuse("", f"{item} stands there twice")
+    return value
+
+
+#: Put behind a tuple in an annotation: no item may stand there twice.
+only_once = AfterValidator(_once)
+
+
+def field(default: Any, description: str, *, affects: Affects = "results", once: bool = False, **rules: Any) -> Any:
+    """Declare a key of the config.
+
+    Args:
+        default: Its default, or a function that makes it; ``...`` for a key that must be given.
+        description: What it is, in a sentence or two, with unit and range of values.
+        affects: What a change of it can change.
+        once: Whether the items of this list must differ; declared here for the JSON schema, checked by `only_once`.
+        **rules: Bounds, as `pydantic.Field` takes them (``ge``, ``lt``, ``min_length``, ``pattern``, ...).
+    """
+    extra: dict[str, Any] = {} if affects == "results" else {"x-affects": affects}
+    if once:
+        extra["uniqueItems"] = True
+    if callable(default):
+        return Field(default_factory=default, description=description, json_schema_extra=extra or None, **rules)
+    return Field(default, description=description, json_schema_extra=extra or None, **rules)
+
+
+#: What the patterns of names mean, for the messages.
+WORDS: dict[str, str] = {
+    "^#[0-9a-fA-F]{6}$": 'a colour is written as "#rrggbb", in quotes',
+    "^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-' make a name, a letter or digit first",
+}
+
+
+def named(pattern: str, words: str) -> StringConstraints:
+    """Declare how the names in a mapping are spelt; ``words`` is the pattern for people."""
+    WORDS[pattern] = words
+    return StringConstraints(pattern=pattern)
+
+
+def doc_of(kind: type[Section]) -> str:
+    """Give what a section's class says of itself, in one line."""
+    return " ".join((kind.__doc__ or "").split())
+
+
+def section(kind: type[Section]) -> Any:
+    """Declare a section with a default for each of its keys; its description is the class's."""
+    return field(kind, doc_of(kind))
+
+
+def affects(info: FieldInfo) -> Affects:
+    """Give what a change of this field can change."""
+    extra = info.json_schema_extra
+    found: Any = extra.get("x-affects", "results") if isinstance(extra, dict) else "results"
+    assert found in get_args(Affects)
+    return cast(Affects, found)
+
+
+class UndeclaredSectionError(AttributeError):
+    """A verb reads a section of the config that its row in the table of verbs does not list: a defect of ours."""
+
+
+class Section(LikeDict, BaseModel):  # type: ignore[misc]
+    """A part of the config: frozen, and refusing keys that it does not know."""
+
+    # building the validators waits until a config is read: importing this package is cheap
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, protected_namespaces=()
+    )
+
+    #: Whether a field that is None is left out where the section is written.
+    null_is_absent: ClassVar[bool] = False
+
+    if not TYPE_CHECKING:  # mypy would take any attribute to be there
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise UndeclaredSectionError(
+                    f"{type(self).__name__}.{name} is read by a verb whose row in the table of verbs does not list it"
+                )
+            return super().__getattr__(name)
+
+
+def plain(value: Any, kept: tuple[Affects, ...] = ("results", "figures", "nothing")) -> Any:
+    """Give a section as dicts, lists and scalars, with those fields only that affect one of ``kept``."""
+    if isinstance(value, Section):
+        fields = type(value).model_fields
+        return {
+            name: plain(item, kept)
+            for name, item in value.__dict__.items()
+            if affects(fields[name]) in kept and not (item is None and type(value).null_is_absent)
+        }
+    if isinstance(value, Mapping):
+        return {key: plain(item, kept) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item, kept) for item in value]
+    return value

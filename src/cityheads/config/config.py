@@ -1,0 +1,214 @@
+"""The whole config, what holds between its sections, and the narrower views of it that verbs and rules get."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge
+from pydantic import model_validator
+
+from cityheads.config.archive import ArchiveConfig
+from cityheads.config.base import (
+    Affects,
+    FrozenDict,
+    Integer,
+    Section,
+    Text,
+    UndeclaredSectionError,
+    field,
+    only_once,
+    plain,
+    refuse,
+    section,
+)
+from cityheads.config.heads import Heads, Runs
+from cityheads.config.labels import Labels, LandcoverLabel
+from cityheads.config.model import ModelConfig
+from cityheads.config.project import GridConfig, ProjectConfig, QualityConfig, SimulateConfig
+from cityheads.config.splits import SplitsConfig
+from cityheads.config.train import TrainConfig
+from cityheads.config.verdict import EvaluationConfig, NoninferiorityConfig, ReportConfig
+from cityheads.core.files import canonical_json
+from cityheads.core.modalities import stored
+
+__all__ = ["Config"]
+
+_S = TypeVar("_S", bound=Section)
+
+
+class Config(Section):
+    """Every key that a CityHeads config may hold, with its default."""
+
+    project: ProjectConfig = section(ProjectConfig)
+    results: Text = field("results", "Folder for everything that the workflow writes.", affects="nothing", min_length=1)
+    parents: Text = field(
+        "config/parents.tsv",
+        "The parent sheet, tab-separated, with the columns parent_id, epsg, left, top and, optionally, split and "
+        "region.",
+        min_length=1,
+    )
+    grid: GridConfig = section(GridConfig)
+    archive: ArchiveConfig = section(ArchiveConfig)
+    simulate: SimulateConfig = section(SimulateConfig)
+    quality: QualityConfig = section(QualityConfig)
+    labels: Labels = field(..., "The label layers, by name (upper case); each becomes chips/MASK_NAME.", min_length=1)
+    splits: SplitsConfig = section(SplitsConfig)
+    heads: Heads = field(..., "The heads that runs can use, by name.", min_length=1)
+    runs: Runs = field(..., "The trainings, by name; each is a list of heads on one shared encoder.", min_length=1)
+    seeds: Annotated[tuple[Annotated[Integer, Ge(0)], ...], only_once] = field(
+        (0,), "Every run is trained once with each seed.", once=True, min_length=1
+    )
+    model: ModelConfig = section(ModelConfig)
+    train: TrainConfig = section(TrainConfig)
+    evaluation: EvaluationConfig = section(EvaluationConfig)
+    noninferiority: NoninferiorityConfig = section(NoninferiorityConfig)
+    report: ReportConfig = section(ReportConfig)
+
+    @model_validator(mode="after")
+    def _inputs_are_read(self) -> Config:
+        for name in stored(self.model.modalities):
+            if name not in self.archive.imagery.names:
+                refuse("model.modalities", f"{name} is not in archive.imagery")
+        return self
+
+    @model_validator(mode="after")
+    def _footprints_have_files(self) -> Config:
+        if self.archive.provider == "simulated":
+            return self
+        for name, label in self.labels.items():
+            if label.kind == "footprints":
+                for key in ("source", "boundary"):
+                    if not getattr(label, key):
+                        refuse(f"labels.{name}.{key}", "name a vector file")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_have_labels(self) -> Config:
+        for name, head in self.heads.items():
+            if head.label not in self.labels:
+                refuse(f"heads.{name}.label", f"no label '{head.label}'; {_known(head.label, self.labels)}")
+            classes = self.labels[head.label].class_names
+            if head.class_weights is not None and len(head.class_weights) != len(classes):
+                refuse(f"heads.{name}.class_weights", f"{len(classes)} classes need as many weights")
+            if head.positive_class is not None and head.positive_class not in classes:
+                refuse(
+                    f"heads.{name}.positive_class",
+                    f"label {head.label} has no class '{head.positive_class}'; {_known(head.positive_class, classes)}",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _runs_have_heads(self) -> Config:
+        for name, run in self.runs.items():
+            for head in run.heads:
+                if head not in self.heads:
+                    refuse(f"runs.{name}.heads", f"no head '{head}'; {_known(head, self.heads)}")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines(self) -> Config:
+        test, here = self.noninferiority, "noninferiority"
+        if test.run not in self.runs:
+            refuse(f"{here}.run", f"no run '{test.run}'; {_known(test.run, self.runs)}")
+        tested = self.runs[test.run].heads
+        for head in test.baselines:
+            if head not in tested:
+                refuse(f"{here}.baselines.{head}", f"run '{test.run}' has no such head; {_known(head, tested)}")
+        # those that are not listed go behind those that are: the order in which the report lists them
+        complete = {**test.baselines, **{head: head for head in tested if head not in test.baselines}}
+        for head in tested:
+            baseline = complete[head]
+            if baseline not in self.runs:
+                refuse(f"{here}.baselines.{head}", f"no run '{baseline}' to compare head {head} with")
+            if self.runs[baseline].heads != (head,):
+                refuse(f"{here}.baselines.{head}", f"run '{baseline}' is not single-task for {head}")
+        # the config is frozen to all but its own validator
+        complete_test = test.model_copy(update={"baselines": FrozenDict(complete)})
+        object.__setattr__(self, "noninferiority", complete_test)
+        return self
+
+    def restricted_to(self, sections: Iterable[str]) -> Config:
+        """Give the config with these sections only, as the command line hands it to a verb.
+
+        Args:
+            sections: Names such as ``grid``; ``archive.imagery`` gives a part of a section.
+
+        Returns:
+            A config of the same type. Reading another section raises `UndeclaredSectionError`.
+        """
+        parts: dict[str, set[str]] = {}
+        for name in sections:
+            first, _, rest = name.partition(".")
+            parts.setdefault(first, set()).add(rest)
+        kept: dict[str, Any] = {}
+        for name, value in self.__dict__.items():
+            if name in parts:
+                kept[name] = (
+                    value if "" in parts[name] else _part(value, {part: getattr(value, part) for part in parts[name]})
+                )
+        unknown = parts.keys() - kept.keys()
+        if unknown:
+            raise UndeclaredSectionError(f"the config has no section '{sorted(unknown)[0]}'")
+        return _part(self, kept)
+
+    def for_label(self, label: str) -> Config:
+        """Give the config with one label layer only."""
+        return _part(self, self.__dict__ | {"labels": FrozenDict({label: self.labels[label]})})
+
+    def for_run(self, run: str) -> Config:
+        """Give the config with one run, its heads, and their labels only."""
+        heads = {name: self.heads[name] for name in self.runs[run].heads}
+        labels = {head.label: self.labels[head.label] for head in heads.values()}
+        narrow: dict[str, dict[str, Any]] = {"runs": {run: self.runs[run]}, "heads": heads, "labels": labels}
+        return _part(self, self.__dict__ | {name: FrozenDict(value) for name, value in narrow.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what this config shows as dicts, lists and scalars; a restricted one its own sections only."""
+        shown: dict[str, Any] = plain(self)
+        return shown
+
+    def fingerprint(self, sections: Iterable[str], *, colors: bool = False, scene_search: bool = False) -> str:
+        """Give the text that stands for all that can change a result in these sections: canonical JSON.
+
+        Two configs with the same text give the same result. Left out are the keys that never change one (patience with
+        the network, threads of reading) and, unless ``colors``, the class colours.
+
+        A job looks at less than its whole sections: take ``config.for_label("LULC").fingerprint(...)`` for a job of one
+        label layer, and ``config.for_run("multihead").fingerprint(...)`` for one of a run.
+
+        Args:
+            sections: Names such as ``grid`` or ``archive.imagery``.
+            colors: Whether class colours count: for what draws them.
+            scene_search: Whether this is the search for scenes, which looks at less: of the archive not at
+                ``synthesis``, of the labels at the collections of land cover only.
+        """
+        kept: tuple[Affects, ...] = ("results", "figures") if colors else ("results",)
+        found: dict[str, Any] = {}
+        for name in sections:
+            value: Any = self
+            for part in name.split("."):
+                value = getattr(value, part)
+            found[name] = plain(value, kept)
+        if scene_search:
+            del found["archive"]["synthesis"]
+            found["labels"] = {
+                name: [label.collection, label.asset, label.datetime]
+                for name, label in self.labels.items()
+                if isinstance(label, LandcoverLabel)
+            }
+        return canonical_json(found)
+
+
+def _part(whole: _S, shown: Mapping[str, Any]) -> _S:
+    """Give a section of the same type that has some of its fields, with these values, and not the others."""
+    part = whole.model_copy()
+    part.__dict__.clear()
+    part.__dict__.update(shown)
+    return part
+
+
+def _known(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}"

@@ -1,0 +1,71 @@
+"""Sections ``heads`` and ``runs``: what can be learnt from which label, and which heads are trained together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+from pydantic import AfterValidator, JsonValue, model_validator
+
+from cityheads.config.base import Number, Section, Text, field, freeze, named, only_once, refuse
+
+__all__ = ["HeadConfig", "Heads", "RunConfig", "Runs"]
+
+_NAME = named("^[a-z][a-z0-9_]*$", "lower-case letters, digits and _, a letter first")
+
+
+def _head_name(name: str) -> str:
+    if name in ("train", "type"):
+        refuse("", f"'{name}' is a name of PyTorch's own; choose another")
+    return name
+
+
+class HeadConfig(Section):
+    """A head: a decoder that learns one label layer."""
+
+    label: Text = field(..., "The label layer that this head learns.")
+    weight: Number = field(1.0, "Weight of this head's loss in the sum (alpha, beta, ...).", ge=0)
+    loss: Literal["dice", "ce", "dice_ce", "focal", "lovasz"] = field("dice", "Loss on the pixels that are not 255.")
+    class_weights: tuple[Annotated[Number, Gt(0)], ...] | None = field(
+        None,
+        "Weight of each class in the loss, in the order of the ids; null for equal weights. Not for lovasz.",
+    )
+    decoder: Text | None = field(
+        None,
+        "Decoder of this head: FullResolutionDecoder, or a name in TerraTorch's registry; null takes UNetDecoder.",
+    )
+    decoder_args: Annotated[Mapping[Text, JsonValue], freeze] = field(
+        dict, "Arguments of the decoder, with its own names."
+    )
+    neck: Literal["own", "shared"] = field(
+        "own",
+        "Whether the pyramid between encoder and decoder is this head's own or the one that all such heads share.",
+    )
+    lr: Annotated[Number, Gt(0)] | None = field(None, "Peak learning rate of this head; null takes train.lr.")
+    metric: Literal["miou", "iou"] = field(
+        "miou",
+        "What the non-inferiority test compares: the mean IoU over the classes, or the IoU of positive_class.",
+    )
+    positive_class: Text | None = field(
+        None, "Name of the class that metric iou is about; must be given with metric iou, miou does not look at it."
+    )
+
+    @model_validator(mode="after")
+    def _iou_of_a_class(self) -> HeadConfig:
+        if self.metric == "iou" and self.positive_class is None:
+            refuse("positive_class", "metric iou needs the name of the class that it is the IoU of")
+        return self
+
+
+class RunConfig(Section):
+    """One training: heads on one shared encoder."""
+
+    heads: Annotated[tuple[Text, ...], only_once] = field(
+        ..., "Heads of this run; one head makes a single-task baseline.", once=True, min_length=1
+    )
+
+
+#: The sections, by name in the order written.
+Heads = Annotated[Mapping[Annotated[Text, _NAME, AfterValidator(_head_name)], HeadConfig], freeze]
+Runs = Annotated[Mapping[Annotated[Text, _NAME], RunConfig], freeze]

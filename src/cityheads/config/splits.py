@@ -1,0 +1,67 @@
+"""Section ``splits``: how whole parents are assigned to training, validation and test."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from cityheads.config.base import Flag, Integer, Number, Section, Text, field, refuse, section
+
+__all__ = ["FractionsConfig", "SplitsConfig"]
+
+
+class FractionsConfig(Section):
+    """Share of the parents per split; the three sum to 1."""
+
+    train: Number = field(0.6, "Share for training.", gt=0, lt=1)
+    val: Number = field(0.15, "Share for choosing the best epoch.", gt=0, lt=1)
+    test: Number = field(0.25, "Share for the evaluation.", gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> FractionsConfig:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            refuse("", f"train, val and test must sum to 1, not {self.train + self.val + self.test:g}")
+        return self
+
+
+class SplitsConfig(Section):
+    """How whole parents are assigned to train, val and test."""
+
+    method: Literal["search", "folds", "region"] = field(
+        "search",
+        "search looks for the most balanced assignment, or takes the sheet's split column where it has one; folds "
+        "makes one fold of a cross-validation; region leaves one region of the sheet's region column out.",
+    )
+    fractions: FractionsConfig = section(FractionsConfig)
+    seed: Integer = field(7, "Seed of the search for a balanced split.", ge=0)
+    folds: Integer = field(5, "Number of folds (method folds); every parent is in the test split of exactly one.", ge=3)
+    fold: Integer = field(
+        0,
+        "Which fold is the test split, from 0; the next one is val, the others are train (method folds).",
+        ge=0,
+    )
+    region: Text | None = field(None, "The region that is the test split (method region).")
+    buffer_m: Number = field(
+        0.0,
+        "Training and validation sub-chips nearer than this to a parent of a split that is held out from them are "
+        "dropped, in metres.",
+        ge=0,
+    )
+    test_lock: Text | None = field(
+        None,
+        "Hash of the test parents, as dataset/splits.json gives it; another test set is then an error until this key "
+        "says otherwise.",
+    )
+    require_every_class: Flag = field(
+        True,
+        "Fail when a split lacks a class of some label; false only warns, in the log and in the report.",
+    )
+
+    @model_validator(mode="after")
+    def _method(self) -> SplitsConfig:
+        if self.fold >= self.folds:
+            refuse("fold", f"{self.fold} is not below splits.folds ({self.folds})")
+        if self.method == "region" and not self.region:
+            refuse("region", "name the region that method region leaves out")
+        return self

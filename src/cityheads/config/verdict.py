@@ -1,0 +1,50 @@
+"""Sections ``evaluation``, ``noninferiority`` and ``report``: what is measured, compared and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze
+
+__all__ = ["EvaluationConfig", "NoninferiorityConfig", "ReportConfig"]
+
+
+class EvaluationConfig(Section):
+    """What is measured on the test split besides the scores."""
+
+    modality_ablation: Flag = field(
+        True,
+        "Score every run once more for each modality that can be removed from its inputs. Costs one more pass over the "
+        "test split for each.",
+    )
+
+
+class NoninferiorityConfig(Section):
+    """The non-inferiority test of the multi-head run against its single-task baselines."""
+
+    run: Text = field("multihead", "The run under test.")
+    baselines: Annotated[Mapping[Text, Text], freeze] = field(
+        dict, "Single-task run per head; a head that is not listed is compared with the run of its own name."
+    )
+    strong_margin_pp: Number = field(1.0, "Strong when no head loses more than this (percentage points).", ge=0)
+    acceptable_margin_pp: Number = field(
+        3.0,
+        "Acceptable when one head loses at most this (percentage points) and another gains at least as much; negative "
+        "when every head loses this or more.",
+        ge=0,
+    )
+    confidence: Number = field(0.95, "Confidence of the intervals.", gt=0, lt=1)
+    resamples: Integer = field(2000, "Bootstrap resamples of the test parents.", ge=100)
+    seed: Integer = field(0, "Seed of the bootstrap.", ge=0)
+
+
+class ReportConfig(Section):
+    """The report."""
+
+    panels_per_head: Integer = field(
+        1,
+        "Chips shown per head for each of best, median and worst.",
+        ge=1,
+        le=10,
+    )
