@@ -18,6 +18,7 @@ from made_archive import (
     Raster,
     choose,
     complete,
+    config,
     s1_rasters,
     s2_rasters,
     sheet,
