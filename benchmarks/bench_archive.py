@@ -168,12 +168,12 @@ def stac_item(url: str, px: int) -> Any:
 def read_cityheads(url: str, px: int, threads: int) -> np.ndarray:
     """Read with CityHeads."""
     from cityheads.archive.read.layers import Wanted, read_layers
+    from cityheads.config import ArchiveConfig, NetworkConfig
     from cityheads.core.grid import Grid, Parent
 
-    archive = {
-        "workers": threads, "asset_base": None, "sign": "none", "offline": False,
-        "network": {"attempts": 3, "backoff_s": 0.5, "timeout_s": 30.0, "connections": threads},
-    }  # fmt: skip
+    archive = ArchiveConfig(
+        catalog=f"{url}/catalog.json", workers=threads, network=NetworkConfig(attempts=3, connections=threads)
+    )
     prefix = f"{url}/" if url.startswith("http") else ""
     scenes: Any = {
         "catalog": f"{url}/catalog.json",

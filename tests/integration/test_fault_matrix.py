@@ -21,7 +21,7 @@ from made_archive import complete, config, sheet
 from cityheads.archive import ranges, signing
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
-from cityheads.config.bridge import pick
+from cityheads.config import Config
 from cityheads.core.errors import CityHeadsError
 from cityheads.labels.landcover import rasterize_landcover
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 UPDATE = "CITYHEADS_UPDATE_DOCS=1 pytest -m slow tests/integration/test_fault_matrix.py"
 
-NETWORK = {"attempts": 3, "backoff_s": 0.001, "timeout_s": 10.0, "connections": 8}
+NETWORK = {"attempts": 3, "backoff_s": 0.001, "connections": 8}
 
 #: Which request is struck: of a collection's raster, the one for its header, and the one for its pixels.
 COLLECTIONS = {
@@ -79,9 +79,13 @@ class Bench:
     def __init__(self, folder: Path, server: FaultServer) -> None:
         self.folder = folder
         self.server = server
-        self.settings = config(network=NETWORK, sign="planetary-computer", workers=8)
+        self.config = self.patient(10.0)
         self.parents = sheet(folder)
         self.good = self.run("good", "all")
+
+    def patient(self, timeout_s: float) -> Config:
+        """Give the config that waits so long for a silent server."""
+        return config(network={**NETWORK, "timeout_s": timeout_s}, sign="planetary-computer", workers=8)
 
     def run(self, name: str, collection: str) -> dict[str, str]:
         """Run the verb that reads a collection; give the checksums of what it wrote."""
@@ -92,18 +96,18 @@ class Bench:
         if collection in ("catalogue", "all"):
             scenes = out / "scenes.json"
             select_scenes(
-                pick(self.settings, ("grid", "archive", "labels")), parents=self.parents, parent="P1",
+                self.config, parents=self.parents, parent="P1",
                 catalog=f"{self.server.url}/catalog.json", out=scenes,
             )  # fmt: skip
             shutil.copy(scenes, self.folder / "scenes.json")
         if collection in ("sentinel-2-l2a", "sentinel-1-rtc", "cop-dem-glo-30", "all"):
             read_parent(
-                pick(self.settings, ("grid", "archive", "quality")), parents=self.parents, parent="P1", scenes=scenes,
+                self.config, parents=self.parents, parent="P1", scenes=scenes,
                 out=out / "P1",
             )  # fmt: skip
         if collection in ("esa-worldcover", "all"):
             rasterize_landcover(
-                pick(self.settings, ("grid", "archive", "labels")), parents=self.parents, parent="P1", label="LULC",
+                self.config, parents=self.parents, parent="P1", label="LULC",
                 scenes=scenes, chips=out / "chips", out=out / "MASK_LULC.tif",
             )  # fmt: skip
         files = (path for path in sorted(out.rglob("*")) if path.is_file())
@@ -143,7 +147,7 @@ def test_a_passing_fault_changes_nothing_and_a_lasting_one_is_named(
         table[collection, fault, "passing"] = table[collection, fault, "lasting"] = "not signed"
         return
     # short only where silence is what is tested: a busy machine is not a fault
-    bench.settings["archive"]["network"]["timeout_s"] = 0.4 if fault == "silence" else 10.0
+    bench.config = bench.patient(0.4 if fault == "silence" else 10.0)
     # a raster is asked for twice: its header, then its pixels
     requests = (0,) if collection == "catalogue" else (0, 1)
     table[collection, fault, "passing"] = "fails at once" if fault in FINAL else "same bytes"
@@ -204,7 +208,7 @@ def test_the_documented_matrix_is_what_happened(
 
 
 def test_the_choice_survives_every_passing_fault_at_once(bench: Bench) -> None:
-    bench.settings["archive"]["network"]["timeout_s"] = 10.0
+    bench.config = bench.patient(10.0)
     bench.server.faults[:] = [
         strike(fault, match, 1) for fault in ("503", "truncated") for match, _ in COLLECTIONS.values()
     ]

@@ -13,7 +13,7 @@ import pytest
 import shapely
 from fault_server import Fault, FaultServer
 
-from cityheads.config.bridge import resolve
+from cityheads.config import Config, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.labels import download as providers
 from cityheads.labels.download import fetch_footprints, is_whole
@@ -22,9 +22,9 @@ from cityheads.labels.footprints import prepare_footprints
 QUICK = {"attempts": 3, "backoff_s": 0.001, "timeout_s": 0.4, "connections": 2}
 
 
-def settings_of(**archive: Any) -> dict[str, Any]:
+def make_config(**archive: Any) -> Config:
     classes = [{"name": "not building", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}]
-    config = resolve(
+    return resolve(
         {
             "grid": {"parent_px": 128, "chips_per_side": 4},
             "archive": {"provider": "simulated", "network": QUICK, **archive},
@@ -33,7 +33,6 @@ def settings_of(**archive: Any) -> dict[str, Any]:
             "runs": {"multihead": {"heads": ["buildings"]}, "buildings": {"heads": ["buildings"]}},
         }
     )
-    return {key: config[key] for key in ("grid", "archive", "labels")}
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def pieces_of_4_kb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetch(sheet: Path, provider: str, out: Path, url: str | None, **archive: Any) -> None:
-    fetch_footprints(settings_of(**archive), parents=sheet, provider=provider, out=out, url=url)
+    fetch_footprints(make_config(**archive), parents=sheet, provider=provider, out=out, url=url)
 
 
 # --------------------------------------------------------------------------------------------------- a plain file
@@ -191,7 +190,7 @@ def test_the_official_layer_page_by_page(tmp_path: Path, sheet: Path, socrata: S
     assert shapely.equals(ours.geometry.to_numpy(), export.geometry.to_numpy()).all()
     assert json.loads((tmp_path / "nyc.geojson.json").read_text())["rows"] == 1285
     prepare_footprints(
-        {key: settings_of()[key] for key in ("grid", "labels")}, parents=sheet, label="BUILDINGS", source=out,
+        make_config(), parents=sheet, label="BUILDINGS", source=out,
         boundary=realdata / "nyc_boroughs" / "nybb_16a.zip", out=tmp_path / "f.parquet",
         boundary_out=tmp_path / "b.parquet", summary=tmp_path / "s.json",
     )  # fmt: skip
@@ -266,7 +265,7 @@ def test_overtures_buildings_around_the_parents(tmp_path: Path, sheet: Path, rea
     assert sorted(shapely.to_wkb(frame.geometry.to_numpy())) == sorted(shapely.to_wkb(block.iloc[:40].to_numpy()))
     assert frame["height_roof_ft"].dropna().tolist() == pytest.approx([40.0, 40.0])
     prepare_footprints(
-        {key: settings_of()[key] for key in ("grid", "labels")}, parents=sheet, label="BUILDINGS", source=out,
+        make_config(), parents=sheet, label="BUILDINGS", source=out,
         boundary=realdata / "nyc_boroughs" / "nybb_16a.zip", out=tmp_path / "f.parquet",
         boundary_out=tmp_path / "b.parquet", summary=tmp_path / "s.json",
     )  # fmt: skip

@@ -17,22 +17,23 @@ import numpy as np
 import pytest
 import rasterio
 from fault_server import Fault, FaultServer
-from made_archive import MadeArchive, complete, read_settings, select_settings, sheet
+from made_archive import MadeArchive, complete, read_config, select_config, sheet
 
 from cityheads.archive import hrefs, signing
 from cityheads.archive import http as remote
 from cityheads.archive.choose.scenes import select_scenes
-from cityheads.archive.http import Client, NetworkError, Policy
+from cityheads.archive.http import Client, NetworkError
 from cityheads.archive.ranges import RangeFile
 from cityheads.archive.read.parent import read_parent
+from cityheads.config import NetworkConfig
 from cityheads.core.errors import CityHeadsError
 
-QUICK = {"attempts": 4, "backoff_s": 0.001, "timeout_s": 5.0, "connections": 4}
+QUICK: dict[str, Any] = {"attempts": 4, "backoff_s": 0.001, "timeout_s": 5.0, "connections": 4}
 
 
 def patient(kind: str) -> Client:
     """Give a client that waits long for everything but a server that is to be found silent."""
-    return Client(Policy(**{**QUICK, "timeout_s": 0.3 if kind == "silence" else 5.0}))
+    return Client(NetworkConfig(**{**QUICK, "timeout_s": 0.3 if kind == "silence" else 5.0}))
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Site:
     def select(self, **settings: Any) -> dict[str, Any]:
         out = self.folder / "P1.json"
         select_scenes(
-            select_settings(network=QUICK, **settings),
+            select_config(network=QUICK, **settings),
             parents=sheet(self.folder),
             parent="P1",
             catalog=self.catalog,
@@ -62,7 +63,7 @@ class Site:
     def read(self, name: str = "P1", **settings: Any) -> Path:
         out = self.folder / "parents" / name
         read_parent(
-            read_settings(network=QUICK, **settings), parents=sheet(self.folder), parent="P1",
+            read_config(network=QUICK, **settings), parents=sheet(self.folder), parent="P1",
             scenes=self.folder / "P1.json", out=out,
         )  # fmt: skip
         return out
@@ -78,7 +79,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def client() -> Client:
-    return Client(Policy(**QUICK))
+    return Client(NetworkConfig(**QUICK))
 
 
 def digest(out: Path) -> dict[str, bytes]:
@@ -90,11 +91,9 @@ def test_a_remote_archive_gives_the_bytes_of_the_local_one(site: Site) -> None:
     assert scenes["layers"]["S2L2A"]["items"][0]["assets"]["B02"] == f"{site.server.url}/assets/S2_A/B02.tif"
     far = digest(site.read())
     out = site.folder / "local.json"
-    select_scenes(
-        select_settings(), parents=sheet(site.folder), parent="P1", catalog=str(site.archive.catalog), out=out
-    )
+    select_scenes(select_config(), parents=sheet(site.folder), parent="P1", catalog=str(site.archive.catalog), out=out)
     near = site.folder / "near"
-    read_parent(read_settings(), parents=sheet(site.folder), parent="P1", scenes=out, out=near)
+    read_parent(read_config(), parents=sheet(site.folder), parent="P1", scenes=out, out=near)
     assert digest(near) == far
 
 
@@ -127,7 +126,7 @@ def test_only_the_touched_blocks_are_fetched_each_once(tmp_path: Path) -> None:
 
     from cityheads.archive.raster import open_raster
 
-    archive = read_settings(network=QUICK)["archive"]
+    archive = read_config(network=QUICK).archive
     with FaultServer(tmp_path) as server:
         window = Window(400, 300, 300, 300)
         with open_raster(f"{server.url}/big.tif", server.url, archive=archive, where="item X") as source:
@@ -204,7 +203,7 @@ def test_waits_double_and_are_jittered(tmp_path: Path, monkeypatch: pytest.Monke
     with FaultServer(tmp_path, faults=[Fault("500")]) as server:
         for _ in range(3):
             with pytest.raises(NetworkError):
-                Client(Policy(attempts=5, backoff_s=1.0, timeout_s=5)).get(f"{server.url}/a.bin")
+                Client(NetworkConfig(attempts=5, backoff_s=1.0, timeout_s=5.0)).get(f"{server.url}/a.bin")
     for number, wait in enumerate(waits):
         longest = 2 ** (number % 4)
         assert longest / 2 <= wait <= longest
@@ -213,7 +212,7 @@ def test_waits_double_and_are_jittered(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_connections_to_a_host_are_capped(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(bytes(4_000_000))
-    http = Client(Policy(connections=3, timeout_s=5))
+    http = Client(NetworkConfig(connections=3, timeout_s=5.0))
     with FaultServer(tmp_path, latency_s=0.02) as server:
         from concurrent.futures import ThreadPoolExecutor
 
@@ -367,9 +366,9 @@ def test_offline_a_local_archive_is_read(site: Site) -> None:
     out = site.folder / "P1.json"
     settings = {"offline": True}
     select_scenes(
-        select_settings(**settings), parents=sheet(site.folder), parent="P1", catalog=str(site.archive.catalog), out=out
+        select_config(**settings), parents=sheet(site.folder), parent="P1", catalog=str(site.archive.catalog), out=out
     )
-    read_parent(read_settings(**settings), parents=sheet(site.folder), parent="P1", scenes=out, out=site.folder / "o")
+    read_parent(read_config(**settings), parents=sheet(site.folder), parent="P1", scenes=out, out=site.folder / "o")
     assert site.server.requests == []
 
 

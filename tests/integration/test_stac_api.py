@@ -21,11 +21,12 @@ import pytest
 import shapely
 import yaml
 from fault_server import Fault, FaultServer
-from made_archive import MadeArchive, complete, select_settings, sheet
+from made_archive import MadeArchive, complete, select_config, sheet
 
 from cityheads.archive.catalogues.api import ApiCatalog
 from cityheads.archive.catalogues.open import open_catalog
 from cityheads.archive.choose.scenes import select_scenes
+from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
 
 QUICK = {"attempts": 4, "backoff_s": 0.001, "timeout_s": 5.0, "connections": 4}
@@ -122,9 +123,8 @@ def recorded(
         yield server, replay, collection
 
 
-def archive(**more: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = select_settings(network=QUICK, **more)["archive"]
-    return settings
+def archive(**more: Any) -> ArchiveConfig:
+    return select_config(network=QUICK, **more).archive
 
 
 def test_recorded_searches_are_paged_to_their_end(recorded: tuple[FaultServer, Replay, str]) -> None:
@@ -269,7 +269,7 @@ class Api:
     def select(self, name: str, catalog: str, **settings: Any) -> dict[str, Any]:
         out = self.folder / f"{name}.json"
         select_scenes(
-            select_settings(network=QUICK, **settings),
+            select_config(network=QUICK, **settings),
             parents=sheet(self.folder),
             parent="P1",
             catalog=catalog,

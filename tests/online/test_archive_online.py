@@ -11,7 +11,7 @@ import yaml
 
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
-from cityheads.config.bridge import pick, resolve
+from cityheads.config import resolve
 
 pytestmark = [
     pytest.mark.online,
@@ -28,15 +28,13 @@ def test_a_small_parent_in_manhattan_is_chosen_and_read(repository: Path, tmp_pa
     config = resolve(raw)
     parents = tmp_path / "parents.tsv"
     parents.write_text("parent_id\tepsg\tleft\ttop\nP1\t32618\t586000\t4512000\n")
-    settings = pick(config, ("grid", "archive", "labels"))
-    scenes, catalog = tmp_path / "P1.json", config["archive"]["catalog"]
-    select_scenes(settings, parents=parents, parent="P1", catalog=catalog, out=scenes)
+    scenes, catalog = tmp_path / "P1.json", config.archive.catalog
+    assert catalog is not None
+    select_scenes(config, parents=parents, parent="P1", catalog=catalog, out=scenes)
     chosen = json.loads(scenes.read_text())
     assert chosen["layers"]["S2L2A"]["clear_fraction"] > 0.9
     assert "sig=" not in scenes.read_text()
-    read_parent(
-        pick(config, ("grid", "archive", "quality")), parents=parents, parent="P1", scenes=scenes, out=tmp_path / "P1"
-    )
+    read_parent(config, parents=parents, parent="P1", scenes=scenes, out=tmp_path / "P1")
     reading = json.loads((tmp_path / "P1" / "reading.json").read_text())
     assert reading["layers"]["S2L2A"]["valid_fraction"] > 0.99
     low, high = reading["layers"]["DEM"]["range_m"]

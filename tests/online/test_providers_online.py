@@ -19,8 +19,8 @@ pytestmark = [
 
 
 def test_the_citys_layer_is_where_it_was(repository: Path) -> None:
-    archive = load_config(repository / "config" / "config.yaml")["archive"]
-    http = client(archive)
+    archive = load_config(repository / "config" / "config.yaml").archive
+    http = client(archive.network)
     assert _count(http, NYC_FOOTPRINTS) > 1_000_000
     rows = _features(http.get(f"{NYC_FOOTPRINTS}.geojson?$limit=5&$order=:id").content)
     assert len(rows) == 5

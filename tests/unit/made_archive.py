@@ -14,8 +14,9 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform_geom
 
 from cityheads.archive.choose.scenes import select_scenes
-from cityheads.config.bridge import pick, resolve
+from cityheads.config import Config, resolve
 from cityheads.core.modalities import MODALITIES
+from cityheads.verbs import VERBS
 
 EPSG = 32618
 LEFT, TOP, PX = 590000.0, 4510000.0, 64
@@ -149,8 +150,13 @@ def sheet(folder: Path, left: float = LEFT, top: float = TOP, epsg: int = EPSG) 
     return path
 
 
-def config(**archive: Any) -> dict[str, Any]:
-    """Complete a config for the made archive; ``S2L2A`` and the like go to ``archive.imagery``."""
+def config(*, lulc: Mapping[str, Any] | None = None, **archive: Any) -> Config:
+    """Make a config for the made archive.
+
+    Args:
+        lulc: Keys of the label LULC.
+        **archive: Keys of ``archive``; ``S2L2A`` and the like go to ``archive.imagery``.
+    """
     imagery = {name: archive.pop(name, {}) for name in ("S2L2A", "S1RTC", "DEM")}
     if "S1GRD" in archive:
         imagery["S1GRD"] = archive.pop("S1GRD")
@@ -162,25 +168,27 @@ def config(**archive: Any) -> dict[str, Any]:
         {
             "grid": {"parent_px": PX, "chips_per_side": 2},
             "archive": {"provider": "stac", "catalog": "catalog.json", "imagery": imagery, **archive},
-            "labels": {"LULC": {"kind": "landcover", "classes": classes}},
+            "labels": {"LULC": {"kind": "landcover", "classes": classes, **(lulc or {})}},
             "heads": {"lulc": {"label": "LULC"}},
             "runs": {"multihead": {"heads": ["lulc"]}, "lulc": {"heads": ["lulc"]}},
         }
     )
 
 
-def select_settings(**archive: Any) -> dict[str, Any]:
-    return pick(config(**archive), ("grid", "archive", "labels"))
+def select_config(**archive: Any) -> Config:
+    """Make the config as ``select_scenes`` is handed it."""
+    return config(**archive).restricted_to(VERBS["select_scenes"].sections)
 
 
-def read_settings(**archive: Any) -> dict[str, Any]:
-    return pick(config(**archive), ("grid", "archive", "quality"))
+def read_config(**archive: Any) -> Config:
+    """Make the config as ``read_parent`` is handed it."""
+    return config(**archive).restricted_to(VERBS["read_parent"].sections)
 
 
 def choose(archive: MadeArchive, folder: Path, **settings: Any) -> dict[str, Any]:
     """Choose the scenes of P1 and give the choice."""
     catalog = archive.write()
     out = folder / "scenes" / "P1.json"
-    select_scenes(select_settings(**settings), parents=sheet(folder), parent="P1", catalog=str(catalog), out=out)
+    select_scenes(select_config(**settings), parents=sheet(folder), parent="P1", catalog=str(catalog), out=out)
     scenes: dict[str, Any] = json.loads(out.read_text())
     return scenes

@@ -164,7 +164,7 @@ def test_synthesized_layers_are_named_and_lead_to_no_scene(published: Path, tmp_
     scenes.write_text(json.dumps(choice))
     reading.write_text(json.dumps(layers))
     publish_catalog(
-        pick(config(), ("project", "archive.imagery", "labels")), scenes=place / "scenes",
+        config().restricted_to(("project", "archive.imagery", "labels")), scenes=place / "scenes",
         parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset", out=place / "stac",
     )  # fmt: skip
     for item in items(place):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from made_archive import choose, complete, select_settings, sheet
+from made_archive import choose, complete, select_config, sheet
 
 from cityheads.archive.catalogues.item import Item, parse_interval
 from cityheads.archive.choose.scenes import select_scenes
@@ -21,12 +21,12 @@ PC = "https://planetarycomputer.microsoft.com/api/stac/v1"
 def test_a_catalogue_that_is_not_there_or_no_catalogue_is_named(tmp_path: Path) -> None:
     out = tmp_path / "P1.json"
     with pytest.raises(CityHeadsError, match=r"nowhere/catalog\.json: no such catalogue file"):
-        select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog="nowhere/catalog.json", out=out)
+        select_scenes(select_config(), parents=sheet(tmp_path), parent="P1", catalog="nowhere/catalog.json", out=out)
     for content, says in (("{", "not valid JSON"), ("[]", "not a STAC document"), ("{}", "not a STAC catalogue")):
         path = tmp_path / "catalog.json"
         path.write_text(content)
         with pytest.raises(CityHeadsError, match=says):
-            select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog=str(path), out=out)
+            select_scenes(select_config(), parents=sheet(tmp_path), parent="P1", catalog=str(path), out=out)
     assert not out.exists()
 
 
@@ -44,7 +44,7 @@ def test_nested_catalogues_absolute_links_and_loops_are_walked(tmp_path: Path) -
     document["links"] = [{"rel": "child", "href": "2024/catalog.json"}, {"rel": "child", "href": "./collection.json"}]
     path.write_text(json.dumps(document))
     out = tmp_path / "again.json"
-    select_scenes(select_settings(), parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
+    select_scenes(select_config(), parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
     assert json.loads(out.read_text()) == expected
 
 
@@ -56,7 +56,7 @@ def test_a_catalogue_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
     archive.catalog.write_text(json.dumps(document))
     with pytest.raises(CityHeadsError, match="leaves the folder"):
         select_scenes(
-            select_settings(),
+            select_config(),
             parents=sheet(tmp_path),
             parent="P1",
             catalog=str(archive.catalog),

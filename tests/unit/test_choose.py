@@ -27,7 +27,7 @@ from made_archive import (
 from cityheads.archive.catalogues.item import Item
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.choose.sentinel2 import offset_dn
-from cityheads.config.bridge import load_config, pick, resolve
+from cityheads.config import load_config, resolve
 from cityheads.core.errors import CityHeadsError
 
 
@@ -259,11 +259,9 @@ def test_land_cover_is_the_newest_or_the_one_of_the_period(tmp_path: Path) -> No
     archive.add("esa-worldcover", "WC_2020", {"map": old}, datetime=None,
                 start_datetime="2020-01-01T00:00:00Z", end_datetime="2020-12-31T23:59:59Z")  # fmt: skip
     assert ids(choose(archive, tmp_path), "LULC") == ["WC_A"]
-    raw = config()
-    raw["labels"]["LULC"]["datetime"] = "2020-01-01/2020-12-31"
-    settings = pick(raw, ("grid", "archive", "labels"))
+    used = config(lulc={"datetime": "2020-01-01/2020-12-31"})
     out = tmp_path / "2020.json"
-    select_scenes(settings, parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
+    select_scenes(used, parents=sheet(tmp_path), parent="P1", catalog=str(archive.catalog), out=out)
     assert ids(json.loads(out.read_text()), "LULC") == ["WC_2020"]
 
 
@@ -336,12 +334,12 @@ def test_real_samples_are_chosen_each_at_its_place(realdata: Path, repository: P
     raw = yaml.safe_load((repository / "config" / "terramesh.yaml").read_text())
     catalog = realdata / "terramesh_catalog" / "catalog.json"
     raw["archive"] |= {"catalog": str(catalog), "asset_base": str(realdata)}
-    settings = pick(resolve(raw), ("grid", "archive", "labels"))
+    used = resolve(raw)
     offsets = {}
     for place in ("433D_629L_3_1", "282D_485L_3_3", "38D_378R_2_3"):
         out = tmp_path / f"{place}.json"
         parents = repository / "config" / "terramesh_parents.tsv"
-        select_scenes(settings, parents=parents, parent=place, catalog=str(catalog), out=out)
+        select_scenes(used, parents=parents, parent=place, catalog=str(catalog), out=out)
         scenes = json.loads(out.read_text())
         assert list(scenes["layers"]) == ["S2L2A", "S1RTC", "DEM", "LULC", "BUILDINGS"]
         for layer in scenes["layers"].values():
@@ -354,12 +352,12 @@ def test_real_samples_are_chosen_each_at_its_place(realdata: Path, repository: P
 
 @pytest.mark.parametrize("name", ["nyc", "nyc-lite", "nyc-earth-search", "terramesh"])
 def test_the_real_configs_are_valid_and_their_sheets_fit(repository: Path, name: str) -> None:
-    from cityheads.core.grid import Grid, read_parents
+    from cityheads.core.grid import read_parents
 
-    config = load_config(repository / "config" / f"{name}.yaml")
-    parents = read_parents(repository / config["parents"], Grid.from_settings(config["grid"]))
+    loaded = load_config(repository / "config" / f"{name}.yaml")
+    parents = read_parents(repository / loaded.parents, loaded.grid.grid)
     assert len(parents) == {"nyc-lite": 6, "terramesh": 3}.get(name, 22)
     if name == "nyc-lite":
-        whole = read_parents(repository / "config" / "parents.tsv", Grid.from_settings(config["grid"]))
+        whole = read_parents(repository / "config" / "parents.tsv", loaded.grid.grid)
         places = {(one.parent_id, one.left, one.top) for one in whole}
         assert {(one.parent_id, one.left, one.top) for one in parents} <= places

@@ -8,12 +8,13 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from config_fixtures import make_config
 
 from cityheads.archive.tiling import cover_boundary, read_boundary, squares_at
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, parent_polygon, read_parents
 
-SETTINGS = {"grid": {"resolution_m": 10, "parent_px": 128, "chips_per_side": 4}}
+CONFIG = make_config(grid={"resolution_m": 10, "parent_px": 128, "chips_per_side": 4})
 
 
 def boundary(tmp_path: Path, geometry: shapely.Geometry, crs: str | None = "EPSG:32618") -> Path:
@@ -25,7 +26,7 @@ def boundary(tmp_path: Path, geometry: shapely.Geometry, crs: str | None = "EPSG
 def test_the_sheet_covers_the_city_with_the_fewest_squares(tmp_path: Path) -> None:
     # 2 x 1 squares fit exactly, at one origin; any other origin of the lattice needs 6
     city = shapely.box(499840, 4498560, 502400, 4499840)
-    cover_boundary(SETTINGS, boundary=boundary(tmp_path, city), out=tmp_path / "p.tsv", epsg=32618, step_px=32)
+    cover_boundary(CONFIG, boundary=boundary(tmp_path, city), out=tmp_path / "p.tsv", epsg=32618, step_px=32)
     grid = Grid(10, 128, 4)
     parents = read_parents(tmp_path / "p.tsv", grid)
     assert [(parent.left, parent.top) for parent in parents] == [(499840, 4499840), (501120, 4499840)]
@@ -36,7 +37,7 @@ def test_an_impossible_count_is_refused_with_the_possible_ones(tmp_path: Path) -
     city = shapely.Point(500000, 4500000).buffer(2000)
     with pytest.raises(CityHeadsError, match=r"gives 3 squares of 1280 m; the counts run from \d+ to \d+"):
         cover_boundary(
-            SETTINGS, boundary=boundary(tmp_path, city), out=tmp_path / "p.tsv", epsg=32618, step_px=64, count=3
+            CONFIG, boundary=boundary(tmp_path, city), out=tmp_path / "p.tsv", epsg=32618, step_px=64, count=3
         )
     assert not (tmp_path / "p.tsv").exists()
 

@@ -22,10 +22,10 @@ from made_archive import (
     Raster,
     complete,
     dem_raster,
-    read_settings,
+    read_config,
     s1_rasters,
     s2_rasters,
-    select_settings,
+    select_config,
     sheet,
 )
 from rasterio.enums import Resampling
@@ -35,7 +35,7 @@ from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.layers import mosaic
 from cityheads.archive.read.parent import read_parent
 from cityheads.archive.read.sentinel1 import to_db
-from cityheads.config.bridge import pick, resolve
+from cityheads.config import resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
 
@@ -43,8 +43,8 @@ from cityheads.core.modalities import MODALITIES
 def run(archive: MadeArchive, folder: Path, *, left: float = LEFT, top: float = TOP, **settings: Any) -> Path:
     catalog = archive.write()
     parents, scenes, out = sheet(folder, left, top), folder / "P1.json", folder / "parents" / "P1"
-    select_scenes(select_settings(**settings), parents=parents, parent="P1", catalog=str(catalog), out=scenes)
-    read_parent(read_settings(**settings), parents=parents, parent="P1", scenes=scenes, out=out)
+    select_scenes(select_config(**settings), parents=parents, parent="P1", catalog=str(catalog), out=scenes)
+    read_parent(read_config(**settings), parents=parents, parent="P1", scenes=scenes, out=out)
     return out
 
 
@@ -252,8 +252,8 @@ def test_other_rows_splits_and_regions_of_the_sheet_do_not_matter(tmp_path: Path
     full = tmp_path / "full.tsv"
     rows = [f"P{k}\t{EPSG}\t{LEFT + 1000 * (k - 1)}\t{TOP}\ttrain\tR{k}" for k in (2, 1, 3)]
     full.write_text("\n".join(["# three", "parent_id\tepsg\tleft\ttop\tsplit\tregion", *rows]) + "\n")
-    select_scenes(select_settings(), parents=full, parent="P1", catalog=str(archive.catalog), out=files[0])
-    read_parent(read_settings(), parents=full, parent="P1", scenes=files[0], out=out)
+    select_scenes(select_config(), parents=full, parent="P1", catalog=str(archive.catalog), out=files[0])
+    read_parent(read_config(), parents=full, parent="P1", scenes=files[0], out=out)
     assert [path.read_bytes() for path in files] == first
 
 
@@ -341,7 +341,7 @@ def test_a_truncated_raster_names_item_band_and_file(tmp_path: Path, keep: float
     path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
     with pytest.raises(CityHeadsError, match=r"item S2_A: band B08: assets/S2_A/B08\.tif cannot be read") as caught:
         read_parent(
-            read_settings(),
+            read_config(),
             parents=sheet(tmp_path),
             parent="P1",
             scenes=tmp_path / "P1.json",
@@ -374,7 +374,7 @@ def test_a_choice_made_for_another_place_is_refused(tmp_path: Path) -> None:
     run(complete(tmp_path), tmp_path)
     with pytest.raises(CityHeadsError, match=r"P1\.json: chosen for P1 at 590000"):
         read_parent(
-            read_settings(), parents=sheet(tmp_path, left=LEFT + 10), parent="P1", scenes=tmp_path / "P1.json",
+            read_config(), parents=sheet(tmp_path, left=LEFT + 10), parent="P1", scenes=tmp_path / "P1.json",
             out=tmp_path / "parents" / "P1",
         )  # fmt: skip
 
@@ -395,19 +395,17 @@ def test_real_samples_come_through_to_the_pixel(realdata: Path, repository: Path
     raw = yaml.safe_load((repository / "config" / "terramesh.yaml").read_text())
     catalog = realdata / "terramesh_catalog" / "catalog.json"
     raw["archive"] |= {"catalog": str(catalog), "asset_base": str(realdata)}
-    settings, parents = resolve(raw), repository / "config" / "terramesh_parents.tsv"
+    used, parents = resolve(raw), repository / "config" / "terramesh_parents.tsv"
     for place, offset in (("433D_629L_3_1", 1000), ("282D_485L_3_3", 0), ("38D_378R_2_3", 0)):
         scenes, out = tmp_path / f"{place}.json", tmp_path / place
         select_scenes(
-            pick(settings, ("grid", "archive", "labels")),
+            used,
             parents=parents,
             parent=place,
             catalog=str(catalog),
             out=scenes,
         )
-        read_parent(
-            pick(settings, ("grid", "archive", "quality")), parents=parents, parent=place, scenes=scenes, out=out
-        )
+        read_parent(used, parents=parents, parent=place, scenes=scenes, out=out)
         assets = realdata / "terramesh_catalog" / "assets" / place
         stack = pixels(out / "S2L2A.tif").astype(int)
         for index, band in enumerate(BANDS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +18,11 @@ from cityheads.archive.catalogues.open import open_catalog
 from cityheads.archive.catalogues.static import StaticCatalog
 from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target, plan, read_onto
+from cityheads.config import ArchiveConfig
 
 #: A 5 km square on São Tomé, where the two tiles overlap: hills, a coast and the sea.
 EPSG, PX = 32632, 512
-SETTINGS: dict[str, Any] = {
-    "sign": "none", "offline": True, "asset_base": None, "workers": 2,
-    "network": {"attempts": 1, "backoff_s": 0.0, "timeout_s": 1.0, "connections": 1},
-}  # fmt: skip
+ARCHIVE = ArchiveConfig(catalog="catalog.json", offline=True)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +57,7 @@ def worldcover(realdata: Path) -> Path:
 
 def read(path: Path, target: Target, method: str, fill: float) -> tuple[np.ndarray, float]:
     """Read with our code; give also the share of the raster's pixels that was read."""
-    with open_raster(path.name, str(path.parent), archive=SETTINGS, where="item X") as source:
+    with open_raster(path.name, str(path.parent), archive=ARCHIVE, where="item X") as source:
         how = plan(source, target)
         assert how.window is not None
         share = how.window.width * how.window.height / (source.width * source.height)
@@ -108,9 +105,7 @@ def test_real_land_cover_equals_the_cell_under_each_centre(
 ) -> None:
     from cityheads.labels.landcover import sample_nearest
 
-    with open_raster(
-        worldcover(realdata).name, str(worldcover(realdata).parent), archive=SETTINGS, where="X"
-    ) as source:
+    with open_raster(worldcover(realdata).name, str(worldcover(realdata).parent), archive=ARCHIVE, where="X") as source:
         found, valid = sample_nearest(source, target)
     lon, lat = longitude_latitude(corner)
     with rasterio.open(worldcover(realdata)) as source:
@@ -144,4 +139,4 @@ def test_the_real_items_of_the_tiles_are_read(realdata: Path, tmp_path: Path) ->
     (tmp_path / "catalog.json").write_text(
         json.dumps({"type": "Catalog", "id": "x", "stac_version": "1.0.0", "links": []})
     )
-    assert isinstance(open_catalog(str(tmp_path / "catalog.json"), SETTINGS), StaticCatalog)
+    assert isinstance(open_catalog(str(tmp_path / "catalog.json"), ARCHIVE), StaticCatalog)

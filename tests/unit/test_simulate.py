@@ -22,13 +22,14 @@ import rasterio.warp
 import shapely
 from pyproj import Transformer
 
-from cityheads.config.bridge import pick, resolve
+from cityheads.config import Config, resolve
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Grid, read_parents
+from cityheads.core.grid import read_parents
 from cityheads.core.modalities import SCL_CLEAR
 from cityheads.simulate import archive as simulate
 from cityheads.simulate import catalog, fields, pixels, plan, world
 from cityheads.simulate.archive import simulate_archive
+from cityheads.verbs import VERBS
 
 CONFIG: dict[str, Any] = {
     "grid": {"parent_px": 128, "chips_per_side": 4},
@@ -43,7 +44,7 @@ BANDS = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "
 GSD = dict(zip(BANDS, [60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 20, 20], strict=True)) | {"SCL": 20}
 
 
-def settings(**changes: Any) -> dict[str, Any]:
+def made_config(**changes: Any) -> Config:
     config = copy.deepcopy(CONFIG)
     for path, value in changes.items():
         *keys, last = path.split("__")
@@ -53,7 +54,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         part[last] = value
     if "imagery" in config["archive"]:
         config["model"] = {"modalities": list(config["archive"]["imagery"])}
-    return pick(resolve(config), ("grid", "simulate", "archive.imagery"))
+    return resolve(config).restricted_to(VERBS["simulate_archive"].sections)
 
 
 def write_sheet(path: Path, rows: list[tuple[str, int, float, float]]) -> Path:
@@ -76,9 +77,9 @@ def hashes(folder: Path) -> dict[str, str]:
 class Archive:
     """An archive on disk, read with tools that are not ours."""
 
-    def __init__(self, folder: Path, sheet: Path, used: dict[str, Any]) -> None:
-        self.folder, self.settings = folder, used
-        self.grid = Grid.from_settings(used["grid"])
+    def __init__(self, folder: Path, sheet: Path, used: Config) -> None:
+        self.folder, self.config = folder, used
+        self.grid = used.grid.grid
         self.parents = read_parents(sheet, self.grid)
         self.plan = plan.make_plan(used, self.parents)
 
@@ -144,7 +145,7 @@ class Archive:
 def nine(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     folder = tmp_path_factory.mktemp("nine")
     sheet = write_sheet(folder / "parents.tsv", NINE)
-    used = settings()
+    used = made_config()
     simulate_archive(used, parents=sheet, out=folder / "archive")
     return Archive(folder / "archive", sheet, used)
 
@@ -153,7 +154,7 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     folder = tmp_path_factory.mktemp("two")
     sheet = write_sheet(folder / "parents.tsv", TWO)
-    used = settings(grid__parent_px=64)
+    used = made_config(grid__parent_px=64)
     simulate_archive(used, parents=sheet, out=folder / "archive")
     return Archive(folder / "archive", sheet, used)
 
@@ -243,9 +244,9 @@ class TestCatalog:
                 for band in BANDS:
                     assert item["assets"][band]["eo:bands"] == real["assets"][band]["eo:bands"]
 
-    def test_names_follow_the_settings(self, tmp_path: Path) -> None:
+    def test_names_follow_the_config(self, tmp_path: Path) -> None:
         sheet = write_sheet(tmp_path / "parents.tsv", TWO)
-        used = settings(
+        used = made_config(
             grid__parent_px=64,
             archive__imagery={
                 "S2L2A": {"collection": "s2-mine", "assets": {"B02": "blue"}, "scl_asset": None},
@@ -280,12 +281,12 @@ class TestCatalog:
 class TestDeterminism:
     def test_one_and_two_processes_write_the_same_bytes(self, nine: Archive, tmp_path: Path) -> None:
         sheet = write_sheet(tmp_path / "parents.tsv", NINE)
-        simulate._simulate(nine.settings, sheet, tmp_path / "archive", processes=1)
+        simulate._simulate(nine.config, sheet, tmp_path / "archive", processes=1)
         assert hashes(tmp_path / "archive") == hashes(nine.folder)
 
     def test_another_seed_writes_other_bytes(self, two: Archive, tmp_path: Path) -> None:
         sheet = write_sheet(tmp_path / "parents.tsv", TWO)
-        simulate_archive(settings(grid__parent_px=64, simulate__seed=21), parents=sheet, out=tmp_path / "archive")
+        simulate_archive(made_config(grid__parent_px=64, simulate__seed=21), parents=sheet, out=tmp_path / "archive")
         ours, other = hashes(two.folder), hashes(tmp_path / "archive")
         common = [name for name in ours if name in other and name.endswith(".tif")]
         assert len(common) > 10
@@ -297,7 +298,7 @@ class TestDeterminism:
         stale.mkdir(parents=True)
         (stale / "S2A_OLD.json").write_text("{}")
         (tmp_path / "archive/.catalog.part.json").write_text("{")
-        simulate_archive(two.settings, parents=sheet, out=tmp_path / "archive")
+        simulate_archive(two.config, parents=sheet, out=tmp_path / "archive")
         assert hashes(tmp_path / "archive") == hashes(two.folder)
 
     def test_a_folder_of_something_else_is_left_alone(self, two: Archive, tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ class TestDeterminism:
         (tmp_path / "home").mkdir()
         (tmp_path / "home/thesis.txt").write_text("years of work")
         with pytest.raises(CityHeadsError, match="thesis"):
-            simulate_archive(two.settings, parents=sheet, out=tmp_path / "home")
+            simulate_archive(two.config, parents=sheet, out=tmp_path / "home")
         assert (tmp_path / "home/thesis.txt").exists()
 
     def test_splits_regions_and_comments_do_not_matter(self, tmp_path: Path) -> None:
@@ -315,8 +316,8 @@ class TestDeterminism:
         rows[2:] = [f"{row}\t{('train', 'test')[k % 2]}\tregion {k}" for k, row in enumerate(rows[2:])]
         full = tmp_path / "full.tsv"
         full.write_text("\n".join(rows) + "\n\n# the end\n")
-        used = settings()
-        grid = Grid.from_settings(used["grid"])
+        used = made_config()
+        grid = used.grid.grid
         one, other = (plan.make_plan(used, read_parents(sheet, grid)) for sheet in (plain, full))
         for ours, theirs in zip(one.places, other.places, strict=True):
             assert theirs.parent.split
@@ -326,7 +327,7 @@ class TestDeterminism:
     def test_the_root_is_written_last(self, two: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written = []
         monkeypatch.setattr(simulate, "write_json", lambda path, value: written.append(path.name))
-        simulate_archive(two.settings, parents=write_sheet(tmp_path / "p.tsv", TWO), out=tmp_path / "archive")
+        simulate_archive(two.config, parents=write_sheet(tmp_path / "p.tsv", TWO), out=tmp_path / "archive")
         assert written[-1] == "catalog.json"
         assert not (tmp_path / "archive/catalog.json").exists()
 
@@ -392,7 +393,7 @@ class TestSentinel2:
                 assert np.median(near[scl == 4]) > 1.6 * np.median(red[scl == 4])
 
     def test_item_offset_setting_writes_earth_searchs_flag(self) -> None:
-        s2 = settings(archive__imagery={"S2L2A": {"offset": "item"}})["archive.imagery"]["S2L2A"]
+        s2 = made_config(archive__imagery={"S2L2A": {"offset": "item"}}).archive.imagery.s2
         flags = {}
         for index in range(4):
             scenes = plan._scenes(s2, np.random.default_rng(0), index, (-74.0, 40.7), *plan.target_day(s2),
@@ -410,10 +411,10 @@ class TestSentinel2:
             "2023-05-05",
             "../2022-03-01",
         ):
-            used = settings(archive__imagery={"S2L2A": {"datetime": period}, "S1RTC": {}})
+            used = made_config(archive__imagery={"S2L2A": {"datetime": period}, "S1RTC": {}})
             parents = [plan.Parent(*row) for row in NINE]
             made = plan.make_plan(used, parents)
-            first, last = plan.target_day(used["archive.imagery"]["S2L2A"])[1]
+            first, last = plan.target_day(used.archive.imagery.s2)[1]
             for place in made.places:
                 clear = [s for s in place.scenes if s.cloud_fraction < 0.3 and first <= s.when.date() <= last]
                 assert clear, (period, place.name)
@@ -494,7 +495,7 @@ class TestSentinel2:
         assert any(percent > 40 for percent in cloudy)
 
     def test_no_clouds_without_a_cloudy_share(self) -> None:
-        made = plan.make_plan(settings(simulate__cloudy_fraction=0), [plan.Parent(*row) for row in NINE])
+        made = plan.make_plan(made_config(simulate__cloudy_fraction=0), [plan.Parent(*row) for row in NINE])
         assert all(any(scene.cloud_fraction == 0 for scene in place.scenes) for place in made.places)
         assert not any(0 < scene.cloud_fraction < 0.3 for place in made.places for scene in place.scenes)
 
@@ -764,7 +765,7 @@ class TestOtherSheets:
     )
     def test_any_place_on_earth(self, tmp_path: Path, row: Any, zone: int, widening: float) -> None:
         sheet = write_sheet(tmp_path / "parents.tsv", [row])
-        used = settings(grid__parent_px=64)
+        used = made_config(grid__parent_px=64)
         simulate_archive(used, parents=sheet, out=tmp_path / "archive")
         archive = Archive(tmp_path / "archive", sheet, used)
         [place] = archive.plan.places

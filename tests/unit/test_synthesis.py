@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from made_archive import PX, complete, read_settings, select_settings, sheet
+from made_archive import PX, complete, read_config, select_config, sheet
 from model_fixtures import write_store
 from pyarrow import parquet
 
@@ -270,7 +270,7 @@ def test_a_parent_without_radar_is_an_error_by_default(tmp_path: Path) -> None:
     catalog = without_radar(tmp_path / "archive")
     with pytest.raises(CityHeadsError, match="S1RTC: collection 'sentinel-1-rtc': none of 1 item"):
         select_scenes(
-            select_settings(), parents=sheet(tmp_path), parent="P1", catalog=str(catalog), out=tmp_path / "P1.json"
+            select_config(), parents=sheet(tmp_path), parent="P1", catalog=str(catalog), out=tmp_path / "P1.json"
         )
     assert not (tmp_path / "P1.json").exists()
 
@@ -283,7 +283,7 @@ def test_a_parent_without_radar_goes_through(
     catalog = without_radar(tmp_path / "archive")
     parents, scenes = sheet(tmp_path), tmp_path / "scenes" / "P1.json"
     select_scenes(
-        select_settings(**settings_of("synthesize")), parents=parents, parent="P1", catalog=str(catalog), out=scenes
+        select_config(**settings_of("synthesize")), parents=parents, parent="P1", catalog=str(catalog), out=scenes
     )
     layer = json.loads(scenes.read_text())["layers"]["S1RTC"]
     assert layer["items"] == []
@@ -291,7 +291,7 @@ def test_a_parent_without_radar_goes_through(
     assert layer["why"].startswith("synthesized: none of 1 item(s) over the parent is usable; S1_A: ")
     assert [entry["id"] for entry in layer["rejected"]] == ["S1_A"]
 
-    settings = read_settings(**settings_of("synthesize"))
+    settings = read_config(**settings_of("synthesize"))
     folders = [tmp_path / "once", tmp_path / "twice"]
     for folder in folders:
         read_parent(settings, parents=parents, parent="P1", scenes=scenes, out=folder)
@@ -317,7 +317,7 @@ def test_a_parent_without_radar_goes_through(
     monkeypatch.setattr("cityheads.model.synthesis.load_tokenizer", lambda *args, **kwargs: pytest.fail("was loaded"))
     full = complete(tmp_path / "full").write()
     select_scenes(
-        select_settings(**settings_of("synthesize")), parents=parents, parent="P1", catalog=str(full),
+        select_config(**settings_of("synthesize")), parents=parents, parent="P1", catalog=str(full),
         out=tmp_path / "other" / "P1.json",
     )  # fmt: skip
     read_parent(settings, parents=parents, parent="P1", scenes=tmp_path / "other" / "P1.json", out=tmp_path / "plain")
@@ -328,12 +328,12 @@ def test_a_parent_without_radar_goes_through(
 def test_a_shipped_choice_may_hold_a_synthesized_layer_where_the_config_allows_it(tmp_path: Path) -> None:
     catalog, parents, shipped = without_radar(tmp_path / "archive"), sheet(tmp_path), tmp_path / "shipped"
     arguments: dict[str, Any] = {"parents": parents, "parent": "P1", "catalog": str(catalog)}
-    select_scenes(select_settings(**settings_of("synthesize")), **arguments, out=shipped / "P1.json")
+    select_scenes(select_config(**settings_of("synthesize")), **arguments, out=shipped / "P1.json")
     frozen = {"frozen_scenes": str(shipped)}
-    select_scenes(select_settings(**settings_of("synthesize"), **frozen), **arguments, out=tmp_path / "P1.json")
+    select_scenes(select_config(**settings_of("synthesize"), **frozen), **arguments, out=tmp_path / "P1.json")
     assert json.loads((tmp_path / "P1.json").read_text())["layers"]["S1RTC"]["synthesized"] is True
     with pytest.raises(CityHeadsError, match="has no layer S1RTC"):
-        select_scenes(select_settings(**settings_of("error"), **frozen), **arguments, out=tmp_path / "P2.json")
+        select_scenes(select_config(**settings_of("error"), **frozen), **arguments, out=tmp_path / "P2.json")
 
 
 def test_a_catalogue_without_radar_says_so_in_the_config(tmp_path: Path) -> None:
@@ -341,16 +341,16 @@ def test_a_catalogue_without_radar_says_so_in_the_config(tmp_path: Path) -> None
     del archive.items["sentinel-1-rtc"]
     arguments: dict[str, Any] = {"parents": sheet(tmp_path), "parent": "P1", "catalog": str(archive.write())}
     with pytest.raises(CityHeadsError, match="no collection 'sentinel-1-rtc'"):
-        select_scenes(select_settings(**settings_of("synthesize")), **arguments, out=tmp_path / "P1.json")
+        select_scenes(select_config(**settings_of("synthesize")), **arguments, out=tmp_path / "P1.json")
     rule = {"S1RTC": {"missing": "synthesize", "collection": None}, "synthesis": UNTRAINED}
-    select_scenes(select_settings(**rule), **arguments, out=tmp_path / "P1.json")
+    select_scenes(select_config(**rule), **arguments, out=tmp_path / "P1.json")
     layer = json.loads((tmp_path / "P1.json").read_text())["layers"]["S1RTC"]
     assert (layer["synthesized"], layer["collection"]) == (True, None)
     assert layer["why"] == "synthesized: the catalogue has no collection"
     with pytest.raises(CityHeadsError, match=r"S1RTC\.collection': null means that the catalogue has none"):
-        select_settings(S1RTC={"collection": None})
+        select_config(S1RTC={"collection": None})
     with pytest.raises(CityHeadsError, match=r"'archive\.synthesis\.tokenizer_weights': name a file here too"):
-        select_settings(synthesis=UNTRAINED | {"weights": "g.pt"})
+        select_config(synthesis=UNTRAINED | {"weights": "g.pt"})
 
 
 def test_the_schema_offers_every_option() -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import rasterio
@@ -27,7 +26,7 @@ def make_place(folder: Path, missing: str) -> Path:
     archive = complete(folder / "archive")
     archive.items["sentinel-1-rtc"][0]["properties"]["datetime"] = "2023-01-01T00:00:00Z"
     catalog = archive.write()
-    made: dict[str, Any] = config(catalog=str(catalog), S1RTC={"missing": missing}, synthesis=UNTRAINED)
+    made = config(catalog=str(catalog), S1RTC={"missing": missing}, synthesis=UNTRAINED).to_dict()
     made |= {"parents": str(sheet(folder)), "results": "results"}
     (folder / "config.yaml").write_text(yaml.safe_dump(made))
     return folder

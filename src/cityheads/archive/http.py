@@ -23,9 +23,10 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from cityheads.archive.hrefs import scrub
+from cityheads.config import ArchiveConfig, NetworkConfig
 from cityheads.core.errors import CityHeadsError
 
-__all__ = ["Answer", "Client", "NetworkError", "Policy", "check_online", "client"]
+__all__ = ["Answer", "Client", "NetworkError", "check_online", "client"]
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +48,6 @@ _MAX_REDIRECTS = 5
 
 #: A server without ranges sends the whole file; more than this is not taken.
 _MAX_WHOLE_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How patient a client is (the config's ``archive.network`` section).
-
-    Attributes:
-        attempts: Requests for one thing before it has failed.
-        backoff_s: First wait; each further one is twice as long, less a random half.
-        timeout_s: Longest silence of a server.
-        connections: Connections to one host at once.
-    """
-
-    attempts: int = 6
-    backoff_s: float = 0.5
-    timeout_s: float = 30.0
-    connections: int = 8
 
 
 class NetworkError(CityHeadsError):
@@ -96,21 +80,21 @@ class Answer:
 class Client:
     """One process's connections; safe to use from several threads."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, network: NetworkConfig) -> None:
+        self._network = network
         self.bytes_received = 0
         self.requests_sent = 0
         self._count = threading.Lock()
         # retries are made here, where the answer can be judged; `block` caps the connections to each host
         self._pools = urllib3.PoolManager(
             num_pools=16,
-            maxsize=policy.connections,
+            maxsize=network.connections,
             block=True,
             retries=False,
-            timeout=urllib3.Timeout(connect=policy.timeout_s, read=policy.timeout_s),
+            timeout=urllib3.Timeout(connect=network.timeout_s, read=network.timeout_s),
             headers={"User-Agent": "cityheads", "Accept-Encoding": "identity"},
         )
-        self.threads = ThreadPoolExecutor(policy.connections, thread_name_prefix="ranges")
+        self.threads = ThreadPoolExecutor(network.connections, thread_name_prefix="ranges")
 
     def get(
         self,
@@ -124,7 +108,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         check: Callable[[bytes], object] | None = None,
     ) -> Answer:
-        """Fetch a URL or a range of it, as often as the policy allows.
+        """Fetch a URL or a range of it, as often as the config allows.
 
         Args:
             url: Without secrets.
@@ -141,7 +125,7 @@ class Client:
         """
         refused = asked = ""
         reason, status = "", None
-        for attempt in range(1, self.policy.attempts + 1):
+        for attempt in range(1, self._network.attempts + 1):
             try:
                 asked = url if sign is None else sign(url, refused)
                 answer = self._once(asked, span, limit, method, body, headers or {})
@@ -157,15 +141,15 @@ class Client:
                 if refused and sign is None:
                     break
                 if wait is None:
-                    wait = min(_MAX_BACKOFF_S, self.policy.backoff_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+                    wait = min(_MAX_BACKOFF_S, self._network.backoff_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
                 elif wait > _MAX_WAIT_S:
                     reason += f", and asks for {wait:.0f} s of patience"
                     break
-            if attempt < self.policy.attempts:
+            if attempt < self._network.attempts:
                 log.info("%s: %s; attempt %d follows in %.1f s", scrub(url), reason, attempt + 1, wait)
                 time.sleep(wait)
         else:
-            reason += f", {self.policy.attempts} times"
+            reason += f", {self._network.attempts} times"
         raise NetworkError(f"{scrub(url)}: {reason}", status)
 
     def get_json(self, url: str, **how: Any) -> Any:
@@ -255,7 +239,7 @@ class Client:
             if length > limit:
                 raise NetworkError(f"{scrub(response.geturl() or '')}: larger than {limit} bytes")
             elapsed = time.monotonic() - started
-            if elapsed > self.policy.timeout_s and length / elapsed < _SLOWEST_BYTES_PER_S:
+            if elapsed > self._network.timeout_s and length / elapsed < _SLOWEST_BYTES_PER_S:
                 raise _AgainError(f"only {length} bytes in {elapsed:.0f} s")
         if expected is not None and expected.isdigit() and length != int(expected):
             raise _AgainError(f"the answer is truncated ({length} of {expected} bytes)")
@@ -309,25 +293,24 @@ def _retry_after(text: str | None) -> float | None:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
-_clients: dict[Policy, Client] = {}
+_clients: dict[NetworkConfig, Client] = {}
 
 _clients_lock = threading.Lock()
 
 
-def client(archive: Mapping[str, Any]) -> Client:
-    """Give this process's client for the config's ``archive`` section."""
-    policy = Policy(**archive["network"])
+def client(network: NetworkConfig) -> Client:
+    """Give this process's client of this patience."""
     with _clients_lock:
-        if policy not in _clients:
-            _clients[policy] = Client(policy)
-        return _clients[policy]
+        if network not in _clients:
+            _clients[network] = Client(network)
+        return _clients[network]
 
 
-def check_online(archive: Mapping[str, Any], what: str) -> None:
+def check_online(archive: ArchiveConfig, what: str) -> None:
     """Fail where the network is needed and the config forbids it.
 
     Raises:
         CityHeadsError: ``archive.offline`` is set; the message says what is missing.
     """
-    if archive["offline"]:
+    if archive.offline:
         raise CityHeadsError(f"offline (config key 'archive.offline'), but {what} is not on this machine")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from cityheads.archive.hrefs import is_remote, locate, s3_to_https, scrub
 from cityheads.archive.http import check_online, client
 from cityheads.archive.ranges import RangeFile
 from cityheads.archive.signing import sign
+from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
 
 __all__ = ["Raster", "named", "open_once", "open_raster"]
@@ -150,13 +151,13 @@ class Raster:
         return index, spans
 
 
-def open_once(href: str, base: str, *, archive: Mapping[str, Any], where: str) -> Raster:
+def open_once(href: str, base: str, *, archive: ArchiveConfig, where: str) -> Raster:
     """Open a raster of a frozen scene choice; the caller closes it, and may do so in another thread.
 
     Args:
         href: As the scene choice has it.
         base: What `base_of` gives.
-        archive: The config's ``archive`` section.
+        archive: Whether and how the network is used.
         where: Names item and asset, for messages.
 
     Raises:
@@ -179,7 +180,7 @@ def open_once(href: str, base: str, *, archive: Mapping[str, Any], where: str) -
 
 
 @contextmanager
-def open_raster(href: str, base: str, *, archive: Mapping[str, Any], where: str) -> Iterator[Raster]:
+def open_raster(href: str, base: str, *, archive: ArchiveConfig, where: str) -> Iterator[Raster]:
     """Open a raster of a frozen scene choice; what goes wrong while it is open is told with item and asset.
 
     Args and errors as `open_once`.
@@ -203,13 +204,13 @@ def named(where: str, href: str) -> Iterator[None]:
         raise CityHeadsError(f"{where}: {scrub(href)}: {error}") from None
 
 
-def _open_remote(location: str, archive: Mapping[str, Any], where: str) -> Raster:
+def _open_remote(location: str, archive: ArchiveConfig, where: str) -> Raster:
     from rasterio.errors import RasterioError
 
     check_online(archive, f"{where} ({scrub(location)})")
-    http = client(archive)
+    http = client(archive.network)
     url = s3_to_https(location)
-    signer = functools.partial(sign, http=http) if archive["sign"] == "planetary-computer" else None
+    signer = functools.partial(sign, http=http) if archive.sign == "planetary-computer" else None
 
     def reopen() -> tuple[RangeFile, tiff.Layout]:
         file = RangeFile(http, url, signer)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
 
+from cityheads.config import Config
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.core.grid import Grid
@@ -71,7 +71,7 @@ def squares_at(boundary: shapely.Geometry, left: float, top: float, side: float)
 
 
 def cover_boundary(
-    settings: dict[str, Any],
+    config: Config,
     *,
     boundary: Path,
     out: Path,
@@ -87,7 +87,7 @@ def cover_boundary(
     many), and among equals the one whose least filled square is fullest, so that no parent holds only a sliver.
 
     Args:
-        settings: The config's ``grid`` section under its name.
+        config: Read is the section ``grid``.
         boundary: Vector file of the city's land.
         out: Sheet to write.
         epsg: Metric CRS of the grid; None picks the UTM zone.
@@ -98,7 +98,7 @@ def cover_boundary(
     Raises:
         CityHeadsError: No origin gives ``count`` squares.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     city, epsg = read_boundary(boundary, epsg)
     step = step_px * grid.resolution_m
     shapely.prepare(city)

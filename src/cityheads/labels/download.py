@@ -87,7 +87,7 @@ def fetch_footprints(
         from cityheads.archive.http import client
 
         fetch = _fetch_pages if provider == "nyc" else _fetch_file
-        facts = fetch(client(settings["archive"]), url, out)
+        facts = fetch(client(settings["archive"].network), url, out)
     note = {"provider": provider, "url": scrub(url), "bytes": out.stat().st_size, "sha256": sha256_file(out), **facts}
     write_json(_note(out), note)
     shutil.rmtree(_pieces(out), ignore_errors=True)

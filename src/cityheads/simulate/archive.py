@@ -19,9 +19,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from cityheads.config import Config, ImageryConfig, SimulateConfig
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes, write_json
-from cityheads.core.grid import Grid, read_parents
+from cityheads.core.grid import read_parents
 from cityheads.core.layout import ArchiveFolder
 from cityheads.simulate import catalog, pixels, vectors
 from cityheads.simulate.buildings import Buildings
@@ -49,13 +50,13 @@ class _Made:
     elevation_m: NDArray[np.float64]
 
 
-def simulate_archive(settings: dict[str, Any], *, parents: Path, out: Path) -> None:
+def simulate_archive(config: Config, *, parents: Path, out: Path) -> None:
     """Make a static STAC catalogue, footprints and boundary of a simulated city around the sheet's parents.
 
     ``catalog.json`` is written last: an archive without it is unfinished and is removed by the next run.
 
     Args:
-        settings: The config's sections ``grid``, ``simulate`` and ``archive.imagery``.
+        config: Read are the sections ``grid``, ``simulate`` and ``archive.imagery``.
         parents: Parent sheet.
         out: Folder of the archive; what lies in it from an earlier run is removed.
 
@@ -63,17 +64,18 @@ def simulate_archive(settings: dict[str, Any], *, parents: Path, out: Path) -> N
         CityHeadsError: The sheet is wrong, or ``out`` holds something that is no archive of ours.
     """
     processes = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    _simulate(settings, parents, Path(out), processes)
+    _simulate(config, parents, Path(out), processes)
 
 
-def _simulate(settings: dict[str, Any], sheet: Path, out: Path, processes: int) -> None:
+def _simulate(config: Config, sheet: Path, out: Path, processes: int) -> None:
     folder = ArchiveFolder(out)
-    plan = make_plan(settings, read_parents(sheet, Grid.from_settings(settings["grid"])))
+    imagery = config.archive.imagery
+    plan = make_plan(config, read_parents(sheet, config.grid.grid))
     _clear(out)
     progress.info("simulating %d places", len(plan.places))
     items: dict[str, list[dict[str, Any]]] = {}
     built = []
-    with _mapped(plan, settings, processes) as made:
+    with _mapped(plan, config.simulate, imagery, processes) as made:
         for one in made:
             for path, content in one.files:
                 write_bytes(out / path, content)
@@ -84,7 +86,7 @@ def _simulate(settings: dict[str, Any], sheet: Path, out: Path, processes: int) 
     write_bytes(folder.boundary, vectors.boundary_geojson(plan))
     names = []
     for kind, found in items.items():
-        name = _COVER if kind == "COVER" else settings["archive.imagery"][kind]["collection"]
+        name = found[0]["collection"]
         write_json(out / name / "collection.json", catalog.collection(kind, name, found))
         names.append(name)
     write_json(folder.catalog, catalog.root(names, plan.seed))
@@ -116,16 +118,16 @@ def _clear(out: Path) -> None:
 
 
 @contextmanager
-def _mapped(plan: Plan, settings: dict[str, Any], processes: int) -> Iterator[Iterator[_Made]]:
+def _mapped(plan: Plan, simulate: SimulateConfig, imagery: ImageryConfig, processes: int) -> Iterator[Iterator[_Made]]:
     """Make all places, in the sheet's order, in one process or several; the bytes are the same."""
     if processes < 2 or len(plan.places) < 3:
-        yield (_make(plan, settings, place) for place in plan.places)
+        yield (_make(plan, simulate, imagery, place) for place in plan.places)
         return
     # spawn: a fork of a process with threads (those of numpy's libraries) may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         count = len(plan.places)
-        yield pool.map(_make, [plan] * count, [settings] * count, plan.places)
+        yield pool.map(_make, [plan] * count, [simulate] * count, [imagery] * count, plan.places)
 
 
 def _end_with_parent() -> None:
@@ -140,44 +142,38 @@ def _end_with_parent() -> None:
         threading.Thread(target=wait, daemon=True).start()
 
 
-def _make(plan: Plan, settings: dict[str, Any], place: Place) -> _Made:
+def _make(plan: Plan, simulate: SimulateConfig, imagery: ImageryConfig, place: Place) -> _Made:
     """Make everything of one place."""
     import rasterio
 
     world = make_world(plan, place)
-    imagery, simulate = settings["archive.imagery"], settings["simulate"]
     files: list[tuple[str, bytes]] = []
     items: dict[str, list[dict[str, Any]]] = {}
 
-    def add(
-        kind: str, folder: str, described: tuple[dict[str, Any], dict[str, str]], layers: dict[str, pixels.Layer]
-    ) -> None:
+    def add(kind: str, described: tuple[dict[str, Any], dict[str, str]], layers: dict[str, pixels.Layer]) -> None:
         item, names = described
-        base = f"{folder}/{item['id']}"
-        files.extend((f"{base}/{names[name]}", pixels.encode(layer)) for name, layer in layers.items())
+        base = f"{item['collection']}/{item['id']}"
+        files.extend((f"{base}/{names[name]}", pixels.encode(layer)) for name, layer in layers.items() if name in names)
         files.append((f"{base}/{item['id']}.json", (json.dumps(item, indent=1, allow_nan=False) + "\n").encode()))
         items.setdefault(kind, []).append(item)
 
     with rasterio.Env(GDAL_NUM_THREADS="1"):
-        s2 = imagery["S2L2A"]
+        s2 = imagery.s2
         for scene in place.scenes:
-            for part, layers in enumerate(pixels.sentinel2(plan, place, world, scene, float(simulate["s2_noise"]))):
+            for part, layers in enumerate(pixels.sentinel2(plan, place, world, scene, simulate.s2_noise_reflectance)):
                 described = catalog.scene_item(place, scene, layers, s2, part)
-                if s2["scl_asset"] is None:
-                    del layers["SCL"]
-                    described[0]["assets"].pop(None)
-                add("S2L2A", s2["collection"], described, layers)
+                add("S2L2A", described, layers)
         for radar in place.radars:
-            s1 = imagery["S1RTC"]
-            looks = float(simulate["s1_looks"])
-            layers = pixels.sentinel1(plan, place, world, radar, looks, s1["units"])
-            add("S1RTC", s1["collection"], catalog.radar_item(place, radar, layers, s1, looks), layers)
-        if "DEM" in imagery:
+            s1, looks = imagery.S1RTC, simulate.s1_looks
+            assert s1 is not None, "the plan has radars where the config has S1RTC"
+            layers = pixels.sentinel1(plan, place, world, radar, looks, s1.units)
+            add("S1RTC", catalog.radar_item(place, radar, layers, s1, looks), layers)
+        if imagery.DEM is not None:
             layer = pixels.dem(place, world)
-            add("DEM", imagery["DEM"]["collection"], catalog.dem_item(place, layer, imagery["DEM"]), {"DEM": layer})
+            add("DEM", catalog.dem_item(place, layer, imagery.DEM), {"DEM": layer})
         for year in _COVER_YEARS:
             layer = pixels.land_cover(plan, place, world, year)
-            add("COVER", _COVER, catalog.cover_item(place, layer, year, _COVER), {"map": layer})
+            add("COVER", catalog.cover_item(place, layer, year, _COVER), {"map": layer})
     middles = shapely.get_coordinates(shapely.centroid(world.buildings.geometry))
     row = np.clip((place.frame.top - middles[:, 1]) // 10, 0, world.elevation.shape[0] - 1).astype(int)
     col = np.clip((middles[:, 0] - place.frame.left) // 10, 0, world.elevation.shape[1] - 1).astype(int)

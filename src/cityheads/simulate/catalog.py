@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from cityheads.config import DemConfig, OpticalConfig, RadarConfig
 from cityheads.core.modalities import MODALITIES
 from cityheads.simulate.fields import hash_uniform, name_key
 from cityheads.simulate.pixels import Layer
@@ -124,7 +125,7 @@ def _sun_distance_factor(moment: datetime) -> float:
 
 
 def scene_item(
-    place: Place, scene: Scene, layers: Mapping[str, Layer], settings: Mapping[str, Any], part: int
+    place: Place, scene: Scene, layers: Mapping[str, Layer], rule: OpticalConfig, part: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Describe one Sentinel-2 item.
 
@@ -132,11 +133,11 @@ def scene_item(
         place: The place.
         scene: The acquisition.
         layers: Band name to layer.
-        settings: ``archive.imagery.S2L2A``.
+        rule: ``archive.imagery.S2L2A``.
         part: Number of the tile, where the scene has two.
 
     Returns:
-        The item, and the file name of each layer.
+        The item, and the file name of each layer that it has; it has no ``SCL`` where the config wants none.
     """
     frame, lat = place.frame, place.lonlat[1]
     first = next(iter(layers.values()))
@@ -208,9 +209,11 @@ def scene_item(
     for name, layer in layers.items():
         gsd = _GSD[name]
         if name == "SCL":
-            key, title = settings["scl_asset"], "Scene classfication map (SCL)"
+            if rule.scl_asset is None:
+                continue
+            key, title = rule.scl_asset, "Scene classfication map (SCL)"
         else:
-            key, title = settings["assets"].get(name, name), f"{_BANDS[name][0]} - {gsd}m"
+            key, title = rule.assets.get(name, name), f"{_BANDS[name][0]} - {gsd}m"
         files[name] = f"T{tile}_{start}_{name}_{gsd}m.tif"
         assets[key] = {
             "href": f"./{files[name]}", "type": _COG, "roles": ["data"], "title": title, "gsd": float(gsd),
@@ -222,16 +225,17 @@ def scene_item(
                     "center_wavelength": centre, "full_width_half_max": width}  # fmt: skip
             assets[key]["eo:bands"] = [{field: value for field, value in band.items() if value is not None}]
     return (
-        _item(identifier, settings["collection"], _lonlat(first.footprint, first.crs), properties, assets,
+        _item(identifier, rule.collection, _lonlat(first.footprint, first.crs), properties, assets,
               ("eo/v1.0.0", "sat/v1.0.0", "projection/v1.1.0")),
         files,
     )  # fmt: skip
 
 
 def radar_item(
-    place: Place, radar: Radar, layers: Mapping[str, Layer], settings: Mapping[str, Any], looks: float
+    place: Place, radar: Radar, layers: Mapping[str, Layer], rule: RadarConfig, looks: float
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Describe one Sentinel-1 RTC item; see `scene_item` for the arguments."""
+    assert rule.collection is not None, "the config of a simulated archive names it"
     first = layers["VV"]
     days = (radar.when.date() - datetime(2024, 4, 19).date()).days
     # Sentinel-1A flies 175 orbits in 12 days; orbit 53498 was flown on 2024-04-19
@@ -286,17 +290,17 @@ def radar_item(
     for name in layers:
         send, receive = words[name[0]], words[name[1]]
         files[name] = f"iw-{name.lower()}.rtc.tiff"
-        assets[settings["assets"].get(name, name)] = {
+        assets[rule.assets.get(name, name)] = {
             "href": f"./{files[name]}",
             "type": _COG,
             "roles": ["data"],
             "title": f"{name}: {send} transmit, {receive} receive",
             "description": f"Simulated gamma naught of the {send} transmitted, {receive} received signal "
-            + ("as linear power." if settings["units"] == "linear_power" else "in dB."),
+            + ("as linear power." if rule.units == "linear_power" else "in dB."),
             "raster:bands": [{"nodata": -32768, "data_type": "float32", "spatial_resolution": 10.0}],
         }
     return (
-        _item(identifier, settings["collection"], _lonlat(first.footprint, first.crs), properties, assets,
+        _item(identifier, rule.collection, _lonlat(first.footprint, first.crs), properties, assets,
               ("sar/v1.0.0", "sat/v1.0.0", "projection/v1.1.0", "raster/v1.1.0")),
         files,
     )  # fmt: skip
@@ -310,7 +314,7 @@ def _degrees(place: Place, step: int, lat_digits: int, lon_digits: int) -> tuple
     )
 
 
-def dem_item(place: Place, layer: Layer, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def dem_item(place: Place, layer: Layer, rule: DemConfig) -> tuple[dict[str, Any], dict[str, str]]:
     """Describe one elevation item: the cut of a one-degree tile; see `scene_item` for the arguments."""
     north, east = _degrees(place, 1, 2, 3)
     identifier = f"Copernicus_DSM_COG_10_{north}_00_{east}_00_DEM_{place.name}"
@@ -328,8 +332,8 @@ def dem_item(place: Place, layer: Layer, settings: Mapping[str, Any]) -> tuple[d
     files = {"DEM": f"{identifier}.tif"}
     asset = {"href": f"./{files['DEM']}", "title": f"{north}_00_{east}_00", "type": _COG, "roles": ["data"]}
     return (
-        _item(identifier, settings["collection"], layer.footprint, properties,
-              {settings["assets"].get("DEM", "DEM"): asset}, ("projection/v1.0.0",)),
+        _item(identifier, rule.collection, layer.footprint, properties,
+              {rule.assets.get("DEM", "DEM"): asset}, ("projection/v1.0.0",)),
         files,
     )  # fmt: skip
 

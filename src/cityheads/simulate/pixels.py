@@ -143,7 +143,7 @@ def _reached(line: tuple[float, float, float], box: shapely.Polygon) -> shapely.
     return shapely.intersection(box, shapely.Polygon(corners))
 
 
-def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, s2_noise: float) -> list[dict[str, Layer]]:
+def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, noise_reflectance: float) -> list[dict[str, Layer]]:
     """Make the rasters of one Sentinel-2 acquisition: one dictionary per item, two where a tile ends in the parent.
 
     Args:
@@ -151,14 +151,14 @@ def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, s2_noise: fl
         place: The place.
         world: Its world.
         scene: The acquisition.
-        s2_noise: Standard deviation of reflectance within a material.
+        noise_reflectance: Standard deviation within a material, in reflectance (0 to 1).
 
     Returns:
         Band name (and ``SCL``) to layer: uint16 reflectance x 10000 + the scene's offset, nodata 0.
     """
     stamp = scene.when.isoformat()
     rng = rng_for(plan.seed, "s2", place.name, stamp)
-    reflectance = _surface(plan, place, world, scene, s2_noise)
+    reflectance = _surface(plan, place, world, scene, noise_reflectance)
     cloud, shade = _clouds(plan, place, scene, rng)
     if cloud is not None and shade is not None:
         reflectance *= 1 - 0.62 * shade
@@ -173,7 +173,7 @@ def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, s2_noise: fl
         seen = reflectance[index] if gsd == 10 else coarse[index] if gsd == 20 else _mean(coarse[index], 3)
         level = np.clip(seen / 0.15, 0.2, 1.3)
         # what differs from date to date is a third of the noise within a material
-        seen = seen + np.float32(0.35 * s2_noise) * level * rng.standard_normal(seen.shape, dtype=np.float32)
+        seen = seen + np.float32(0.35 * noise_reflectance) * level * rng.standard_normal(seen.shape, dtype=np.float32)
         arrays[band] = np.clip(np.rint(seen * 10000) + scene.offset_dn, 1, 65535).astype(np.uint16)
     arrays["SCL"] = _classify(coarse, cloud, shade, rng)
     box: shapely.Geometry = _box(frame)
@@ -226,7 +226,7 @@ def _mean(array: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32))
 
 
-def _surface(plan: Plan, place: Place, world: World, scene: Scene, s2_noise: float) -> NDArray[np.float32]:
+def _surface(plan: Plan, place: Place, world: World, scene: Scene, noise_reflectance: float) -> NDArray[np.float32]:
     """Give the reflectance of the ground in 12 bands on 10 m pixels, (12, H, W), as seen on the scene's day."""
     day = scene.when.date()
     green = season_greenness(day, place.lonlat[1])
@@ -259,7 +259,7 @@ def _surface(plan: Plan, place: Place, world: World, scene: Scene, s2_noise: flo
         bands.append(seen)
         level += seen / np.float32(len(_BANDS))
     # within a material, pixels differ in brightness, and in how much the short-wave infrared follows
-    level = np.clip(level / 0.15, 0.2, 1.3) * np.float32(s2_noise)
+    level = np.clip(level / 0.15, 0.2, 1.3) * np.float32(noise_reflectance)
     tilt = np.linspace(-1, 1, len(_BANDS), dtype=np.float32)
     for band, seen in enumerate(bands):
         seen += level * (np.float32(0.8) * world.texture[0] + np.float32(0.5) * tilt[band] * world.texture[1])

@@ -1,6 +1,6 @@
 """What each place of the simulated archive holds: its part of the city, its acquisitions, its difficulties.
 
-The plan is made once, from the sheet and the settings, before any pixel: which places lie in the dense core, where the
+The plan is made once, from the sheet and the config, before any pixel: which places lie in the dense core, where the
 city limit runs, which scenes are cloudy, cut by a tile or a swath, or of an old processing baseline.
 """
 
@@ -16,6 +16,7 @@ import shapely
 from numpy.typing import NDArray
 
 from cityheads.archive.products import OFFSET_DN
+from cityheads.config import Config, OpticalConfig
 from cityheads.core.grid import Grid, Parent
 from cityheads.simulate.fields import rng_for
 
@@ -74,7 +75,7 @@ class Scene:
         when: Start of the datatake, UTC.
         baseline: Processing baseline, such as ``05.10``.
         offset_dn: What was added to the digital numbers: 1000 from baseline 04.00 on, else 0.
-        boa_offset_applied: Earth Search's flag, where the settings key the offset on it; else None.
+        boa_offset_applied: Earth Search's flag, where the config keys the offset on it; else None.
         cloud_fraction: Share of the place under cloud, about.
         cloud_percent: ``eo:cloud_cover``, which speaks of a whole tile and not of this place.
         tile_edge: ``x`` or ``y`` where two tiles meet inside the parent and the scene is two items.
@@ -170,10 +171,10 @@ class Plan:
     target: date
 
 
-def make_plan(settings: dict[str, Any], parents: list[Parent]) -> Plan:
+def make_plan(config: Config, parents: list[Parent]) -> Plan:
     """Decide what every place of the archive holds."""
-    grid = Grid.from_settings(settings["grid"])
-    seed = int(settings["simulate"]["seed"])
+    grid, seed = config.grid.grid, config.simulate.seed
+    imagery = config.archive.imagery
     frames = [_frame(parent, grid) for parent in parents]
     rng = rng_for(seed, "plan")
     count = len(parents)
@@ -189,8 +190,8 @@ def make_plan(settings: dict[str, Any], parents: list[Parent]) -> Plan:
         kinds[k] = next(name for name, share in _KINDS if (rank + 0.5) / count <= share)
     limits = _limits(frames, kinds, centres)
 
-    target, period = target_day(settings["archive.imagery"]["S2L2A"])
-    cloudy_share = float(settings["simulate"]["cloudy_fraction"])
+    target, period = target_day(imagery.s2)
+    cloudy_share = config.simulate.cloudy_fraction
     pick = {
         "cloudy": _some(rng, count, cloudy_share) if cloudy_share > 0 else set(),
         "tile_edge": _some(rng, count, 0.18),
@@ -206,9 +207,9 @@ def make_plan(settings: dict[str, Any], parents: list[Parent]) -> Plan:
         own = rng_for(seed, "plan", parent.parent_id)
         direction, water = own.uniform(0, 2 * np.pi), own.uniform(0.05, 0.28)
         marks = {name: k in chosen for name, chosen in pick.items()}
-        scenes = _scenes(settings["archive.imagery"]["S2L2A"], own, k, lonlat, target, period, marks)
+        scenes = _scenes(imagery.s2, own, k, lonlat, target, period, marks)
         clear = next(scene for scene in scenes if scene.cloud_fraction < 0.3 and not scene.swath_cut)
-        radars = _radars(clear.when, lonlat, own, k, marks) if "S1RTC" in settings["archive.imagery"] else ()
+        radars = _radars(clear.when, lonlat, own, k, marks) if imagery.S1RTC is not None else ()
         coast = (direction, water) if marks["coast"] else None
         places.append(Place(parent, k, frame, window, lonlat, kinds[k], coast, limits.get(k), scenes, radars))
     scale = float(np.clip(grid.side_m / 2560, 0.3, 1))
@@ -241,19 +242,19 @@ def _frame(parent: Parent, grid: Grid) -> tuple[Frame, tuple[float, float, float
     return Frame(epsg, float(left), float(top), cols, rows), (west, south, east, north), (lon, lat)
 
 
-def target_day(s2: dict[str, Any]) -> tuple[date, tuple[date, date]]:
+def target_day(s2: OpticalConfig) -> tuple[date, tuple[date, date]]:
     """Give the day around which the scenes lie, and the first and last day of the period."""
-    start, end = (_day(text) for text in str(s2["datetime"]).partition("/")[::2])
+    start, end = (_day(text) for text in s2.datetime.partition("/")[::2])
     if start is None and end is None:
         start, end = date(2024, 5, 1), date(2024, 9, 30)
     elif start is None and end is not None:
         start = end - timedelta(days=150)
     elif end is None and start is not None:
         # a single day stands for itself, an open end for a season
-        end = start + timedelta(days=150 if "/" in str(s2["datetime"]) else 0)
+        end = start + timedelta(days=150 if "/" in s2.datetime else 0)
     assert start is not None, "set above"
     assert end is not None, "set above"
-    target = _day(s2["target_date"] or "") or start + (end - start) / 2
+    target = _day(s2.target_date or "") or start + (end - start) / 2
     return min(max(target, start), end), (start, end)
 
 
@@ -271,7 +272,7 @@ def _baseline(day: date) -> str:
 
 
 def _scenes(
-    s2: dict[str, Any],
+    s2: OpticalConfig,
     rng: np.random.Generator,
     index: int,
     lonlat: tuple[float, float],
@@ -281,7 +282,7 @@ def _scenes(
 ) -> tuple[Scene, ...]:
     """Draw the Sentinel-2 acquisitions of a place: a clear and a cloudy one, and for some an old and a cut one."""
     start, end = period
-    most = float(s2["max_cloud_percent"])
+    most = s2.max_cloud_percent
     # passes of one relative orbit, five days apart; the cloudy one is nearer to the target day than the clear one
     clear_days, cloudy_days = ((-11, -6), (4, -1), (14, 9))[index % 3]
     shrink = min(1.0, (end - start).days / 2 / 15)
@@ -300,9 +301,9 @@ def _scenes(
     def scene(on: date, cloud: float, percent: float, **more: Any) -> Scene:
         baseline = _baseline(on)
         offset, applied = (OFFSET_DN if baseline >= "04.00" else 0), None
-        if s2["offset"] == "none":
+        if s2.offset == "none":
             offset = 0
-        elif s2["offset"] == "item":
+        elif s2.offset == "item":
             # Earth Search: true means that the offset has been taken off already
             applied = offset == 0 or index % 2 == 0
             offset = 0 if applied else offset

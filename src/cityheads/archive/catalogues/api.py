@@ -13,6 +13,7 @@ from shapely.geometry import mapping
 from cityheads.archive.catalogues.item import Interval, Item, checked
 from cityheads.archive.hrefs import scrub
 from cityheads.archive.http import client
+from cityheads.config import ArchiveConfig, NetworkConfig
 from cityheads.core.errors import CityHeadsError
 
 __all__ = ["ApiCatalog"]
@@ -21,12 +22,12 @@ __all__ = ["ApiCatalog"]
 class ApiCatalog:
     """A STAC API."""
 
-    def __init__(self, location: str, archive: Mapping[str, Any]) -> None:
+    def __init__(self, location: str, archive: ArchiveConfig) -> None:
         from pystac_client import Client
 
         self.location = location
         self.root = location
-        self._client = Client.open(location, stac_io=_patient_io(archive))
+        self._client = Client.open(location, stac_io=_patient_io(archive.network))
         self.simulated = self._client.extra_fields.get("cityheads:simulated") is True
 
     def search(
@@ -71,11 +72,11 @@ class ApiCatalog:
         return [items[key] for key in sorted(items)]
 
 
-def _patient_io(archive: Mapping[str, Any]) -> Any:
+def _patient_io(network: NetworkConfig) -> Any:
     """Make pystac-client speak through our HTTP client, page by page: what failed is asked for again, and only that."""
     from pystac_client.stac_api_io import StacApiIO
 
-    http = client(archive)
+    http = client(network)
 
     class PatientIO(StacApiIO):
         def request(

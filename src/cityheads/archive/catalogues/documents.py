@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cityheads.archive.hrefs import is_remote, scrub
 from cityheads.archive.http import check_online, client
+from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
 
 __all__ = ["load_json"]
@@ -17,7 +17,7 @@ __all__ = ["load_json"]
 _MAX_JSON_BYTES = 64 * 2**20
 
 
-def load_json(location: str, archive: Mapping[str, Any]) -> dict[str, Any]:
+def load_json(location: str, archive: ArchiveConfig) -> dict[str, Any]:
     """Read a JSON object from a path or URL.
 
     Raises:
@@ -25,7 +25,8 @@ def load_json(location: str, archive: Mapping[str, Any]) -> dict[str, Any]:
     """
     if is_remote(location):
         check_online(archive, f"the catalogue {scrub(location)}")
-        loaded = client(archive).get_json(location, limit=_MAX_JSON_BYTES, headers={"Accept": "application/json, */*"})
+        accept = {"Accept": "application/json, */*"}
+        loaded = client(archive.network).get_json(location, limit=_MAX_JSON_BYTES, headers=accept)
     else:
         try:
             with Path(location).open("rb") as stream:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cityheads.archive.catalogues.api import ApiCatalog
 from cityheads.archive.catalogues.documents import load_json
 from cityheads.archive.catalogues.static import StaticCatalog
 from cityheads.archive.hrefs import is_remote, scrub
+from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
 
 __all__ = ["Catalog", "open_catalog"]
@@ -16,7 +14,7 @@ __all__ = ["Catalog", "open_catalog"]
 Catalog = StaticCatalog | ApiCatalog
 
 
-def open_catalog(location: str, archive: Mapping[str, Any]) -> Catalog:
+def open_catalog(location: str, archive: ArchiveConfig) -> Catalog:
     """Open a STAC API or a static catalogue; what the root document says decides which it is.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import shapely
 from cityheads.archive.catalogues.documents import load_json
 from cityheads.archive.catalogues.item import Interval, Item, checked
 from cityheads.archive.hrefs import is_remote, resolve_link, scrub
+from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
 
 __all__ = ["StaticCatalog"]
@@ -24,7 +25,7 @@ _MAX_DOCUMENTS = 50_000
 class StaticCatalog:
     """A catalogue of linked JSON documents, on disk or on a web server."""
 
-    def __init__(self, location: str, document: dict[str, Any], archive: Mapping[str, Any]) -> None:
+    def __init__(self, location: str, document: dict[str, Any], archive: ArchiveConfig) -> None:
         self.location = location
         self.root = posixpath.dirname(location) if is_remote(location) else str(Path(location).parent)
         self._document = document
@@ -90,5 +91,5 @@ class StaticCatalog:
     def _load(self, locations: Sequence[str]) -> list[dict[str, Any]]:
         if not any(map(is_remote, locations)):
             return [load_json(location, self._archive) for location in locations]
-        with ThreadPoolExecutor(self._archive["workers"]) as pool:
+        with ThreadPoolExecutor(self._archive.workers) as pool:
             return list(pool.map(lambda location: load_json(location, self._archive), locations))

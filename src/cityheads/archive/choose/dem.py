@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cityheads.archive.choose.search import Search, by_cover, nothing
+from cityheads.config import DemConfig
 from cityheads.core.artifacts.scenes import ChosenLayer
 
 __all__ = ["choose_dem"]
 
 
-def choose_dem(choice: Search, rule: Mapping[str, Any]) -> ChosenLayer:
+def choose_dem(choice: Search, rule: DemConfig) -> ChosenLayer:
     """Choose every tile under the parent, the one that covers most first."""
-    items = choice.catalog.search(rule["collection"], choice.polygon, None)
+    items = choice.catalog.search(rule.collection, choice.polygon, None)
     if not items:
-        raise nothing(choice, "DEM", rule["collection"], items, [])
-    assets = {"DEM": rule["assets"].get("DEM", "data")}
+        raise nothing(choice, "DEM", rule.collection, items, [])
+    assets = {"DEM": rule.assets.get("DEM", "data")}
     return {
-        "collection": rule["collection"],
+        "collection": rule.collection,
         "why": f"all {len(items)} tile(s) under the parent",
         "considered": len(items),
         "rejected": [],

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import shapely
 
 from cityheads.archive.catalogues.item import Item, parse_interval, within
 from cityheads.archive.choose.search import Search, by_cover, nothing, reasons
+from cityheads.config import LandcoverLabel
 from cityheads.core.artifacts.scenes import ChosenLayer
 
 __all__ = ["choose_landcover"]
 
 
-def choose_landcover(choice: Search, name: str, label: Mapping[str, Any]) -> ChosenLayer:
+def choose_landcover(choice: Search, name: str, label: LandcoverLabel) -> ChosenLayer:
     """Choose the newest map of the period that covers most of the parent, and all its tiles there."""
-    collection = label["collection"]
-    interval = parse_interval(label["datetime"], f"labels.{name}.datetime") if label["datetime"] else None
+    collection = label.collection
+    interval = parse_interval(label.datetime, f"labels.{name}.datetime") if label.datetime else None
     items = choice.catalog.search(collection, choice.polygon, interval)
     rejected = []
     years: dict[datetime, list[Item]] = {}
     for item in items:
         if interval is not None and not within(item, interval):
-            rejected.append((item, f"of {item.when:%Y-%m-%d}, outside {label['datetime']}"))
+            rejected.append((item, f"of {item.when:%Y-%m-%d}, outside {label.datetime}"))
         else:
             years.setdefault(item.when, []).append(item)
     if not years:
@@ -46,5 +46,5 @@ def choose_landcover(choice: Search, name: str, label: Mapping[str, Any]) -> Cho
         "rejected": reasons(rejected),
         "valid_fraction": None,
         "clear_fraction": None,
-        "items": [choice.frozen(item, {"map": label["asset"]}) for item in chosen],
+        "items": [choice.frozen(item, {"map": label.asset}) for item in chosen],
     }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cityheads.archive.catalogues.item import parse_time
 from cityheads.archive.catalogues.open import open_catalog
@@ -15,11 +13,12 @@ from cityheads.archive.choose.search import Search
 from cityheads.archive.choose.sentinel1 import choose_sentinel1
 from cityheads.archive.choose.sentinel2 import choose_sentinel2
 from cityheads.archive.warp import Target
+from cityheads.config import Config, LandcoverLabel
 from cityheads.core.artifacts.scenes import SCENES, ChosenLayer, SceneChoice, item_time, read_scenes
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
+from cityheads.core.grid import Parent, find_parent, parent_polygon, read_parents
 from cityheads.core.layout import parent_file
-from cityheads.core.modalities import MODALITIES, RADAR
+from cityheads.core.modalities import MODALITIES
 
 __all__ = ["select_scenes"]
 
@@ -29,11 +28,11 @@ log = logging.getLogger(__name__)
 _COARSE = 4
 
 
-def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catalog: str, out: Path) -> None:
+def select_scenes(config: Config, *, parents: Path, parent: str, catalog: str, out: Path) -> None:
     """Choose the scenes of one parent and freeze the choice.
 
     Args:
-        settings: The config's ``grid``, ``archive`` and ``labels`` sections.
+        config: Read are the sections ``grid``, ``archive`` and ``labels``.
         parents: Parent sheet.
         parent: Parent id.
         catalog: URL of a STAC API, or URL or path of a static ``catalog.json``.
@@ -42,12 +41,12 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     Raises:
         CityHeadsError: A collection that is not there, no usable scene, an item without a needed band.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     square = find_parent(read_parents(parents, grid), parent, parents)
-    archive = settings["archive"]
-    if archive["frozen_scenes"] is not None:
-        shipped = parent_file(Path(archive["frozen_scenes"]), parent)
-        SCENES.write(out, _shipped(shipped, settings, square, catalog))
+    archive = config.archive
+    if archive.frozen_scenes is not None:
+        shipped = parent_file(Path(archive.frozen_scenes), parent)
+        SCENES.write(out, _shipped(shipped, config, square, catalog))
         return
     source = open_catalog(catalog, archive)
     factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
@@ -59,17 +58,16 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
         source,
         catalog,
     )
-    imagery = archive["imagery"]
-    layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(choice, imagery["S2L2A"])}
+    imagery = archive.imagery
+    layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(choice, imagery.s2)}
     first = layers["S2L2A"]["items"][0]
     when = parse_time(item_time(first), f"item {first['id']}")
-    for name in RADAR:
-        if name in imagery:
-            layers[name] = choose_sentinel1(choice, name, imagery[name], when)
-    if "DEM" in imagery:
-        layers["DEM"] = choose_dem(choice, imagery["DEM"])
-    for name, label in settings["labels"].items():
-        if label["kind"] == "landcover":
+    for name, rule in imagery.radar.items():
+        layers[name] = choose_sentinel1(choice, name, rule, when)
+    if imagery.DEM is not None:
+        layers["DEM"] = choose_dem(choice, imagery.DEM)
+    for name, label in config.labels.items():
+        if isinstance(label, LandcoverLabel):
             layers[name] = choose_landcover(choice, name, label)
     simulated = source.simulated or any(
         item["properties"].get("cityheads:simulated") is True for layer in layers.values() for item in layer["items"]
@@ -86,17 +84,17 @@ def select_scenes(settings: dict[str, Any], *, parents: Path, parent: str, catal
     log.info("%s: %s", parent, "; ".join(f"{name}: {layer['why']}" for name, layer in layers.items()))
 
 
-def _shipped(path: Path, settings: Mapping[str, Any], parent: Parent, catalog: str) -> SceneChoice:
+def _shipped(path: Path, config: Config, parent: Parent, catalog: str) -> SceneChoice:
     """Take a shipped scene choice instead of searching, when it has all that the config asks for."""
     scenes = read_scenes(path, parent)
-    rules = settings["archive"]["imagery"]
-    needed = {name: list(MODALITIES[name].bands) for name in rules}
-    if rules["S2L2A"]["scl_asset"] is not None:
+    imagery = config.archive.imagery
+    needed = {name: list(MODALITIES[name].bands) for name in imagery.names}
+    if imagery.s2.scl_asset is not None:
         needed["S2L2A"].append("SCL")
-    needed |= {name: ["map"] for name, label in settings["labels"].items() if label["kind"] == "landcover"}
+    needed |= {name: ["map"] for name, label in config.labels.items() if isinstance(label, LandcoverLabel)}
     for layer, bands in needed.items():
         chosen = scenes["layers"].get(layer)
-        if chosen and chosen.get("synthesized") and rules[layer]["missing"] == "synthesize":
+        if chosen and chosen.get("synthesized") and layer in imagery.synthesized:
             continue
         if not chosen or not chosen["items"]:
             raise CityHeadsError(f"{path}: the shipped choice has no layer {layer}, which the config asks for")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import shapely
@@ -14,6 +13,7 @@ from cityheads.archive.catalogues.open import Catalog
 from cityheads.archive.hrefs import base_of, stored_document, stored_href
 from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target, read_onto
+from cityheads.config import ArchiveConfig
 from cityheads.core.artifacts.scenes import ChosenItem, Rejection
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
@@ -32,7 +32,7 @@ _KEPT = (
 class Search:
     """What one layer's choice needs to know."""
 
-    archive: Mapping[str, Any]
+    archive: ArchiveConfig
     parent: Parent
     coarse: Target
     polygon: shapely.Geometry
@@ -51,15 +51,15 @@ class Search:
             item.document,
             asset["href"],
             root=self.catalog.root,
-            asset_base=self.archive["asset_base"],
-            signed=self.archive["sign"] != "none",
+            asset_base=self.archive.asset_base,
+            signed=self.archive.sign != "none",
             where=where,
         )
 
     def coarse_pixels(self, item: Item, key: str, band: str, nodata: float) -> np.ndarray:
         """Read an asset over the parent at low resolution; ``nodata`` holds also where the raster declares none."""
         where = f"collection {item.raw.get('collection')}: item {item.id}: band {band}"
-        base = base_of(self.catalog_text, self.archive["asset_base"])
+        base = base_of(self.catalog_text, self.archive.asset_base)
         with open_raster(self.asset(item, key, band), base, archive=self.archive, where=where) as source:
             return read_onto(source, self.coarse, resampling="nearest", fill=nodata, default_nodata=nodata)
 
@@ -92,7 +92,7 @@ def reasons(rejected: Iterable[tuple[Item, str]]) -> list[Rejection]:
 
 
 def nothing(
-    choice: Search, layer: str, collection: str, items: Sequence[Item], rejected: Sequence[tuple[Item, str]]
+    choice: Search, layer: str, collection: str | None, items: Sequence[Item], rejected: Sequence[tuple[Item, str]]
 ) -> CityHeadsError:
     """Give the error that says why no item is left."""
     where = f"{choice.parent.parent_id}: {layer}: collection '{collection}'"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from cityheads.archive.catalogues.item import Item, within
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
 from cityheads.archive.choose.search import Search, lack, nothing, reasons
 from cityheads.archive.products import S1_NODATA
+from cityheads.config import RadarConfig
 from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.modalities import MODALITIES
 
@@ -21,26 +21,26 @@ __all__ = ["choose_sentinel1"]
 _FULL_COVER = 0.995
 
 
-def choose_sentinel1(choice: Search, name: str, rule: Mapping[str, Any], when: datetime) -> ChosenLayer:
+def choose_sentinel1(choice: Search, name: str, rule: RadarConfig, when: datetime) -> ChosenLayer:
     """Choose the pass that covers the parent and is nearest to ``when``, of the preferred direction first.
 
     Raises:
         CityHeadsError: No usable item where the config wants one, or one without a needed band.
     """
-    collection = rule["collection"]
+    collection = rule.collection
     if collection is None:
         return _absent(choice, name, rule, [], [])
-    reach = timedelta(days=rule["max_days"])
+    reach = timedelta(days=rule.max_days)
     interval = (when - reach, when + reach)
     items = choice.catalog.search(collection, choice.polygon, interval)
     kept, rejected = [], []
-    bands = {band: rule["assets"].get(band, band.lower()) for band in MODALITIES[name].bands}
+    bands = {band: rule.assets.get(band, band.lower()) for band in MODALITIES[name].bands}
     for item in items:
         polarisations = item.properties.get("sar:polarizations")
         lacking = [band for band in bands if polarisations and band not in polarisations]
         if not within(item, interval):
             days = abs((item.when - when).total_seconds()) / 86400
-            rejected.append((item, f"{days:.1f} days from the Sentinel-2 scene, more than {rule['max_days']:g}"))
+            rejected.append((item, f"{days:.1f} days from the Sentinel-2 scene, more than {rule.max_days:g}"))
         elif lacking:
             rejected.append((item, f"acquired without {', '.join(lacking)}"))
         else:
@@ -49,16 +49,14 @@ def choose_sentinel1(choice: Search, name: str, rule: Mapping[str, Any], when: d
         return _absent(choice, name, rule, items, rejected)
 
     def other_way(one: Pass) -> bool:
-        return rule["orbit"] != "any" and one.items[0].properties.get("sat:orbit_state") != rule["orbit"]
+        return rule.orbit != "any" and one.items[0].properties.get("sat:orbit_state") != rule.orbit
 
     def order(one: Pass) -> tuple[bool, timedelta, datetime]:
         return other_way(one), abs(one.when - when), one.when
 
     passes = sorted(group_by_pass(kept, _s1_pass), key=order)
     measured: list[Pass] = []
-    for candidate in measure_in_batches(
-        choice.archive["workers"], passes, lambda one: _measure(choice, bands["VV"], one)
-    ):
+    for candidate in measure_in_batches(choice.archive.workers, passes, lambda one: _measure(choice, bands["VV"], one)):
         measured.append(candidate)
         if candidate.valid >= _FULL_COVER:
             break
@@ -92,16 +90,16 @@ def choose_sentinel1(choice: Search, name: str, rule: Mapping[str, Any], when: d
 def _absent(
     choice: Search,
     name: str,
-    rule: Mapping[str, Any],
+    rule: RadarConfig,
     items: Sequence[Item],
     rejected: Sequence[tuple[Item, str]],
 ) -> ChosenLayer:
     """Fail where no scene is left, or choose to have the layer made of the others, as the config says."""
-    if rule["missing"] != "synthesize":
-        raise nothing(choice, name, rule["collection"], items, rejected)
+    if rule.missing != "synthesize":
+        raise nothing(choice, name, rule.collection, items, rejected)
     return {
-        "collection": rule["collection"],
-        "why": f"synthesized: {lack(items, rejected) if rule['collection'] else 'the catalogue has no collection'}",
+        "collection": rule.collection,
+        "why": f"synthesized: {lack(items, rejected) if rule.collection else 'the catalogue has no collection'}",
         "considered": len(items),
         "rejected": reasons(rejected),
         "valid_fraction": None,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import shapely
@@ -14,6 +13,7 @@ from cityheads.archive.catalogues.item import Interval, Item, parse_interval, pa
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
 from cityheads.archive.choose.search import Search, nothing, reasons
 from cityheads.archive.products import OFFSET_BASELINE, OFFSET_DN
+from cityheads.config import OpticalConfig
 from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
@@ -24,23 +24,23 @@ __all__ = ["choose_sentinel2", "offset_dn"]
 _SUPERSEDED_REST = 0.02
 
 
-def choose_sentinel2(choice: Search, rule: Mapping[str, Any]) -> ChosenLayer:
+def choose_sentinel2(choice: Search, rule: OpticalConfig) -> ChosenLayer:
     """Choose the pass that is clearest over the parent and, among equals, nearest to the target date.
 
     Raises:
         CityHeadsError: No usable item, or one without a needed band or baseline.
     """
-    collection = rule["collection"]
-    interval = parse_interval(rule["datetime"], "archive.imagery.S2L2A.datetime")
+    collection = rule.collection
+    interval = parse_interval(rule.datetime, "archive.imagery.S2L2A.datetime")
     target = _target_date(rule, interval)
     items = choice.catalog.search(collection, choice.polygon, interval)
     kept, rejected = [], []
     for item in items:
         cloud = item.properties.get("eo:cloud_cover")
         if not within(item, interval):
-            rejected.append((item, f"acquired {item.when:%Y-%m-%d}, outside {rule['datetime']}"))
-        elif cloud is not None and cloud > rule["max_cloud_percent"]:
-            rejected.append((item, f"tile cloud cover {cloud:.1f} % is above {rule['max_cloud_percent']:g} %"))
+            rejected.append((item, f"acquired {item.when:%Y-%m-%d}, outside {rule.datetime}"))
+        elif cloud is not None and cloud > rule.max_cloud_percent:
+            rejected.append((item, f"tile cloud cover {cloud:.1f} % is above {rule.max_cloud_percent:g} %"))
         else:
             kept.append(item)
     kept = _drop_superseded(kept, choice.polygon, rejected)
@@ -49,7 +49,7 @@ def choose_sentinel2(choice: Search, rule: Mapping[str, Any]) -> ChosenLayer:
     passes = group_by_pass(kept, _s2_pass)
     passes.sort(key=lambda one: (abs(one.when - target), one.when))
     best: Pass | None = None
-    for candidate in measure_in_batches(choice.archive["workers"], passes, lambda one: _measure(choice, rule, one)):
+    for candidate in measure_in_batches(choice.archive.workers, passes, lambda one: _measure(choice, rule, one)):
         # nearer passes come first, so only a clearer one can win; to the percent, or noise would outweigh the date
         if best is None or _score(candidate) > _score(best):
             best = candidate
@@ -66,9 +66,9 @@ def choose_sentinel2(choice: Search, rule: Mapping[str, Any]) -> ChosenLayer:
     for item in kept:
         if item.id not in chosen and not any(item is other for other, _ in rejected):
             rejected.append((item, "another tile of the same pass already covers its part of the parent"))
-    assets = {band: rule["assets"].get(band, band) for band in MODALITIES["S2L2A"].bands}
-    if rule["scl_asset"] is not None:
-        assets["SCL"] = rule["scl_asset"]
+    assets = {band: rule.assets.get(band, band) for band in MODALITIES["S2L2A"].bands}
+    if rule.scl_asset is not None:
+        assets["SCL"] = rule.scl_asset
     cover = f"{best.valid:.1%} valid" + ("" if best.clear is None else f", {best.clear:.1%} of it clear")
     days = abs((best.when - target).total_seconds()) / 86400
     return {
@@ -78,7 +78,7 @@ def choose_sentinel2(choice: Search, rule: Mapping[str, Any]) -> ChosenLayer:
         "rejected": reasons(rejected),
         "valid_fraction": round(best.valid, 6),
         "clear_fraction": None if best.clear is None else round(best.clear, 6),
-        "items": [{**choice.frozen(item, assets), "offset_dn": offset_dn(item, rule["offset"])} for item in best.items],
+        "items": [{**choice.frozen(item, assets), "offset_dn": offset_dn(item, rule.offset)} for item in best.items],
     }
 
 
@@ -114,9 +114,9 @@ def offset_dn(item: Item, rule: str) -> int:
     return OFFSET_DN if (int(match[1]), int(match[2])) >= OFFSET_BASELINE else 0
 
 
-def _target_date(rule: Mapping[str, Any], interval: Interval) -> datetime:
-    if rule["target_date"] is not None:
-        return parse_time(str(rule["target_date"]), "config key 'archive.imagery.S2L2A.target_date'")
+def _target_date(rule: OpticalConfig, interval: Interval) -> datetime:
+    if rule.target_date is not None:
+        return parse_time(str(rule.target_date), "config key 'archive.imagery.S2L2A.target_date'")
     start, end = interval
     if start is None or end is None:
         raise CityHeadsError(
@@ -166,11 +166,11 @@ def _s2_pass(item: Item) -> str:
     return f"{item.properties.get('platform', '')} {item.when:%Y-%m-%d}"
 
 
-def _measure(choice: Search, rule: Mapping[str, Any], one: Pass) -> Pass:
+def _measure(choice: Search, rule: OpticalConfig, one: Pass) -> Pass:
     """Measure valid and clear fractions over the parent, and order the tiles that are needed."""
-    with_scl = rule["scl_asset"] is not None
-    key = rule["scl_asset"] if with_scl else rule["assets"].get("B02", "B02")
-    layers = [choice.coarse_pixels(item, key, "SCL" if with_scl else "B02", SCL_NODATA) for item in one.items]
+    with_scl = rule.scl_asset is not None
+    band, key = ("B02", rule.assets.get("B02", "B02")) if rule.scl_asset is None else ("SCL", rule.scl_asset)
+    layers = [choice.coarse_pixels(item, key, band, SCL_NODATA) for item in one.items]
     clear_codes = sorted(SCL_CLEAR)
 
     def worth(pixels: np.ndarray) -> int:

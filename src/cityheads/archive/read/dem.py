@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from cityheads.archive.read.layers import Layer, Wanted, item_ids, mosaic, sources
+from cityheads.config import DemConfig
 from cityheads.core.artifacts.reading import LayerRecord
 from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
@@ -16,9 +16,9 @@ from cityheads.core.modalities import MODALITIES
 __all__ = ["stack", "wanted"]
 
 
-def wanted(rule: Mapping[str, Any]) -> dict[str, Wanted]:
+def wanted(rule: DemConfig) -> dict[str, Wanted]:
     """Say what is to be read; the product declares no nodata, since every pixel has a height."""
-    return {"DEM": Wanted("DEM", MODALITIES["DEM"].bands, rule["resampling"], np.nan, None)}
+    return {"DEM": Wanted("DEM", MODALITIES["DEM"].bands, rule.resampling, np.nan, None)}
 
 
 def stack(parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer]) -> tuple[np.ndarray, LayerRecord]:

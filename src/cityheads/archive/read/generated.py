@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from cityheads.config import SynthesisConfig
 from cityheads.core.artifacts.reading import LayerRecord
 from cityheads.core.modalities import MODALITIES
 
@@ -14,7 +14,7 @@ __all__ = ["stack"]
 
 
 def stack(
-    parent_id: str, name: str, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any], *, window_px: int
+    parent_id: str, name: str, inputs: Mapping[str, np.ndarray], options: SynthesisConfig, *, window_px: int
 ) -> tuple[np.ndarray, LayerRecord]:
     """Have TerraMind generate one layer from those that were read.
 
@@ -31,7 +31,7 @@ def stack(
     # here and not above: torch takes seconds and a gigabyte, and most runs never generate
     from cityheads.model.synthesis import synthesize
 
-    decibels, made = synthesize(inputs, name, options, window_px=window_px, name=parent_id)
+    decibels, made = synthesize(inputs, name, options.model_dump(), window_px=window_px, name=parent_id)
     valid = np.isfinite(decibels).all(axis=0)
     medians = [float(np.median(pixels[valid])) if valid.any() else None for pixels in decibels]
     return decibels, {

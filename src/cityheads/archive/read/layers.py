@@ -7,13 +7,13 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from cityheads.archive.hrefs import base_of
 from cityheads.archive.raster import Raster, named, open_once
 from cityheads.archive.warp import Plan, Target, plan, read_onto
+from cityheads.config import ArchiveConfig
 from cityheads.core.artifacts.reading import Source
 from cityheads.core.artifacts.scenes import ChosenLayer, SceneChoice
 from cityheads.core.errors import CityHeadsError
@@ -90,7 +90,7 @@ def mosaic(layers: Sequence[np.ndarray], missing: float) -> np.ndarray:
 
 
 def read_layers(
-    scenes: SceneChoice, wanted: Mapping[str, Wanted], parent: Parent, grid: Grid, archive: Mapping[str, Any]
+    scenes: SceneChoice, wanted: Mapping[str, Wanted], parent: Parent, grid: Grid, archive: ArchiveConfig
 ) -> dict[str, Layer]:
     """Read bands of all items of some layers of a scene choice onto the parent's grid, several at once.
 
@@ -101,7 +101,7 @@ def read_layers(
         wanted: What to read, by any name.
         parent: Where.
         grid: How large.
-        archive: The config's ``archive`` section.
+        archive: Where relative hrefs start, and how the network is used.
 
     Returns:
         The layers, by the names of ``wanted``.
@@ -123,7 +123,7 @@ def read_layers(
                     raise CityHeadsError(f"{where}: the scene choice has no such band; delete it and run again")
                 tasks.append(_Read(name, band, item["assets"][band], where, want))
     target = Target.of_parent(parent, grid)
-    base = base_of(scenes["catalog"], archive["asset_base"])
+    base = base_of(scenes["catalog"], archive.asset_base)
     opened: list[Raster | None] = [None] * len(tasks)
 
     def prepare(index: int) -> Plan:
@@ -154,7 +154,7 @@ def read_layers(
 
     meter = _Meter(parent.parent_id)
     try:
-        with ThreadPoolExecutor(min(archive["workers"], len(tasks))) as pool:
+        with ThreadPoolExecutor(min(archive.workers, len(tasks))) as pool:
             plans = list(pool.map(prepare, range(len(tasks))))
             meter.expect(
                 raster.cost(planned.window, planned.read_shape)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cityheads import __version__
 from cityheads.archive.read import dem, generated, sentinel1, sentinel2
 from cityheads.archive.read.layers import read_layers
+from cityheads.config import Config
 from cityheads.core.artifacts.reading import READING, LayerReading, LayerRecord
 from cityheads.core.artifacts.scenes import read_scenes
 from cityheads.core.files import sha256_file
-from cityheads.core.grid import Grid, find_parent, parent_geobox, read_parents
+from cityheads.core.grid import find_parent, parent_geobox, read_parents
 from cityheads.core.layout import ParentFolder
-from cityheads.core.modalities import MODALITIES, RADAR, SCL_NODATA
+from cityheads.core.modalities import MODALITIES, SCL_NODATA
 from cityheads.core.raster import write_raster
 
 __all__ = ["read_parent"]
@@ -24,11 +24,11 @@ __all__ = ["read_parent"]
 log = logging.getLogger(__name__)
 
 
-def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes: Path, out: Path) -> None:
+def read_parent(config: Config, *, parents: Path, parent: str, scenes: Path, out: Path) -> None:
     """Read all modalities of one parent onto one grid.
 
     Args:
-        settings: The config's ``grid``, ``archive`` and ``quality`` sections.
+        config: Read are the sections ``grid``, ``archive`` and ``quality``.
         parents: Parent sheet.
         parent: Parent id.
         scenes: Frozen scene choice of the parent.
@@ -37,37 +37,36 @@ def read_parent(settings: dict[str, Any], *, parents: Path, parent: str, scenes:
     Raises:
         CityHeadsError: A raster is missing or damaged, elevation is missing, or the values betray a unit error.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     square = find_parent(read_parents(parents, grid), parent, parents)
     choice = read_scenes(scenes, square)
-    archive = settings["archive"]
-    imagery = archive["imagery"]
+    imagery = config.archive.imagery
     geobox = parent_geobox(square, grid)
     folder = ParentFolder(out)
     folder.reading.unlink(missing_ok=True)
     chosen = choice["layers"]
-    absent = [name for name in RADAR if name in imagery and name in chosen and chosen[name].get("synthesized")]
-    radars = [name for name in RADAR if name in imagery and name not in absent]
-    wanted = sentinel2.wanted(imagery["S2L2A"])
-    for name in radars:
-        wanted |= sentinel1.wanted(name, imagery[name])
-    if "DEM" in imagery:
-        wanted |= dem.wanted(imagery["DEM"])
-    found = read_layers(choice, wanted, square, grid, archive)
+    absent = [name for name in imagery.radar if name in chosen and chosen[name].get("synthesized")]
+    radars = {name: rule for name, rule in imagery.radar.items() if name not in absent}
+    wanted = sentinel2.wanted(imagery.s2)
+    for name, rule in radars.items():
+        wanted |= sentinel1.wanted(name, rule)
+    if imagery.DEM is not None:
+        wanted |= dem.wanted(imagery.DEM)
+    found = read_layers(choice, wanted, square, grid, config.archive)
 
     stacks: dict[str, np.ndarray] = {}
     records: dict[str, LayerRecord] = {}
-    stacks["S2L2A"], scl, records["S2L2A"] = sentinel2.stack(parent, chosen["S2L2A"], found, imagery["S2L2A"])
-    for name in radars:
+    stacks["S2L2A"], scl, records["S2L2A"] = sentinel2.stack(parent, chosen["S2L2A"], found, imagery.s2)
+    for name, rule in radars.items():
         stacks[name], records[name] = sentinel1.stack(
-            parent, name, chosen[name], found, imagery[name], settings["quality"]["s1_median_db"]
+            parent, name, chosen[name], found, rule, config.quality.s1_median_db
         )
-    if "DEM" in imagery:
+    if imagery.DEM is not None:
         stacks["DEM"], records["DEM"] = dem.stack(parent, chosen["DEM"], found)
     inputs = dict(stacks)
     for name in absent:
         stacks[name], records[name] = generated.stack(
-            parent, name, inputs, archive["synthesis"], window_px=grid.chip_px
+            parent, name, inputs, config.archive.synthesis, window_px=grid.chip_px
         )
 
     tags = {"parent": parent, "simulated": str(choice["simulated"]).lower()}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from cityheads.archive.products import S1_NODATA
 from cityheads.archive.read.layers import Layer, Wanted, item_ids, mosaic, sources
+from cityheads.config import RadarConfig
 from cityheads.core.artifacts.reading import LayerRecord
 from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
@@ -23,9 +23,9 @@ def to_db(power: np.ndarray) -> np.ndarray:
         return np.where(power > 0, 10 * np.log10(power), np.nan).astype(np.float32)
 
 
-def wanted(name: str, rule: Mapping[str, Any]) -> dict[str, Wanted]:
+def wanted(name: str, rule: RadarConfig) -> dict[str, Wanted]:
     """Say what is to be read: both polarisations."""
-    return {name: Wanted(name, MODALITIES[name].bands, rule["resampling"], np.nan, S1_NODATA)}
+    return {name: Wanted(name, MODALITIES[name].bands, rule.resampling, np.nan, S1_NODATA)}
 
 
 def stack(
@@ -33,7 +33,7 @@ def stack(
     name: str,
     chosen: ChosenLayer,
     found: Mapping[str, Layer],
-    rule: Mapping[str, Any],
+    rule: RadarConfig,
     limits: Sequence[float],
 ) -> tuple[np.ndarray, LayerRecord]:
     """Make backscatter in dB of what was read.
@@ -53,7 +53,7 @@ def stack(
         CityHeadsError: A band has no data, or its values betray a unit error.
     """
     modality = MODALITIES[name]
-    linear = rule["units"] == "linear_power"
+    linear = rule.units == "linear_power"
     bands = []
     for band in modality.bands:
         layers = [to_db(pixels) if linear else pixels.astype(np.float32) for pixels in found[name].pixels[band]]

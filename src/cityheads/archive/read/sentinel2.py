@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from cityheads.archive.read.layers import Layer, Wanted, item_ids, mosaic, sources
+from cityheads.config import OpticalConfig
 from cityheads.core.artifacts.reading import LayerRecord
 from cityheads.core.artifacts.scenes import ChosenLayer
 from cityheads.core.errors import CityHeadsError
@@ -27,16 +27,16 @@ _LEAST_MEDIAN_DN = 5
 _FLOORED = 0.5
 
 
-def wanted(rule: Mapping[str, Any]) -> dict[str, Wanted]:
+def wanted(rule: OpticalConfig) -> dict[str, Wanted]:
     """Say what is to be read: all bands and, where the archive has one, the scene classification."""
-    bands = Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule["resampling"], 0, 0, rule["resampling_of"])
-    if rule["scl_asset"] is None:
+    bands = Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule.resampling, 0, 0, dict(rule.resampling_of.items()))
+    if rule.scl_asset is None:
         return {"S2L2A": bands}
     return {"S2L2A": bands, "SCL": Wanted("S2L2A", ["SCL"], "nearest", SCL_NODATA, SCL_NODATA)}
 
 
 def stack(
-    parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer], rule: Mapping[str, Any]
+    parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer], rule: OpticalConfig
 ) -> tuple[np.ndarray, np.ndarray | None, LayerRecord]:
     """Make reflectance of what was read.
 
@@ -98,7 +98,7 @@ def stack(
         )
     scl = None
     clear: float | None = None
-    if rule["scl_asset"] is not None:
+    if rule.scl_asset is not None:
         scl = mosaic(found["SCL"].pixels["SCL"], SCL_NODATA).astype(np.uint8)
         clear = float(np.isin(scl[valid], sorted(SCL_CLEAR)).mean())
     return reflectance, scl, {
