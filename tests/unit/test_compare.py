@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from config_fixtures import make_config
 
+from cityheads.config import Config
 from cityheads.core.artifacts.gate import GATE
 from cityheads.core.artifacts.metrics import METRICS, HeadScores, Metrics
 from cityheads.core.errors import CityHeadsError
@@ -21,20 +24,9 @@ from cityheads.evaluation.verdict import VERDICTS
 CLASSES = {"lulc": ["water", "developed", "forest"], "buildings": ["not building", "building"]}
 
 
-def config(**gate: Any) -> dict[str, Any]:
-    return {
-        "heads": {"lulc": {"label": "LULC", "metric": "miou"}, "buildings": {"label": "BUILDINGS", "metric": "iou"}},
-        "runs": {
-            "multihead": {"heads": ["lulc", "buildings"]},
-            "lulc": {"heads": ["lulc"]},
-            "buildings": {"heads": ["buildings"]},
-        },
-        "seeds": [0],
-        "gate": {
-            "run": "multihead", "baselines": {"lulc": "lulc", "buildings": "buildings"}, "strong_pp": 1.0,
-            "acceptable_pp": 3.0, "confidence": 0.95, "resamples": 500, "seed": 0,
-        } | gate,
-    }  # fmt: skip
+def config(noninferiority: Mapping[str, Any] | None = None, **sections: Any) -> Config:
+    """Give a config with few resamples; what is given is laid over it."""
+    return make_config(noninferiority={"resamples": 500, **(noninferiority or {})}, **sections)
 
 
 def counts(classes: int, iou: float, pixels: int = 10000) -> list[list[int]]:
@@ -78,7 +70,7 @@ def lay_out(folder: Path, ious: dict[str, tuple[list[float], list[float]]], seed
     return folder
 
 
-def run_compare(folder: Path, conf: dict[str, Any] | None = None) -> tuple[Any, str]:
+def run_compare(folder: Path, conf: Config | None = None) -> tuple[Any, str]:
     compare(conf or config(), evaluation=folder, page=folder / "verdict.md", out=folder / "gate.json")
     return GATE.read(folder / "gate.json"), (folder / "verdict.md").read_text()
 
@@ -136,8 +128,7 @@ def test_delta_is_of_the_pooled_confusion(tmp_path: Path) -> None:
     """Parents differ tenfold in size: pooling and averaging parents give different answers."""
     multi = [counts(2, 0.8, 100000), counts(2, 0.2, 1000), counts(2, 0.3, 1000)]
     single = [counts(2, 0.7, 100000), counts(2, 0.6, 1000), counts(2, 0.6, 1000)]
-    conf = config(run="multihead", baselines={"buildings": "buildings"})
-    conf["runs"]["multihead"]["heads"] = ["buildings"]
+    conf = config(runs={"multihead": {"heads": ["buildings"]}})
     write_metrics(tmp_path, "multihead", 0, {"buildings": multi})
     write_metrics(tmp_path, "buildings", 0, {"buildings": single})
     gate, _ = run_compare(tmp_path, conf)
@@ -159,9 +150,8 @@ def test_pairing_cancels_what_both_models_find_hard(tmp_path: Path) -> None:
 
 
 def test_seeds_are_averaged_and_widen_the_interval(tmp_path: Path) -> None:
-    conf = config()
-    conf["seeds"] = [0, 1, 2]
-    for seed, lulc in zip(conf["seeds"], (-0.02, 0.0, 0.02), strict=True):
+    conf = config(seeds=[0, 1, 2])
+    for seed, lulc in zip(conf.seeds, (-0.02, 0.0, 0.02), strict=True):
         lay_out(tmp_path, {"lulc": shifted(lulc), "buildings": shifted(0.0)}, seed)
     gate, page = run_compare(tmp_path, conf)
     part = gate["heads"]["lulc"]
@@ -179,9 +169,7 @@ def test_seeds_are_averaged_and_widen_the_interval(tmp_path: Path) -> None:
 def test_order_of_heads_does_not_change_the_verdict(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(-0.02, 0.006), "buildings": shifted(0.03, 0.01)})
     one, _ = run_compare(tmp_path)
-    swapped = config()
-    swapped["runs"]["multihead"]["heads"] = ["buildings", "lulc"]
-    two, _ = run_compare(tmp_path, swapped)
+    two, _ = run_compare(tmp_path, config(runs={"multihead": {"heads": ["buildings", "lulc"]}}))
     assert one["verdict"] == two["verdict"]
     assert one["heads"] == two["heads"]
 
@@ -278,8 +266,7 @@ def test_runs_on_different_data_are_refused(tmp_path: Path, change: Any, words: 
 
 def test_missing_evaluation_is_named(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
-    conf = config()
-    conf["seeds"] = [0, 4]
+    conf = config(seeds=[0, 4])
     with pytest.raises(CityHeadsError, match=r"multihead/4/metrics.json: no such file.*forcerun evaluate"):
         run_compare(tmp_path, conf)
 
@@ -304,9 +291,7 @@ def test_evaluation_of_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_positive_class_need_not_be_the_last(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
-    conf = config()
-    conf["heads"]["lulc"] |= {"metric": "iou", "positive_class": "developed"}
-    gate, page = run_compare(tmp_path, conf)
+    gate, page = run_compare(tmp_path, config(heads={"lulc": {"metric": "iou", "positive_class": "developed"}}))
     part = gate["heads"]["lulc"]
     assert (part["metric"], part["positive_class"]) == ("iou", "developed")
     total = np.array(json.loads((tmp_path / "lulc" / "0" / "metrics.json").read_text())["heads"]["lulc"]["confusion"])
@@ -316,9 +301,15 @@ def test_positive_class_need_not_be_the_last(tmp_path: Path) -> None:
     assert "| lulc | IoU of developed |" in page
 
 
+def test_positive_class_that_the_evaluation_does_not_know_is_refused(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
+    with pytest.raises(CityHeadsError, match=r"no class 'other', which config key 'heads.lulc.positive_class' names"):
+        run_compare(tmp_path, config(heads={"lulc": {"metric": "iou", "positive_class": "other"}}))
+
+
 def test_contradictory_margins_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CityHeadsError, match=r"gate.strong_pp"):
-        run_compare(tmp_path, config(strong_pp=5.0))
+    with pytest.raises(CityHeadsError, match=r"noninferiority.strong_margin_pp.*noninferiority.acceptable_margin_pp"):
+        run_compare(tmp_path, config({"strong_margin_pp": 5.0}))
 
 
 def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from cityheads.config import Config, HeadConfig, NoninferiorityConfig
 from cityheads.core.artifacts.gate import GATE, Gate, HeadComparison
 from cityheads.core.artifacts.metrics import METRICS, HeadScores, Metrics
 from cityheads.core.confusion import HeadMetric, or_none
@@ -23,11 +23,11 @@ from cityheads.evaluation.verdict_page import render
 __all__ = ["compare"]
 
 
-def compare(settings: dict[str, Any], *, evaluation: Path, page: Path, out: Path) -> None:
+def compare(config: Config, *, evaluation: Path, page: Path, out: Path) -> None:
     """Compare the multi-head run with each head's baseline and write the verdict, as JSON and as a page.
 
     Args:
-        settings: Sections ``heads``, ``runs``, ``seeds`` and ``gate`` of the config.
+        config: Its sections ``heads``, ``runs``, ``seeds`` and ``noninferiority``.
         evaluation: Folder of the evaluations, ``{run}/{seed}/metrics.json`` below it.
         page: Markdown page to write.
         out: gate.json to write.
@@ -36,14 +36,15 @@ def compare(settings: dict[str, Any], *, evaluation: Path, page: Path, out: Path
         CityHeadsError: An evaluation is missing; the runs were evaluated on different parents, sub-chips, classes or
             labels; or the margins contradict each other.
     """
-    gate = settings["gate"]
-    margins = Margins(gate["strong_pp"], gate["acceptable_pp"])
+    test = config.noninferiority
+    margins = Margins(test.strong_margin_pp, test.acceptable_margin_pp)
     if margins.strong_pp > margins.acceptable_pp:
         raise CityHeadsError(
-            f"config key 'gate.strong_pp': {margins.strong_pp:g} is above gate.acceptable_pp "
-            f"({margins.acceptable_pp:g}); a strong verdict must ask for more than an acceptable one"
+            f"config key 'noninferiority.strong_margin_pp': {margins.strong_pp:g} is above "
+            f"noninferiority.acceptable_margin_pp ({margins.acceptable_pp:g}); a strong verdict must ask for more than "
+            "an acceptable one"
         )
-    result = _result(settings, margins, _read(settings, Path(evaluation)))
+    result = _result(test, margins, _read(config, Path(evaluation)))
     GATE.write(out, result)
     write_bytes(page, render(result).encode())
     logging.getLogger("cityheads.progress").info("verdict: %s. %s", result["verdict"], result["reason"])
@@ -92,9 +93,9 @@ class _Evidence:
         return caveats
 
 
-def _read(settings: dict[str, Any], evaluation: Path) -> _Evidence:
-    gate, seeds = settings["gate"], settings["seeds"]
-    run, heads = gate["run"], settings["runs"][gate["run"]]["heads"]
+def _read(config: Config, evaluation: Path) -> _Evidence:
+    test, seeds = config.noninferiority, config.seeds
+    run, heads = test.run, config.runs[test.run].heads
 
     def read(name: str, seed: int) -> tuple[Path, Metrics]:
         path = EvaluationFolder(evaluation / name / str(seed)).metrics
@@ -108,7 +109,7 @@ def _read(settings: dict[str, Any], evaluation: Path) -> _Evidence:
         path, tested = read(run, seed)
         _same(first_path, first, path, tested)
         for head in heads:
-            baseline_path, baseline = read(gate["baselines"].get(head, head), seed)
+            baseline_path, baseline = read(test.baselines[head], seed)
             _same(first_path, first, baseline_path, baseline)
             classes[head] = _head(first_path, first, head)["classes"]
             for where, one, into in ((path, tested, multihead), (baseline_path, baseline, single_task)):
@@ -124,18 +125,23 @@ def _read(settings: dict[str, Any], evaluation: Path) -> _Evidence:
                         f"{where}: head {head} was scored on other labels than in {first_path}; "
                         "evaluate both runs on one dataset"
                     )
-    rules = {head: settings["heads"][head] for head in heads}
     return _Evidence(
         parents=parents,
         seeds=list(seeds),
         simulated=first["simulated"],
-        metrics={
-            head: HeadMetric.of(rule["metric"], classes[head], rule.get("positive_class") or classes[head][-1])
-            for head, rule in rules.items()
-        },
+        metrics={head: _metric(first_path, head, config.heads[head], classes[head]) for head in heads},
         multihead={head: np.stack(parts) for head, parts in multihead.items()},
         single_task={head: np.stack(parts) for head, parts in single_task.items()},
     )
+
+
+def _metric(path: Path, head: str, rule: HeadConfig, classes: list[str]) -> HeadMetric:
+    if rule.metric == "iou" and rule.positive_class not in classes:
+        raise CityHeadsError(
+            f"{path}: head {head} has no class '{rule.positive_class}', which config key 'heads.{head}.positive_class' "
+            f"names; there are {', '.join(classes)}"
+        )
+    return HeadMetric.of(rule.metric, classes, rule.positive_class)
 
 
 def _head(path: Path, one: Metrics, head: str) -> HeadScores:
@@ -157,10 +163,9 @@ def _same(first_path: Path, first: Metrics, path: Path, other: Metrics) -> None:
             )
 
 
-def _result(settings: dict[str, Any], margins: Margins, evidence: _Evidence) -> Gate:
-    gate, confidence = settings["gate"], settings["gate"]["confidence"]
-    parents = len(evidence.parents)
-    draws = bootstrap.resample_counts(parents, gate["resamples"], gate["seed"]) if parents else None
+def _result(test: NoninferiorityConfig, margins: Margins, evidence: _Evidence) -> Gate:
+    confidence, parents = test.confidence, len(evidence.parents)
+    draws = bootstrap.resample_counts(parents, test.resamples, test.seed) if parents else None
     compared = {
         head: compare_paired(evidence.multihead[head], evidence.single_task[head], metric, draws)
         for head, metric in evidence.metrics.items()
@@ -182,9 +187,9 @@ def _result(settings: dict[str, Any], margins: Margins, evidence: _Evidence) -> 
         "between": None if decision.between is None else list(decision.between),
         "reason": decision.reason,
         "advice": decision.advice,
-        "run": gate["run"],
+        "run": test.run,
         "heads": {
-            head: _told(one, evidence.metrics[head], gate["baselines"].get(head, head), evidence.seeds, confidence)
+            head: _told(one, evidence.metrics[head], test.baselines[head], evidence.seeds, confidence)
             for head, one in compared.items()
         },
         "balance_pp": None if balance is None else balance.point,
@@ -193,7 +198,7 @@ def _result(settings: dict[str, Any], margins: Margins, evidence: _Evidence) -> 
         "seeds": evidence.seeds,
         "margins": {"strong_pp": margins.strong_pp, "acceptable_pp": margins.acceptable_pp},
         "confidence": confidence,
-        "resamples": gate["resamples"],
+        "resamples": test.resamples,
         "simulated": evidence.simulated,
         "caveats": evidence.caveats(),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.config import Config
 from cityheads.core.artifacts.metrics import METRICS, AblatedHead, HeadScores
 from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
 from cityheads.core.classes import mask_layer
@@ -109,14 +110,14 @@ def evaluate_model(
     return Scored(predictions, confusions, {head: sizes - int(one.sum()) for head, one in confusions.items()})
 
 
-def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, run_dir: Path, out: Path) -> None:
+def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Path, out: Path) -> None:
     """Predict the test split with a trained model and write scores, confusion counts and predictions.
 
     Where the config asks for it, the split is predicted once more without each modality that can be left out; that
     comes after the scores proper and leaves no trace in them.
 
     Args:
-        settings: Sections ``labels``, ``heads``, ``runs``, ``model``, ``train`` and ``evaluation`` of the config.
+        config: Its sections ``runs``, ``train`` and ``evaluation``; all else is in the trained run.
         run: Name of the run.
         seed: Its seed.
         dataset: Folder of the assembled dataset.
@@ -132,14 +133,14 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
     from cityheads.model.builder import load_model
 
     folder, run_folder, into = DatasetFolder(dataset), RunFolder(run_dir), EvaluationFolder(out)
-    train = settings["train"]
+    train = config.train
     chips = _test_chips(folder)
     model, spec = load_model(run_folder.root)
-    _check(spec, run, seed, list(settings["runs"][run]["heads"]), run_folder, folder)
+    _check(spec, run, seed, list(config.runs[run].heads), run_folder, folder)
     heads: dict[str, Any] = spec["heads"]
     store = ChipStore(folder.root)
     store.verify()
-    device, images = device_of(train["accelerator"]), store.inputs(spec["modalities"])
+    device, images = device_of(train.accelerator), store.inputs(spec["modalities"])
     masks = {head: store.array(mask_layer(rule["label"])) for head, rule in heads.items()}
 
     def score(drop: Sequence[str] = ()) -> Scored:
@@ -149,13 +150,13 @@ def evaluate(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, ru
             masks,
             {head: len(rule["classes"]) for head, rule in heads.items()},
             [chip.position for chip in chips],
-            train["batch_size"],
+            train.batch_size,
         )
 
-    asked = settings["evaluation"]["without_modalities"]
-    with fixed_arithmetic(train["threads"]):
+    leave_out = removable(spec["modalities"])
+    with fixed_arithmetic(train.threads):
         scored = score()
-        ablated = {name: score([name]) for name in removable(spec["modalities"])} if asked else None
+        ablated = {name: score([name]) for name in leave_out} if config.evaluation.modality_ablation else None
     for head, predicted in scored.predictions.items():
         buffer = io.BytesIO()
         np.save(buffer, predicted, allow_pickle=False)
