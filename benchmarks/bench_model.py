@@ -101,10 +101,11 @@ def write_chips(folder: Path, chips: int, px: int) -> None:
     """Write the same random chips as a packed store and as GeoTIFFs."""
     import pyarrow as pa
     import rasterio
-    from pyarrow import parquet
     from rasterio.transform import from_origin
 
-    from cityheads.core.files import sha256_file, write_json
+    from cityheads.core.artifacts.chips import CHIPS
+    from cityheads.core.artifacts.store import STORE_INDEX, StoredArray
+    from cityheads.core.files import sha256_file
 
     rng = np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {
@@ -126,15 +127,15 @@ def write_chips(folder: Path, chips: int, px: int) -> None:
                 predictor=3 if array.dtype.kind == "f" else 2, transform=from_origin(500000, 4500000, 10, 10),
             ) as target:  # fmt: skip
                 target.write(pixels)
-    entries = {}
+    entries: dict[str, StoredArray] = {}
     for name in arrays:
         stored = np.load(store / f"{name}.npy", mmap_mode="r")
         entries[name] = {
             "dtype": stored.dtype.name, "shape": list(stored.shape), "sha256": sha256_file(store / f"{name}.npy")
         }  # fmt: skip
-    write_json(store / "index.json", {"format": 1, "chips": ids, "chip_px": px, "arrays": entries})
+    STORE_INDEX.write(store / "index.json", {"chips": ids, "chip_px": px, "arrays": entries})
     table = {"chip_id": ids, "split": ["train"] * chips, "kept": [True] * chips, "store_index": list(range(chips))}
-    parquet.write_table(pa.table(table), folder / "dataset" / "chips.parquet")
+    CHIPS.write(folder / "dataset" / "chips.parquet", pa.table(table))
 
 
 def make_spec(

@@ -207,7 +207,7 @@ VERBS: dict[str, Verb] = {
             "assemble_dataset",
             "account for every sub-chip, assign the splits, and pack the kept ones",
             "cityheads.dataset.assemble:assemble_dataset",
-            ("grid", "archive.imagery", "labels", "splits", "quality"),
+            ("grid", "archive.imagery", "labels", "heads", "runs", "splits"),
             (
                 _PARENTS,
                 Argument("scenes", "folder of the frozen scene choices"),

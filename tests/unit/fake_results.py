@@ -17,17 +17,26 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import shapely
 
 from cityheads.config.bridge import load_config, pick, resolve
+from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY
 from cityheads.core.artifacts.metrics import METRICS, Metrics
 from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
+from cityheads.core.artifacts.quality import QUALITY
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
+from cityheads.core.artifacts.statistics import STATISTICS
+from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.confusion import HeadMetric
 from cityheads.core.files import sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon, read_parents, subchips
 from cityheads.core.modalities import MODALITIES, removable
 from cityheads.evaluation.ablation import measure
 from cityheads.evaluation.compare import compare
+from cityheads.labels.vector_files import geo_table
 from cityheads.verbs import VERBS
 
 #: What the archive of the default config gives.
@@ -193,7 +202,8 @@ def _dataset(
                 arrays["MASK_BUILDINGS"].append(mask[cut])
     frame = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
     (out / "store").mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(out / "chips.parquet", index=False)
+    squares = np.array([row.pop("geometry") for row in rows], object)
+    CHIPS.write(out / "chips.parquet", geo_table(squares, pa.Table.from_pylist(rows), 4326))
     index = {}
     for name, pieces in arrays.items():
         stack = np.stack(pieces)
@@ -202,9 +212,8 @@ def _dataset(
             "dtype": stack.dtype.name, "shape": list(stack.shape), "sha256": sha256_file(out / "store" / f"{name}.npy")
         }  # fmt: skip
     kept = frame[frame.kept].reset_index(drop=True)
-    write_json(
-        out / "store" / "index.json",
-        {"format": 1, "chips": kept.chip_id.tolist(), "chip_px": grid.chip_px, "arrays": index},
+    STORE_INDEX.write(
+        out / "store" / "index.json", {"chips": kept.chip_id.tolist(), "chip_px": grid.chip_px, "arrays": index}
     )
     pixels: dict[str, dict[str, list[int]]] = {}
     for split in SPLITS:
@@ -214,10 +223,10 @@ def _dataset(
             values = np.stack(arrays[f"MASK_{label}"])[at]
             pixels[split][label] = [int((values == c).sum()) for c in range(len(rule["classes"]))]
             pixels[split][label].append(int((values == IGNORE).sum()))
-    write_json(
+    SPLIT_ASSIGNMENT.write(
         out / "splits.json",
         {
-            "method": "search", "seed": 7, "parents": splits,
+            "method": "search", "seed": 7, "test_lock": "0" * 16, "buffer_m": 0.0, "parents": splits,
             "class_fractions": {
                 split: {k: [n / max(sum(v[:-1]), 1) for n in v[:-1]] for k, v in of.items()}
                 for split, of in pixels.items()
@@ -231,15 +240,17 @@ def _dataset(
             ],
         },
     )  # fmt: skip
-    write_json(
+    CLASSES.write(
         out / "classes.json",
         {
-            label: [{"id": i, "name": c["name"], "color": c["color"]} for i, c in enumerate(rule["classes"])]
-            for label, rule in config["labels"].items()
+            "labels": {
+                label: [{"id": i, "name": c["name"]} for i, c in enumerate(rule["classes"])]
+                for label, rule in config["labels"].items()
+            }
         },
     )
     reasons = frame[~frame.kept].reason.value_counts()
-    write_json(
+    STATISTICS.write(
         out / "statistics.json",
         {
             "modalities": {
@@ -248,6 +259,7 @@ def _dataset(
             },
             "class_pixels": pixels,
             "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
+            "synthesized": {},
             "dropped": {reason: int(reasons[reason]) for reason in sorted(reasons.index)},
             "simulated": simulated,
         },
@@ -311,7 +323,7 @@ def _sources(results: Path, parents: list[Parent], grid: Grid, config: dict[str,
                 }
             },
         )  # fmt: skip
-        write_json(results / "quality" / f"{parent.parent_id}.json", {"parent_id": parent.parent_id, "chips": []})
+        QUALITY.write(results / "quality" / f"{parent.parent_id}.json", {"parent_id": parent.parent_id, "chips": []})
 
 
 def _item(identifier: str, collection: str, when: str | None, properties: dict[str, Any], **more: Any) -> dict:
@@ -331,13 +343,21 @@ def _boundary(out: Path, parents: list[Parent], grid: Grid) -> None:
     out.mkdir(parents=True, exist_ok=True)
     frame = gpd.GeoDataFrame({"name": ["city"]}, geometry=[city], crs=epsg)
     frame.to_parquet(out / "boundary.parquet", index=False)
-    facts = {
-        "format": 1, "label": "BUILDINGS", "rows": 120_004, "kept": 119_990, "repaired": 12, "area_km2": 41.253,
-        "dropped": {"no_area": 0, "other_feature_code": 13, "duplicate": 1},
-        "source": {"file": "footprints.geojson", "sha256": "1" * 64},
-        "boundary": {"file": "boundary.geojson", "sha256": "2" * 64},
-    }  # fmt: skip
-    write_json(out / "summary.json", facts)
+    read_as = {"crs": "EPSG:4326", "crs_assumed": False}
+    FOOTPRINTS_SUMMARY.write(
+        out / "summary.json",
+        {
+            "label": "BUILDINGS", "columns": {"bin": "bin"}, "epsg": epsg, "rows": 120_004, "kept": 119_990,
+            "feature_codes": {"2100": 119_991, "1000": 13}, "repaired": 12, "unreadable_values": {},
+            "unknown_construction_year": 0, "unknown_height": 0, "area_km2": 41.253,
+            "dropped": {"no_area": 0, "other_feature_code": 13, "duplicate": 1},
+            "source": {"file": "footprints.geojson", "sha256": "1" * 64, **read_as},
+            "boundary": {
+                "file": "boundary.geojson", "sha256": "2" * 64, **read_as, "rows": 1, "kept": 1, "repaired": 0,
+                "area_km2": 783.0,
+            },
+        },
+    )  # fmt: skip
 
 
 def _train(

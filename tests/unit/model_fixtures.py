@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cityheads.core.files import sha256_file, write_json
+from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.statistics import STATISTICS
+from cityheads.core.artifacts.store import STORE_INDEX
+from cityheads.core.files import sha256_file
+from cityheads.core.grid import SPLITS
+from cityheads.core.layout import DatasetFolder
 
 CHIP_PX = 32
 LABELS = {
@@ -20,7 +26,6 @@ LABELS = {
 def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int = 0) -> Path:
     """Write a dataset folder in which land cover follows B08 and B04, and buildings follow VV."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 3, (chips, px // 8, px // 8))
@@ -42,20 +47,19 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
     arrays["S1RTC"][0, :, :4, :4] = np.nan
     arrays["MASK_LULC"][:, 0, 0] = 255
     arrays["MASK_BUILDINGS"][1] = 255
-    store = folder / "store"
-    store.mkdir(parents=True)
+    files = DatasetFolder(folder)
+    files.store.root.mkdir(parents=True)
     for name, array in arrays.items():
-        np.save(store / f"{name}.npy", array)
+        np.save(files.store.array(name), array)
     ids = [f"P{index // 4:02d}_r{index % 4 // 2}c{index % 2}" for index in range(chips)]
     splits = ["train" if i < chips * 2 // 3 else "val" if i < chips * 5 // 6 else "test" for i in range(chips)]
-    write_json(
-        store / "index.json",
+    STORE_INDEX.write(
+        files.store.index,
         {
-            "format": 1,
             "chips": ids,
             "chip_px": px,
             "arrays": {
-                name: {"dtype": a.dtype.name, "shape": list(a.shape), "sha256": sha256_file(store / f"{name}.npy")}
+                name: {"dtype": a.dtype.name, "shape": list(a.shape), "sha256": sha256_file(files.store.array(name))}
                 for name, a in arrays.items()
             },
         },
@@ -67,12 +71,14 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
     rows = len(table["chip_id"])
     table |= {"epsg": [32618] * rows, "left": [583960.0 + 10 * px * i for i in range(rows)], "top": [4507520.0] * rows}
     table |= {"chip_px": [px] * rows, "resolution_m": [10.0] * rows}
-    parquet.write_table(pa.table(table), folder / "chips.parquet")
-    write_json(
-        folder / "classes.json",
+    CHIPS.write(files.chips, pa.table(table))
+    CLASSES.write(
+        files.classes,
         {
-            label: [{"id": i, "name": name, "color": color} for i, (name, color) in enumerate(classes)]
-            for label, classes in LABELS.items()
+            "labels": {
+                label: [{"id": number, "name": name} for number, (name, _) in enumerate(classes)]
+                for label, classes in LABELS.items()
+            }
         },
     )
     modalities = {
@@ -83,7 +89,17 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
         }
         for name in ("S2L2A", "S1RTC", "DEM")
     }
-    write_json(folder / "statistics.json", {"modalities": modalities, "simulated": True})
+    STATISTICS.write(
+        files.statistics,
+        {
+            "modalities": modalities,
+            "class_pixels": {},
+            "chips": {split: splits.count(split) for split in SPLITS},
+            "synthesized": {},
+            "dropped": {},
+            "simulated": True,
+        },
+    )
     return folder
 
 

@@ -76,7 +76,7 @@ def publish(folder: Path) -> Path:
             chips=folder / "chips", out=raster / "MASK_LULC.tif",
         )  # fmt: skip
     assemble_dataset(
-        pick(config, ("grid", "archive.imagery", "labels", "splits", "quality")), parents=parents,
+        pick(config, ("grid", "archive.imagery", "labels", "heads", "runs", "splits")), parents=parents,
         scenes=folder / "scenes", quality=folder / "quality", chips=folder / "chips", out=folder / "dataset",
     )  # fmt: skip
     publish_catalog(

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import confusion_matrix
 
+from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.label_check import LABEL_CHECK
+from cityheads.core.artifacts.statistics import STATISTICS
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_json
 from cityheads.core.grid import Grid, Parent, parent_geobox, subchips
 from cityheads.core.raster import write_raster
 from cityheads.dataset.checks import check_labels, cross_table, edge_correlation, edge_shift
@@ -116,22 +116,13 @@ def results(folder: Path, shift: tuple[int, int]) -> tuple[Path, dict[str, np.nd
         visible = imagery(masks["P1"]["BUILDINGS"] if split == "train" else np.zeros((128, 128)), *shift)
         write_raster(place / "S2L2A.tif", np.repeat(visible[None], 12, axis=0).astype(np.uint16), box, nodata=0)
         for piece in subchips(parent, grid):
-            row: dict[str, Any] = {
-                "chip_id": piece.chip_id,
-                "split": split,
-                "kept": piece.row + piece.col < 2,
-                "geometry": b"",
-            }
-            for name, mask in masks[parent.parent_id].items():
-                cut = mask[piece.row_slice, piece.col_slice]
-                known = (cut != IGNORE).sum()
-                row[f"ignored_fraction_{name}"] = float((cut == IGNORE).mean())
-                for number in range(2):
-                    row[f"fraction_{name}_{number}"] = float((cut == number).sum() / known) if known else None
-            rows.append(row)
+            rows.append({"chip_id": piece.chip_id, "split": split, "kept": piece.row + piece.col < 2})
     (folder / "dataset").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), folder / "dataset" / "chips.parquet")
-    write_json(folder / "dataset" / "statistics.json", {"simulated": True})
+    CHIPS.write(folder / "dataset" / "chips.parquet", pa.Table.from_pylist(rows))
+    STATISTICS.write(
+        folder / "dataset" / "statistics.json",
+        {"modalities": {}, "class_pixels": {}, "chips": {}, "synthesized": {}, "dropped": {}, "simulated": True},
+    )
     return sheet, {"buildings": buildings, "land": land}
 
 
@@ -140,7 +131,7 @@ def test_the_whole_check(tmp_path: Path) -> None:
     picture, out = tmp_path / "check.png", tmp_path / "check.json"
     for _ in range(2):
         check_labels({"grid": GRID, "labels": LABELS}, parents=sheet, results=tmp_path, picture=picture, out=out)
-    found = json.loads(out.read_text())
+    found = LABEL_CHECK.read(out)
     assert found["simulated"] is True
     agreement = found["agreement"][0]
     assert (agreement["polygons"], agreement["other"], agreement["mostly_on"]) == ("BUILDINGS", "LULC", "developed")
@@ -166,6 +157,6 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     sheet, _ = results(tmp_path, (0, 0))
     (tmp_path / "dataset" / "chips.parquet").unlink()
     picture, out = tmp_path / "a.png", tmp_path / "a.json"
-    with pytest.raises(CityHeadsError, match=r"chips.parquet: no such file; assemble_dataset writes it"):
+    with pytest.raises(CityHeadsError, match=r"chips.parquet: no such file; make it anew: .* assemble_dataset"):
         check_labels({"grid": GRID, "labels": LABELS}, parents=sheet, results=tmp_path, picture=picture, out=out)
     assert not (tmp_path / "a.png").exists()

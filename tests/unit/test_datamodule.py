@@ -154,7 +154,7 @@ def test_a_changed_store_is_noticed(tmp_path: Path) -> None:
 def test_an_array_of_another_kind_is_noticed(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "dataset", chips=6)
     np.save(folder / "store" / "DEM.npy", np.zeros((6, 1, 8, 8), np.float32))
-    with pytest.raises(CityHeadsError, match=r"is not what index\.json says"):
+    with pytest.raises(CityHeadsError, match=r"is not what its index says"):
         ChipStore(folder).array("DEM")
 
 

@@ -14,7 +14,9 @@ import rasterio
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scene_fixtures import chosen_item, chosen_layer, scene_choice
 
+from cityheads.core.artifacts.scenes import SCENES
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_geobox, parent_polygon, read_parents, subchips
@@ -45,6 +47,8 @@ SETTINGS: dict[str, Any] = {
         "LULC": {"classes": [{"name": n, "color": "#000000"} for n in ("water", "developed", "forest")]},
         "BUILDINGS": {"classes": [{"name": n, "color": "#000000"} for n in ("not building", "building")]},
     },
+    "heads": {"lulc": {"label": "LULC"}, "buildings": {"label": "BUILDINGS"}},
+    "runs": {"multihead": {"heads": ["lulc", "buildings"]}},
     "splits": SPLITTING | {"seed": 1},
 }
 
@@ -74,8 +78,10 @@ def make_parent(root: Path, parent: Parent, rng: np.random.Generator) -> dict[st
         for label, mask in masks.items():
             cut = mask[piece.row_slice, piece.col_slice]
             write_raster(root / "chips" / f"MASK_{label}" / f"{piece.chip_id}.tif", cut, piece.geobox, nodata=255)
-    items = {name: {"items": [{"id": f"{name}-1"}, {"id": f"{name}-2"}]} for name in ("S2L2A", "S1RTC", "DEM")}
-    write_json(root / "scenes" / f"{parent.parent_id}.json", {"simulated": True, "layers": items})
+    chosen = {
+        name: chosen_layer([chosen_item(f"{name}-1"), chosen_item(f"{name}-2")]) for name in ("S2L2A", "S1RTC", "DEM")
+    }
+    SCENES.write(root / "scenes" / f"{parent.parent_id}.json", scene_choice(parent, chosen, simulated=True))
     return layers | {f"MASK_{label}": mask[None] for label, mask in masks.items()}
 
 
@@ -210,6 +216,25 @@ def test_the_same_input_gives_the_same_bytes(
     for path in sorted(tmp_path.rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (root / "dataset" / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_a_label_that_nothing_trains_on_changes_no_byte(
+    made: tuple[Path, dict[str, dict[str, np.ndarray]]], tmp_path: Path
+) -> None:
+    """Neither does its mask need to be there, nor can a split lack its classes; nor does a colour count."""
+    root, _ = made
+    classes = [{"name": name, "color": "#00ff00"} for name in ("dry", "wet")]
+    unused = SETTINGS | {"labels": {"FLOOD": {"classes": classes}, **SETTINGS["labels"]}}
+    unused["heads"] = SETTINGS["heads"] | {"flood": {"label": "FLOOD"}}
+    colored = copy.deepcopy(SETTINGS)
+    colored["labels"]["LULC"]["classes"][0]["color"] = "#ff0000"
+    for name, config in (("unused", unused), ("colored", colored)):
+        assemble(root, config, tmp_path / name)
+        written = sorted(path for path in (root / "dataset").rglob("*") if path.is_file())
+        assert len(written) == 10
+        assert len([path for path in (tmp_path / name).rglob("*") if path.is_file()]) == 10
+        for path in written:
+            assert path.read_bytes() == (tmp_path / name / path.relative_to(root / "dataset")).read_bytes(), path.name
 
 
 def test_a_split_without_a_class_is_refused_unless_allowed(
@@ -423,7 +448,7 @@ def test_synthesized_layers_are_marked_and_counted(
     shutil.copytree(root, place, ignore=shutil.ignore_patterns("dataset"))
     for name in ("A1", "A4"):
         scenes = read_json(place / "scenes" / f"{name}.json")
-        scenes["layers"]["S1RTC"] = {"items": [], "synthesized": True}
+        scenes["layers"]["S1RTC"] |= {"items": [], "synthesized": True}
         write_json(place / "scenes" / f"{name}.json", scenes)
     assemble(place, SETTINGS, place / "dataset")
     table = gpd.read_parquet(place / "dataset" / "chips.parquet")

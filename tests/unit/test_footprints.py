@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 
 from cityheads.archive.warp import Target
 from cityheads.config.bridge import resolve
+from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY, FootprintsSummary
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, subchips
@@ -70,13 +70,12 @@ class City:
         self.footprints = folder / "footprints.parquet"
         self.boundary = folder / "boundary.parquet"
 
-    def prepare(self, source: Path, boundary: Path) -> dict[str, Any]:
+    def prepare(self, source: Path, boundary: Path) -> FootprintsSummary:
         prepare_footprints(
             self.settings, parents=self.sheet, label="BUILDINGS", source=source, boundary=boundary,
             out=self.footprints, boundary_out=self.boundary, summary=self.folder / "summary.json",
         )  # fmt: skip
-        facts: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
-        return facts
+        return FOOTPRINTS_SUMMARY.read(self.folder / "summary.json")
 
     def mask(self, number: int = 0) -> np.ndarray:
         parent = self.parents[number].parent_id
@@ -468,8 +467,7 @@ def test_a_parent_without_buildings_is_a_true_negative(tmp_path: Path) -> None:
     empty, outside = Parent("P2", 32618, 590000.0, 4512000.0), Parent("P3", 32618, 620000.0, 4512000.0)
     city = City(tmp_path, [PLACE, empty, outside])
     around = write_geojson(tmp_path / "a.geojson", [AROUND], epsg=32618)
-    facts = city.prepare(write_geojson(tmp_path / "b.geojson", [SQUARE], epsg=32618), around)
-    assert facts["rows_in_parents"] == {"P1": 1, "P2": 0, "P3": 0}
+    city.prepare(write_geojson(tmp_path / "b.geojson", [SQUARE], epsg=32618), around)
     assert (city.mask(1) == 0).all()
     assert (city.mask(2) == IGNORE).all()
 
@@ -496,6 +494,20 @@ def test_sub_chips_mosaic_to_the_parent_without_a_seam(tmp_path: Path, rule: str
             np.array(shapes), target_of(32, 32, piece.geobox.affine.c, piece.geobox.affine.f), rule
         )
         np.testing.assert_array_equal(alone, cut == 1)
+
+
+def test_of_the_sheet_only_the_crs_counts(tmp_path: Path) -> None:
+    """Another parent, a moved one or a filled split column leave the prepared files as they are, to the byte."""
+    source = write_geojson(tmp_path / "b.geojson", [SQUARE], epsg=32618)
+    around = write_geojson(tmp_path / "a.geojson", [AROUND], epsg=32618)
+    moved = Parent("P1", 32618, PLACE.left + 10, PLACE.top)
+    written = []
+    for name, parents in (("one", [PLACE]), ("more", [moved, Parent("P2", 32618, 620000.0, 4512000.0)])):
+        (tmp_path / name).mkdir()
+        city = City(tmp_path / name, parents)
+        city.prepare(source, around)
+        written.append([path.read_bytes() for path in (city.footprints, city.boundary, city.folder / "summary.json")])
+    assert written[0] == written[1]
 
 
 def test_parents_in_several_zones(tmp_path: Path) -> None:

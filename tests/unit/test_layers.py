@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from scene_fixtures import chosen_item, chosen_layer, scene_choice
 
 from cityheads.config.bridge import resolve
+from cityheads.core.artifacts.scenes import SCENES
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
@@ -208,7 +209,8 @@ def rasterize(folder: Path, settings: dict[str, Any], scenes: Path | None = None
 
 def scenes_of(folder: Path, when: str | None) -> Path:
     path = folder / "scenes.json"
-    path.write_text(json.dumps({"layers": {"S2L2A": {"items": [{"id": "a", "datetime": when}]}}}))
+    items = [] if when is None else [chosen_item("a", datetime=when)]
+    SCENES.write(path, scene_choice(HERE, {"S2L2A": chosen_layer(items)}))
     return path
 
 

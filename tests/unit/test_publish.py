@@ -96,7 +96,8 @@ def test_classes_are_those_of_the_model_in_its_order(bundle: Path) -> None:
     tables, spec = read_json(bundle / "classes.json"), read_json(bundle / "model.json")
     assert {rule["label"] for rule in spec["heads"].values()} == set(tables)
     for rule in spec["heads"].values():
-        assert tables[rule["label"]] == rule["classes"]
+        names = [(item["id"], item["name"]) for item in tables[rule["label"]]]
+        assert names == [(item["id"], item["name"]) for item in rule["classes"]]
 
 
 def test_same_results_give_the_same_bytes(fake: Fake, bundle: Path, tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_missing_artifact_is_named_and_no_bundle_is_left(bundle: Path, copy: Fak
 def test_classes_in_another_order_than_trained_are_refused(copy: Fake, tmp_path: Path) -> None:
     path = copy.results / "dataset" / "classes.json"
     tables = read_json(path)
-    tables["LULC"].reverse()
+    tables["labels"]["LULC"].reverse()
     write_json(path, tables)
     with pytest.raises(CityHeadsError, match="trained on the classes water, developed"):
         write(copy, tmp_path / "bundle")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cityheads.core.errors import CityHeadsError
 
@@ -23,6 +23,7 @@ __all__ = [
     "SPLITS",
     "Grid",
     "Parent",
+    "Split",
     "SubChip",
     "chip_id",
     "chip_ids",
@@ -33,7 +34,10 @@ __all__ = [
     "subchips",
 ]
 
-SPLITS = ("train", "val", "test")
+#: Name of a split.
+Split = Literal["train", "val", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _REQUIRED = ("parent_id", "epsg", "left", "top")
 _OPTIONAL = ("split", "region")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}(_[A-Za-z0-9-]+)*")
@@ -86,7 +90,7 @@ class Parent:
     epsg: int
     left: float
     top: float
-    split: str | None = None
+    split: Split | None = None
     region: str | None = None
 
 
@@ -202,9 +206,10 @@ def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Parent
                 raise ValueError
         except ValueError:
             raise CityHeadsError(f"{where} ({identifier}): {key} '{row[key] or ''}' is not a number") from None
-    split = (row.get("split") or "").strip() or None
-    if split is not None and split not in SPLITS:
-        raise CityHeadsError(f"{where} ({identifier}): split '{split}' is none of {', '.join(SPLITS)}")
+    given = (row.get("split") or "").strip()
+    split = next((name for name in SPLITS if name == given), None)
+    if given and split is None:
+        raise CityHeadsError(f"{where} ({identifier}): split '{given}' is none of {', '.join(SPLITS)}")
     region = (row.get("region") or "").strip() or None
     return Parent(identifier, int(numbers["epsg"]), numbers["left"], numbers["top"], split, region)
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 
-from cityheads.core.classes import IGNORE
+from cityheads.core.artifacts import chips as column
+from cityheads.core.artifacts.chips import CHIPS, chip_schema
+from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.quality import QUALITY
+from cityheads.core.artifacts.scenes import read_scenes
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT, MissingClass
+from cityheads.core.artifacts.statistics import STATISTICS, BandStatistics
+from cityheads.core.artifacts.store import STORE_INDEX, StoredArray
+from cityheads.core.classes import IGNORE, mask_layer
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import atomic_path, read_json, sha256_file, write_json
+from cityheads.core.files import atomic_path, sha256_file
 from cityheads.core.grid import SPLITS, Grid, Parent, chip_ids, parent_polygon, read_parents, subchips
+from cityheads.core.layout import DatasetFolder, StoreFolder, chip_file, parent_file
 from cityheads.core.modalities import MODALITIES, RADAR
 from cityheads.core.raster import read_raster
 from cityheads.dataset.splits import assign_splits, check_lock, lock_of, missing_classes, near_held_out
+from cityheads.labels.vector_files import geo_table
 
 __all__ = ["assemble_dataset"]
 
@@ -29,10 +40,11 @@ def assemble_dataset(
     """Account for every sub-chip, assign the splits, and pack the kept sub-chips.
 
     Writes ``store/`` (one array per layer), ``splits.json``, ``classes.json``, ``statistics.json`` and, last,
-    ``chips.parquet`` (GeoParquet, EPSG:4326, one row per sub-chip, kept or dropped with the reason).
+    ``chips.parquet`` (GeoParquet, EPSG:4326, one row per sub-chip, kept or dropped with the reason). Only the labels
+    that some head of some run learns are looked at: another one changes nothing here, the splits neither.
 
     Args:
-        settings: Sections ``grid``, ``archive.imagery``, ``labels``, ``splits`` and ``quality`` of the config.
+        settings: Sections ``grid``, ``archive.imagery``, ``labels``, ``heads``, ``runs`` and ``splits`` of the config.
         parents: Parent sheet.
         scenes: Folder of the frozen scene choices.
         quality: Folder of the quality files.
@@ -45,96 +57,120 @@ def assemble_dataset(
     """
     grid = Grid.from_settings(settings["grid"])
     sheet = read_parents(parents, grid)
-    labels: dict[str, Any] = settings["labels"]
     modalities = list(settings["archive.imagery"])
+    splitting = settings["splits"]
+    classes = _classes_that_train(settings)
     rows: list[dict[str, Any]] = []
     for parent in sheet:
-        rows += _rows(parent, grid, scenes, quality, chips, modalities, labels)
-    kept = [row for row in rows if row["kept"]]
-    if not kept:
+        rows += _rows(parent, grid, scenes, quality, chips, modalities, classes)
+    if not any(row["kept"] for row in rows):
         reasons = "; ".join(f"{reason}: {number}" for reason, number in Counter(r["reason"] for r in rows).items())
         raise CityHeadsError(f"all {len(rows)} sub-chips were dropped ({reasons}); see the thresholds in 'quality'")
 
-    pixels = {label: np.stack([row.pop(f"pixels_{label}") for row in rows]) for label in labels}
-    keep = np.array([row["kept"] for row in rows])
-    of_parent = np.array([row["parent_id"] for row in rows])
-    counts = {
-        label: np.stack([pixels[label][keep & (of_parent == p.parent_id), :-1].sum(axis=0) for p in sheet])
-        for label in labels
-    }
-    assigned, method = assign_splits(sheet, counts, settings["splits"])
+    pixels = {label: np.stack([row.pop(f"pixels_{label}") for row in rows]) for label in classes}
+    assigned, method = assign_splits(sheet, _pixels_per_parent(rows, pixels, sheet), splitting)
     lock = lock_of(sheet, assigned)
-    check_lock(lock, settings["splits"]["test_lock"])
+    check_lock(lock, splitting["test_lock"])
     for row in rows:
         row["split"] = assigned[row["parent_id"]]
-    _drop_near_held_out(kept, sheet, assigned, grid, settings["splits"]["buffer_m"])
-    kept = [row for row in kept if row["kept"]]
-    keep = np.array([row["kept"] for row in rows])
-    per_split = {
-        split: {
-            label: pixels[label][keep & np.array([row["split"] == split for row in rows])].sum(axis=0)
-            for label in labels
-        }
-        for split in SPLITS
-    }
-    names = {label: [item["name"] for item in rule["classes"]] for label, rule in labels.items()}
-    missing = missing_classes({s: {k: v[:-1].tolist() for k, v in of.items()} for s, of in per_split.items()}, names)
-    if missing:
-        lacks = "; ".join(f"{gap['split']} has no {gap['label']} '{gap['class']}'" for gap in missing)
-        if settings["splits"]["require_every_class"]:
-            raise CityHeadsError(
-                f"{lacks}; add parents, or accept undefined scores with splits.require_every_class: false"
-            )
-        log.warning("%s", lacks)
+    _drop_near_held_out([row for row in rows if row["kept"]], sheet, assigned, grid, splitting["buffer_m"])
+    per_split = _pixels_per_split(rows, pixels)
+    missing = _missing(per_split, classes, required=splitting["require_every_class"])
 
-    _pack(out / "store", kept, grid, chips, modalities, list(labels))
+    folder = DatasetFolder(out)
+    kept = [row for row in rows if row["kept"]]
     for index, row in enumerate(kept):
         row["store_index"] = index
-    simulated = any(row["simulated"] for row in rows)
-    write_json(
-        out / "splits.json",
+    _pack(folder.store, kept, grid, chips, modalities, list(classes))
+    SPLIT_ASSIGNMENT.write(
+        folder.splits,
         {
             "method": method,
-            "seed": None if method == "sheet" else settings["splits"]["seed"],
+            "seed": None if method == "sheet" else splitting["seed"],
             "test_lock": lock,
-            "buffer_m": settings["splits"]["buffer_m"],
+            "buffer_m": splitting["buffer_m"],
             "parents": assigned,
             "class_fractions": {
-                split: {label: _fractions(of[label]) for label in labels} for split, of in per_split.items()
+                split: {label: _fractions(of[label]) for label in classes} for split, of in per_split.items()
             },
             "missing": missing,
         },
     )
-    write_json(
-        out / "classes.json",
-        {
-            label: [{"id": i, "name": c["name"], "color": c["color"]} for i, c in enumerate(rule["classes"])]
-            for label, rule in labels.items()
-        },
+    CLASSES.write(
+        folder.classes,
+        {"labels": {k: [{"id": number, "name": name} for number, name in enumerate(v)] for k, v in classes.items()}},
     )
-    write_json(
-        out / "statistics.json",
+    STATISTICS.write(
+        folder.statistics,
         {
-            "modalities": _statistics(out / "store", kept, modalities),
-            "class_pixels": {split: {label: of[label].tolist() for label in labels} for split, of in per_split.items()},
+            "modalities": _statistics(folder.store, kept, modalities),
+            "class_pixels": {split: {k: of[k].tolist() for k in classes} for split, of in per_split.items()},
             "chips": {split: sum(row["split"] == split for row in kept) for split in SPLITS},
             "synthesized": {
                 name: {
-                    split: sum(row["split"] == split and row[f"synthesized_{name}"] for row in kept) for split in SPLITS
+                    split: sum(row["split"] == split and row[column.synthesized(name)] for row in kept)
+                    for split in SPLITS
                 }
                 for name in modalities
                 if name in RADAR
             },
             "dropped": dict(sorted(Counter(row["reason"] for row in rows if not row["kept"]).items())),
-            "simulated": simulated,
+            "simulated": any(row["simulated"] for row in rows),
         },
     )
-    _write_manifest(out / "chips.parquet", rows)
+    _write_chip_table(folder.chips, rows, modalities, classes)
     log.info("%d sub-chips, %d kept; %s", len(rows), len(kept), {s: list(assigned.values()).count(s) for s in SPLITS})
 
 
+def _classes_that_train(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Give the class names of each label that some head of some run learns, in the order of the config."""
+    learnt = {settings["heads"][head]["label"] for run in settings["runs"].values() for head in run["heads"]}
+    labels = settings["labels"]
+    return {label: [item["name"] for item in labels[label]["classes"]] for label in labels if label in learnt}
+
+
+def _pixels_per_parent(
+    rows: list[dict[str, Any]], pixels: Mapping[str, np.ndarray], sheet: list[Parent]
+) -> dict[str, np.ndarray]:
+    """Count the labelled pixels of the kept sub-chips, (parents, classes) per label."""
+    kept = np.array([row["kept"] for row in rows])
+    parent = np.array([row["parent_id"] for row in rows])
+    return {
+        label: np.stack([of[kept & (parent == p.parent_id), :-1].sum(axis=0) for p in sheet])
+        for label, of in pixels.items()
+    }
+
+
+def _pixels_per_split(rows: list[dict[str, Any]], pixels: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Count the kept pixels of each class and, last, the ignored ones, (classes + 1,) per label."""
+    kept = np.array([row["kept"] for row in rows])
+    split_of = np.array([row["split"] for row in rows])
+    return {
+        split: {label: of[kept & (split_of == split)].sum(axis=0) for label, of in pixels.items()} for split in SPLITS
+    }
+
+
+def _missing(
+    per_split: Mapping[str, Mapping[str, np.ndarray]], classes: Mapping[str, list[str]], *, required: bool
+) -> list[MissingClass]:
+    """List the classes that a split lacks.
+
+    Raises:
+        CityHeadsError: There are some, and ``required`` holds.
+    """
+    missing = missing_classes({s: {k: v[:-1].tolist() for k, v in of.items()} for s, of in per_split.items()}, classes)
+    if missing:
+        lacks = "; ".join(f"{gap['split']} has no {gap['label']} '{gap['class']}'" for gap in missing)
+        if required:
+            raise CityHeadsError(
+                f"{lacks}; add parents, or accept undefined scores with splits.require_every_class: false"
+            )
+        log.warning("%s", lacks)
+    return missing
+
+
 def _drop_near_held_out(
-    kept: list[dict[str, Any]], sheet: list[Parent], assigned: dict[str, str], grid: Grid, buffer_m: float
+    kept: list[dict[str, Any]], sheet: list[Parent], assigned: Mapping[str, str], grid: Grid, buffer_m: float
 ) -> None:
     """Mark the kept rows that come too near to a parent held out from them as dropped, with the reason."""
     of = {parent.parent_id: parent for parent in sheet}
@@ -156,12 +192,14 @@ def _rows(
     quality: Path,
     chips: Path,
     modalities: list[str],
-    labels: dict[str, Any],
+    classes: Mapping[str, list[str]],
 ) -> list[dict[str, Any]]:
-    chosen = read_json(scenes / f"{parent.parent_id}.json")
-    measured = {chip["chip_id"]: chip for chip in read_json(quality / f"{parent.parent_id}.json")["chips"]}
+    """Give a parent's rows of the chip table, and in ``pixels_{label}`` the pixels per class, last the ignored ones."""
+    chosen = read_scenes(parent_file(scenes, parent.parent_id), parent)
+    place = parent_file(quality, parent.parent_id)
+    measured = {chip["chip_id"]: chip for chip in QUALITY.read(place)["chips"]}
     if list(measured) != chip_ids(parent.parent_id, grid.chips_per_side):
-        raise CityHeadsError(f"{quality / parent.parent_id}.json: lists other sub-chips than the grid; run again")
+        raise CityHeadsError(f"{place}: lists other sub-chips than the grid; run again")
     rows = []
     for piece in subchips(parent, grid):
         found = measured[piece.chip_id]
@@ -180,38 +218,33 @@ def _rows(
             "resolution_m": grid.resolution_m,
             "clear_fraction": found["clear_fraction"],
             "store_index": -1,
-            "simulated": bool(chosen["simulated"]),
+            "simulated": chosen["simulated"],
         }
         for name in modalities:
-            row[f"valid_fraction_{name}"] = found["valid_fraction"][name]
-            row[f"in_range_fraction_{name}"] = found["in_range_fraction"][name]
-            row[f"scenes_{name}"] = ";".join(item["id"] for item in chosen["layers"][name]["items"])
-            row[f"sha256_{name}"] = sha256_file(_chip(chips, name, piece.chip_id))
+            row[column.valid_fraction(name)] = found["valid_fraction"][name]
+            row[column.in_range_fraction(name)] = found["in_range_fraction"][name]
+            row[column.scene_ids(name)] = ";".join(item["id"] for item in chosen["layers"][name]["items"])
+            row[column.sha256(name)] = sha256_file(_chip(chips, name, piece.chip_id))
             if name in RADAR:
-                row[f"synthesized_{name}"] = bool(chosen["layers"][name].get("synthesized"))
-        for label, rule in labels.items():
-            path = _chip(chips, f"MASK_{label}", piece.chip_id)
+                row[column.synthesized(name)] = bool(chosen["layers"][name].get("synthesized"))
+        for label, names in classes.items():
+            layer = mask_layer(label)
+            path = _chip(chips, layer, piece.chip_id)
             mask = read_raster(path)[0][0]
             count = np.bincount(mask.ravel(), minlength=IGNORE + 1)
-            classes = len(rule["classes"])
-            if count[classes:IGNORE].any():
-                raise CityHeadsError(f"{path}: holds a class beyond {classes - 1}; delete it and run again")
-            row[f"pixels_{label}"] = np.append(count[:classes], count[IGNORE])
-            row[f"ignored_fraction_{label}"] = float(count[IGNORE] / mask.size)
+            if count[len(names) : IGNORE].any():
+                raise CityHeadsError(f"{path}: holds a class beyond {len(names) - 1}; delete it and run again")
+            row[f"pixels_{label}"] = np.append(count[: len(names)], count[IGNORE])
+            row[column.ignored_fraction(label)] = float(count[IGNORE] / mask.size)
             for index, share in enumerate(_fractions(row[f"pixels_{label}"])):
-                row[f"fraction_{label}_{index}"] = share
-            row[f"sha256_MASK_{label}"] = sha256_file(path)
-        row["geometry"] = parent_polygon(
-            Parent(piece.chip_id, parent.epsg, row["left"], row["top"]),
-            Grid(grid.resolution_m, grid.chip_px, 1),
-            4326,
-        )
+                row[column.class_fraction(label, index)] = share
+            row[column.sha256(layer)] = sha256_file(path)
         rows.append(row)
     return rows
 
 
 def _chip(chips: Path, layer: str, chip: str) -> Path:
-    path = chips / layer / f"{chip}.tif"
+    path = chip_file(chips, layer, chip)
     if not path.exists():
         raise CityHeadsError(f"{path}: no such file; run the workflow again to make it")
     return path
@@ -224,17 +257,17 @@ def _fractions(pixels: np.ndarray) -> list[float | None]:
 
 
 def _pack(
-    store: Path, kept: list[dict[str, Any]], grid: Grid, chips: Path, modalities: list[str], labels: list[str]
+    store: StoreFolder, kept: list[dict[str, Any]], grid: Grid, chips: Path, modalities: list[str], labels: list[str]
 ) -> None:
     """Write one array per layer, chip after chip, straight to disk; and the index, last."""
     px = grid.chip_px
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         name: ((len(kept), len(MODALITIES[name].bands), px, px), MODALITIES[name].dtype) for name in modalities
     }
-    shapes |= {f"MASK_{label}": ((len(kept), px, px), "uint8") for label in labels}
-    arrays = {}
+    shapes |= {mask_layer(label): ((len(kept), px, px), "uint8") for label in labels}
+    arrays: dict[str, StoredArray] = {}
     for name, (shape, dtype) in shapes.items():
-        path = store / f"{name}.npy"
+        path = store.array(name)
         with atomic_path(path) as part:
             target = np.lib.format.open_memmap(part, mode="w+", dtype=np.dtype(dtype), shape=shape)
             for index, row in enumerate(kept):
@@ -243,19 +276,16 @@ def _pack(
             target.flush()
             del target
         arrays[name] = {"dtype": dtype, "shape": list(shape), "sha256": sha256_file(path)}
-    write_json(
-        store / "index.json",
-        {"format": 1, "chips": [row["chip_id"] for row in kept], "chip_px": px, "arrays": arrays},
-    )
+    STORE_INDEX.write(store.index, {"chips": [row["chip_id"] for row in kept], "chip_px": px, "arrays": arrays})
 
 
-def _statistics(store: Path, kept: list[dict[str, Any]], modalities: list[str]) -> dict[str, Any]:
+def _statistics(store: StoreFolder, kept: list[dict[str, Any]], modalities: list[str]) -> dict[str, BandStatistics]:
     """Give mean and standard deviation per band over the valid pixels of the training split, in stored units."""
     train = [index for index, row in enumerate(kept) if row["split"] == "train"]
-    found = {}
+    found: dict[str, BandStatistics] = {}
     for name in modalities:
         modality = MODALITIES[name]
-        array = np.load(store / f"{name}.npy", mmap_mode="r")
+        array = np.load(store.array(name), mmap_mode="r")
         count = np.zeros(len(modality.bands))
         first = np.zeros(len(modality.bands))
         second = np.zeros(len(modality.bands))
@@ -279,9 +309,19 @@ def _statistics(store: Path, kept: list[dict[str, Any]], modalities: list[str]) 
     return found
 
 
-def _write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
-    import geopandas as gpd
+def _write_chip_table(
+    path: Path, rows: list[dict[str, Any]], modalities: list[str], classes: Mapping[str, list[str]]
+) -> None:
+    """Write the chip table with each sub-chip's square in longitude and latitude."""
+    import pyarrow as pa
 
-    frame = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
-    with atomic_path(path) as part:
-        frame.to_parquet(part, index=False, write_covering_bbox=True, schema_version="1.1.0")
+    squares = [
+        parent_polygon(
+            Parent(row["chip_id"], row["epsg"], row["left"], row["top"]),
+            Grid(row["resolution_m"], row["chip_px"], 1),
+            4326,
+        )
+        for row in rows
+    ]
+    schema = chip_schema(modalities, {label: len(names) for label, names in classes.items()})
+    CHIPS.write(path, geo_table(np.array(squares, object), pa.Table.from_pylist(rows, schema=schema), 4326))

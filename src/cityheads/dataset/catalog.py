@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from cityheads.archive import hrefs
-from cityheads.core.artifacts.scenes import item_time
+from cityheads.core.artifacts import chips as column
+from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.reading import READING, Reading
+from cityheads.core.artifacts.scenes import SCENES, SceneChoice, item_time
+from cityheads.core.classes import IGNORE, mask_layer
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json, write_json
+from cityheads.core.files import sha256_file, write_json
+from cityheads.core.layout import DatasetFolder, ParentFolder, chip_file, parent_file
 from cityheads.core.modalities import MODALITIES
 
 __all__ = ["publish_catalog"]
@@ -32,11 +38,26 @@ _COG = "image/tiff; application=geotiff"
 #: Code of SHA-256 and the length of its digest, which the file extension wants before a checksum (multihash).
 _SHA256_MULTIHASH = "1220"
 
+_COLUMNS = (
+    "chip_id",
+    "parent_id",
+    "split",
+    "kept",
+    "epsg",
+    "left",
+    "top",
+    "chip_px",
+    "resolution_m",
+    "clear_fraction",
+    "simulated",
+    "geometry",
+)
+
 
 def publish_catalog(
     settings: dict[str, Any], *, scenes: Path, parents_dir: Path, chips: Path, dataset: Path, out: Path
 ) -> None:
-    """Write a STAC catalogue of the kept sub-chips; ``catalog.json`` is written last.
+    """Write a STAC catalogue of the kept sub-chips with all labels; ``catalog.json`` is written last.
 
     Args:
         settings: The config's ``project``, ``archive.imagery`` and ``labels`` sections.
@@ -49,16 +70,18 @@ def publish_catalog(
     Raises:
         CityHeadsError: A file of the dataset is missing.
     """
-    import pyarrow.parquet as pq
     import shapely
 
-    manifest = dataset / "chips.parquet"
-    if not manifest.exists():
-        raise CityHeadsError(f"{manifest}: no such file; assemble the dataset first")
-    rows = pq.read_table(manifest).to_pylist()
+    assembled = DatasetFolder(dataset)
+    # a label that nothing trains on is in the chips, but not in the dataset
+    trained = [mask_layer(label) for label in CLASSES.read(assembled.classes)["labels"]]
+    modalities = list(settings["archive.imagery"])
+    columns = [column.valid_fraction(name) for name in modalities]
+    columns += [column.sha256(layer) for layer in (*modalities, *trained)]
+    rows = CHIPS.read(assembled.chips, (*_COLUMNS, *columns))
     kept = [row for row in rows if row["kept"]]
-    choices = {name: read_json(scenes / f"{name}.json") for name in sorted({row["parent_id"] for row in kept})}
-    readings = {name: read_json(parents_dir / name / "reading.json") for name in choices}
+    choices = {name: SCENES.read(parent_file(scenes, name)) for name in sorted({row["parent_id"] for row in kept})}
+    readings = {name: READING.read(ParentFolder(parents_dir / name).reading) for name in choices}
     name = f"{settings['project']['name']}-chips"
     folder = out / name
     boxes, times = [], []
@@ -128,8 +151,8 @@ def _collection(
 def _item(
     row: Mapping[str, Any],
     geometry: Any,
-    choice: Mapping[str, Any],
-    reading: Mapping[str, Any],
+    choice: SceneChoice,
+    reading: Reading,
     settings: Mapping[str, Any],
     chips: Path,
     place: Path,
@@ -154,9 +177,9 @@ def _item(
     assets = {}
     for name in settings["archive.imagery"]:
         assets[name] = _imagery_asset(name, row, chips, place)
-        properties[f"cityheads:valid_fraction_{name}"] = row[f"valid_fraction_{name}"]
+        properties[f"cityheads:valid_fraction_{name}"] = row[column.valid_fraction(name)]
     for name, label in settings["labels"].items():
-        assets[f"MASK_{name}"] = _mask_asset(name, label, row, chips, place)
+        assets[mask_layer(name)] = _mask_asset(name, label, row, chips, place)
     return {
         "type": "Feature",
         "stac_version": _STAC,
@@ -183,7 +206,7 @@ def _geojson(geometry: Any) -> str:
     return text
 
 
-def _sources(choice: Mapping[str, Any], place: Path) -> Iterable[dict[str, str]]:
+def _sources(choice: SceneChoice, place: Path) -> Iterable[dict[str, str]]:
     """Link to the scenes: at their API, on their web server, or in their folder."""
     base = hrefs.base_of(choice["catalog"], None)
     seen = set()
@@ -204,14 +227,14 @@ def _relative(target: Path, place: Path) -> str:
 
 
 def _file(layer: str, row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
-    path = chips / layer / f"{row['chip_id']}.tif"
+    path = chip_file(chips, layer, row["chip_id"])
     if not path.exists():
-        raise CityHeadsError(f"{path}: no such file, though the manifest lists it; run again")
+        raise CityHeadsError(f"{path}: no such file, though the chip table lists it; run again")
     return {
         "href": _relative(path, place),
         "type": _COG,
         "file:size": path.stat().st_size,
-        "file:checksum": f"{_SHA256_MULTIHASH}{row[f'sha256_{layer}']}",
+        "file:checksum": f"{_SHA256_MULTIHASH}{row.get(column.sha256(layer)) or sha256_file(path)}",
     }
 
 
@@ -239,16 +262,16 @@ def _mask_asset(
          "color_hint": item["color"].lstrip("#").upper()}
         for value, item in enumerate(label["classes"])
     ]  # fmt: skip
-    ignored = {"value": 255, "name": "ignore", "description": "not labelled", "nodata": True}
+    ignored = {"value": IGNORE, "name": "ignore", "description": "not labelled", "nodata": True}
     return {
-        **_file(f"MASK_{name}", row, chips, place),
+        **_file(mask_layer(name), row, chips, place),
         "title": f"labels {name}",
         "roles": ["labels"],
         "bands": [
             {
                 "name": name,
                 "data_type": "uint8",
-                "nodata": 255,
+                "nodata": IGNORE,
                 "raster:spatial_resolution": row["resolution_m"],
                 "raster:sampling": "area",
                 "classification:classes": [*classes, ignored],

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from cityheads.core.classes import IGNORE
-from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import atomic_path, read_json, write_json
-from cityheads.core.grid import SPLITS, Grid, read_parents
+from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.label_check import LABEL_CHECK, Agreement, EdgeShift, LabelCheck
+from cityheads.core.artifacts.statistics import STATISTICS
+from cityheads.core.classes import IGNORE, mask_layer
+from cityheads.core.files import atomic_path
+from cityheads.core.grid import SPLITS, Grid, Split, SubChip, read_parents, subchips
+from cityheads.core.layout import DatasetFolder, Layout
 from cityheads.core.raster import read_raster
 
 __all__ = ["check_labels", "cross_table", "edge_correlation", "edge_shift"]
@@ -82,7 +85,7 @@ def edge_correlation(
     return correlation, pixels
 
 
-def edge_shift(correlation: np.ndarray) -> dict[str, float] | None:
+def edge_shift(correlation: np.ndarray) -> EdgeShift | None:
     """Find the best shift on a surface of correlations, to a fraction of a pixel; None where no edges are shared."""
     if not np.isfinite(correlation).all() or correlation.max() < _LEAST_CORRELATION:
         return None
@@ -111,7 +114,7 @@ def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, pict
     Args:
         settings: Sections ``grid`` and ``labels`` of the config.
         parents: Parent sheet.
-        results: Results folder with ``parents/`` and ``dataset/``.
+        results: Results folder with the parents' rasters and the dataset.
         picture: The same as a picture (PNG).
         out: What was found (JSON), written last.
 
@@ -119,6 +122,7 @@ def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, pict
         CityHeadsError: A raster or the dataset is missing.
     """
     labels = settings["labels"]
+    layout = Layout(results)
     grid = Grid.from_settings(settings["grid"])
     sheet = read_parents(parents, grid)
     # polygons have edges at all; land cover on a 10 m grid has been registered to the imagery by its makers
@@ -126,26 +130,29 @@ def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, pict
     pairs = [(one, two) for one in edged for two in labels if two not in edged]
     tables = {pair: np.zeros([len(labels[name]["classes"]) for name in pair], np.int64) for pair in pairs}
     ignored: dict[str, dict[str, float]] = {name: {} for name in labels}
-    shifts: dict[str, dict[str, dict[str, float] | None]] = {name: {} for name in edged}
+    shifts: dict[str, dict[str, EdgeShift | None]] = {name: {} for name in edged}
     surfaces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in edged}
+    split_of = _kept(layout.dataset)
+    counts: dict[str, dict[str, np.ndarray]] = {name: {} for name in labels}
     for parent in sheet:
-        folder = results / "parents" / parent.parent_id
-        masks = {name: read_raster(folder / f"MASK_{name}.tif")[0][0] for name in labels}
+        folder = layout.parent(parent.parent_id)
+        masks = {name: read_raster(folder.raster(mask_layer(name)))[0][0] for name in labels}
+        kept = [piece for piece in subchips(parent, grid) if piece.chip_id in split_of]
         for name, mask in masks.items():
             ignored[name][parent.parent_id] = round(float((mask == IGNORE).mean()), 6)
+            counts[name] |= _class_counts(mask, kept, len(labels[name]["classes"]))
         for one, two in pairs:
             tables[one, two] += cross_table(masks[one], masks[two], *tables[one, two].shape)
-        brightness = _brightness(folder / "S2L2A.tif")
+        brightness = _brightness(folder.raster("S2L2A"))
         for name in edged:
             correlation, pixels = edge_correlation(brightness, masks[name])
             shifts[name][parent.parent_id] = edge_shift(correlation)
             if np.isfinite(correlation).all():
                 surfaces[name].append((correlation, pixels))
     together = {name: _mean_surface(surfaces[name]) for name in edged}
-    dataset = _dataset(results / "dataset", labels)
-    found = {
-        "format": 1,
-        "simulated": dataset["simulated"],
+    names = {label: [item["name"] for item in rules["classes"]] for label, rules in labels.items()}
+    found: LabelCheck = {
+        "simulated": STATISTICS.read(layout.dataset.statistics)["simulated"],
         "agreement": [_agreement(one, two, tables[one, two], labels) for one, two in pairs],
         "registration": {
             name: {"all": None if surface is None else edge_shift(surface), "parents": shifts[name]}
@@ -155,12 +162,12 @@ def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, pict
             name: {"all": round(float(np.mean(list(shares.values()))), 6), "parents": shares}
             for name, shares in ignored.items()
         },
-        "balance": dataset["balance"],
-        "one_class_chips": dataset["one_class"],
-        "unlabelled_chips": dataset["unlabelled"],
+        "balance": {label: _balance(of, split_of, names[label]) for label, of in counts.items()},
+        "one_class_chips": {label: _one_class_chips(of, names[label]) for label, of in counts.items()},
+        "unlabelled_chips": {label: [chip for chip in of if not of[chip].any()] for label, of in counts.items()},
     }
     _draw(picture, found, together, labels)
-    write_json(out, found)
+    LABEL_CHECK.write(out, found)
     for line in _sentences(found):
         log.info("%s", line)
 
@@ -179,7 +186,7 @@ def _mean_surface(surfaces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray |
     return np.asarray(sum(correlation * pixels for correlation, pixels in surfaces) / weights)
 
 
-def _agreement(one: str, two: str, table: np.ndarray, labels: Mapping[str, Any]) -> dict[str, Any]:
+def _agreement(one: str, two: str, table: np.ndarray, labels: Mapping[str, Any]) -> Agreement:
     """Say on which classes the polygons lie, and which share of each class they cover."""
     names = [item["name"] for item in labels[two]["classes"]]
     on, total = table[-1], table.sum(axis=0)
@@ -199,49 +206,52 @@ def _ratio(part: float, whole: float) -> float | None:
     return round(float(part / whole), 6) if whole else None
 
 
-def _dataset(folder: Path, labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Count classes per split and the kept sub-chips that hold one class, or none at all."""
-    import pyarrow.parquet as pq
-
-    path = folder / "chips.parquet"
-    if not path.exists():
-        raise CityHeadsError(f"{path}: no such file; assemble_dataset writes it")
-    rows = [row for row in pq.read_table(path).drop_columns(["geometry"]).to_pylist() if row["kept"]]
-    balance: dict[str, dict[str, Any]] = {}
-    one_class: dict[str, dict[str, list[str]]] = {}
-    unlabelled: dict[str, list[str]] = {}
-    for label, rules in labels.items():
-        names = [item["name"] for item in rules["classes"]]
-        columns = [f"fraction_{label}_{number}" for number in range(len(names))]
-        one_class[label] = {name: [] for name in names}
-        unlabelled[label] = []
-        sums = {split: np.zeros(len(names)) for split in SPLITS}
-        for row in rows:
-            known = 1 - row[f"ignored_fraction_{label}"]
-            shares = np.array([row[column] or 0.0 for column in columns])
-            if known <= 0:
-                unlabelled[label].append(row["chip_id"])
-                continue
-            sums[row["split"]] += shares * known
-            if (shares > 0).sum() == 1:
-                one_class[label][names[int(shares.argmax())]].append(row["chip_id"])
-        balance[label] = {
-            split: {name: _ratio(total[i], total.sum()) for i, name in enumerate(names)}
-            for split, total in sums.items()
-        }
-    simulated = bool(read_json(folder / "statistics.json")["simulated"])
-    return {"balance": balance, "one_class": one_class, "unlabelled": unlabelled, "simulated": simulated}
+def _kept(dataset: DatasetFolder) -> dict[str, Split]:
+    """Give the split of each kept sub-chip."""
+    rows = CHIPS.read(dataset.chips, ("chip_id", "split", "kept"))
+    return {row["chip_id"]: row["split"] for row in rows if row["kept"]}
 
 
-def _sentences(found: Mapping[str, Any]) -> list[str]:
+def _class_counts(mask: np.ndarray, pieces: list[SubChip], classes: int) -> dict[str, np.ndarray]:
+    """Count the labelled pixels of each class, (classes,) per sub-chip; of any label, whether it trains or not."""
+    return {
+        piece.chip_id: np.bincount(mask[piece.row_slice, piece.col_slice].ravel(), minlength=IGNORE + 1)[:classes]
+        for piece in pieces
+    }
+
+
+def _balance(
+    counts: Mapping[str, np.ndarray], split_of: Mapping[str, Split], names: list[str]
+) -> dict[str, dict[str, float | None]]:
+    """Give the share of each class among the labelled pixels of each split."""
+    found: dict[str, dict[str, float | None]] = {}
+    for split in SPLITS:
+        total = np.zeros(len(names), np.int64)
+        for chip, count in counts.items():
+            if split_of[chip] == split:
+                total += count
+        found[split] = {name: _ratio(total[number], total.sum()) for number, name in enumerate(names)}
+    return found
+
+
+def _one_class_chips(counts: Mapping[str, np.ndarray], names: list[str]) -> dict[str, list[str]]:
+    """List the sub-chips that hold a single class, by that class."""
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for chip, count in counts.items():
+        if (count > 0).sum() == 1:
+            found[names[int(count.argmax())]].append(chip)
+    return found
+
+
+def _sentences(found: LabelCheck) -> list[str]:
     """Say what was found in one line each."""
     lines = []
     for item in found["agreement"]:
         if item["mostly_on"] is not None:
-            share = item["lies_on"][item["mostly_on"]]
+            share, covered = item["lies_on"][item["mostly_on"]] or 0, item["covers"][item["mostly_on"]] or 0
             lines.append(
                 f"{100 * share:.1f} % of the pixels of {item['polygons']} '{item['class']}' lie on {item['other']} "
-                f"'{item['mostly_on']}', of which they cover {100 * item['covers'][item['mostly_on']]:.1f} %"
+                f"'{item['mostly_on']}', of which they cover {100 * covered:.1f} %"
             )
     for name, shift in found["registration"].items():
         best = shift["all"]
@@ -260,9 +270,7 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _draw(
-    path: Path, found: Mapping[str, Any], together: Mapping[str, np.ndarray | None], labels: Mapping[str, Any]
-) -> None:
+def _draw(path: Path, found: LabelCheck, together: Mapping[str, np.ndarray | None], labels: Mapping[str, Any]) -> None:
     """Draw a panel per agreement, registration and balance."""
     import matplotlib
 

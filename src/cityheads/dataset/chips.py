@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.core.artifacts.quality import QUALITY, ChipQuality
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_json
 from cityheads.core.grid import Grid, find_parent, parent_geobox, read_parents, subchips
+from cityheads.core.layout import ParentFolder, chip_file
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA, Modality
 from cityheads.core.raster import read_raster, write_raster
 
@@ -81,14 +82,15 @@ def slice_parent(
     row = find_parent(read_parents(parents, grid), parent, parents)
     geobox = parent_geobox(row, grid)
     pieces = subchips(row, grid)
+    rasters = ParentFolder(parent_dir)
     layers: dict[str, np.ndarray] = {}
     for name in settings["archive.imagery"]:
-        layers[name] = _read_on(parent_dir / f"{name}.tif", geobox)
+        layers[name] = _read_on(rasters.raster(name), geobox)
     scl = None
     if settings["archive.imagery"]["S2L2A"]["scl_asset"] is not None:
-        scl = _read_on(parent_dir / "SCL.tif", geobox)[0]
+        scl = _read_on(rasters.raster("SCL"), geobox)[0]
 
-    quality = []
+    quality: list[ChipQuality] = []
     for piece in pieces:
         valid: dict[str, float] = {}
         in_range: dict[str, float | None] = {}
@@ -98,7 +100,7 @@ def slice_parent(
             valid[name] = float(valid_mask(cut, modality).mean())
             in_range[name] = in_range_fraction(cut, modality)
             write_raster(
-                chips / name / f"{piece.chip_id}.tif",
+                chip_file(chips, name, piece.chip_id),
                 cut,
                 piece.geobox,
                 nodata=modality.nodata,
@@ -117,7 +119,7 @@ def slice_parent(
                 "reasons": _reasons(valid, in_range, clear, settings["quality"]),
             }
         )
-    write_json(out, {"parent_id": parent, "chips": quality})
+    QUALITY.write(out, {"parent_id": parent, "chips": quality})
     dropped = sum(bool(chip["reasons"]) for chip in quality)
     log.info("%s: %d sub-chips, %d below the quality thresholds", parent, len(quality), dropped)
 

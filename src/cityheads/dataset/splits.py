@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import shapely
 
+from cityheads.core.artifacts.splits import MissingClass
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes
-from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon
+from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon
 
 __all__ = ["assign_splits", "check_lock", "lock_of", "missing_classes", "near_held_out", "split_sizes"]
 
@@ -34,7 +35,7 @@ def split_sizes(parents: int, fractions: Mapping[str, float]) -> dict[str, int]:
     if parents < len(SPLITS):
         raise CityHeadsError(f"{parents} parents cannot fill {len(SPLITS)} splits; add parents to the sheet")
     exact = {name: fractions[name] * parents for name in SPLITS}
-    sizes = {name: max(1, int(exact[name])) for name in SPLITS}
+    sizes: dict[str, int] = {name: max(1, int(exact[name])) for name in SPLITS}
     while sum(sizes.values()) < parents:
         sizes[max(SPLITS, key=lambda name: exact[name] - sizes[name])] += 1
     while sum(sizes.values()) > parents:
@@ -44,7 +45,7 @@ def split_sizes(parents: int, fractions: Mapping[str, float]) -> dict[str, int]:
 
 def assign_splits(
     parents: Sequence[Parent], counts: Mapping[str, np.ndarray], settings: Mapping[str, Any]
-) -> tuple[dict[str, str], str]:
+) -> tuple[dict[str, Split], str]:
     """Assign every parent to a split.
 
     Method ``search`` takes the sheet's split column where there is one. Else the assignment is sought whose splits hold
@@ -66,14 +67,14 @@ def assign_splits(
     """
     ids = [parent.parent_id for parent in parents]
     method = settings["method"]
-    if method == "search" and all(parent.split for parent in parents):
-        assigned = {parent.parent_id: str(parent.split) for parent in parents}
-        empty = [name for name in SPLITS if name not in assigned.values()]
+    given = {parent.parent_id: parent.split for parent in parents if parent.split}
+    if method == "search" and len(given) == len(parents):
+        empty = [name for name in SPLITS if name not in given.values()]
         if empty:
             raise CityHeadsError(
                 f"the parent sheet's split column leaves {empty[0]} empty; give it at least one parent"
             )
-        return assigned, "sheet"
+        return given, "sheet"
     shares = _shares(counts)
     rng = np.random.default_rng(settings["seed"])
     if method == "folds":
@@ -81,7 +82,7 @@ def assign_splits(
         if len(parents) < folds:
             raise CityHeadsError(f"{len(parents)} parents cannot fill {folds} folds; lower splits.folds")
         groups = _search(np.arange(len(parents)) % folds, shares, rng)
-        names = {fold: "test", (fold + 1) % folds: "val"}
+        names: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
         assigned = {identifier: names.get(int(group), "train") for identifier, group in zip(ids, groups, strict=True)}
         return assigned, f"fold {fold} of {folds}"
     if method == "region":
@@ -93,7 +94,7 @@ def assign_splits(
 
 def _leave_out(
     parents: Sequence[Parent], shares: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator
-) -> dict[str, str]:
+) -> dict[str, Split]:
     regions = sorted({parent.region for parent in parents if parent.region})
     if settings["region"] not in regions:
         known = f"there are {', '.join(regions)}" if regions else "the parent sheet has no region column"
@@ -104,8 +105,8 @@ def _leave_out(
     fractions = settings["fractions"]
     val = min(len(left) - 1, max(1, round(len(left) * fractions["val"] / (fractions["train"] + fractions["val"]))))
     groups = _search(np.repeat([0, 1], [len(left) - val, val]), shares[left], rng)
-    assigned = {parent.parent_id: "test" for parent in parents}
-    assigned |= {parents[index].parent_id: ("train", "val")[group] for index, group in zip(left, groups, strict=True)}
+    assigned: dict[str, Split] = {parent.parent_id: "test" for parent in parents}
+    assigned |= {parents[index].parent_id: SPLITS[group] for index, group in zip(left, groups, strict=True)}
     return assigned
 
 
@@ -207,7 +208,7 @@ def _descend(assignment: np.ndarray, shares: np.ndarray, wanted: np.ndarray) -> 
 
 def missing_classes(
     pixels: Mapping[str, Mapping[str, Sequence[int]]], classes: Mapping[str, Sequence[str]]
-) -> list[dict[str, str]]:
+) -> list[MissingClass]:
     """List the classes that a split lacks.
 
     Args:

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.store import STORE_INDEX, StoreIndex
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json, sha256_file
+from cityheads.core.files import sha256_file
+from cityheads.core.layout import DatasetFolder
 from cityheads.core.modalities import COORDS, stored
 
 __all__ = ["ChipStore"]
@@ -19,7 +22,7 @@ class ChipStore:
     """The packed sub-chips of an assembled dataset, opened without reading them.
 
     Args:
-        dataset_dir: Folder with ``chips.parquet`` and ``store/``.
+        dataset_dir: Folder of the assembled dataset.
 
     Raises:
         CityHeadsError: The store is missing, or an array is not what its index says.
@@ -27,9 +30,9 @@ class ChipStore:
 
     def __init__(self, dataset_dir: Path) -> None:
         self.dataset_dir = Path(dataset_dir)
-        self.folder = self.dataset_dir / "store"
-        self.index: dict[str, Any] = read_json(self.folder / "index.json")
-        self.chips: list[str] = self.index["chips"]
+        self.files = DatasetFolder(self.dataset_dir)
+        self.index: StoreIndex = STORE_INDEX.read(self.files.store.index)
+        self.chips = self.index["chips"]
         self._arrays: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -38,7 +41,7 @@ class ChipStore:
     @property
     def chip_px(self) -> int:
         """Side of a sub-chip in pixels."""
-        return int(self.index["chip_px"])
+        return self.index["chip_px"]
 
     def array(self, name: str) -> np.ndarray:
         """Give one layer of all chips, memory-mapped: (N, C, h, w) of a modality, (N, h, w) of a mask.
@@ -49,14 +52,16 @@ class ChipStore:
         if name not in self._arrays:
             entry = self.index["arrays"].get(name)
             if entry is None:
-                raise CityHeadsError(f"{self.folder}: no layer '{name}'; there are {', '.join(self.index['arrays'])}")
-            path = self.folder / f"{name}.npy"
+                raise CityHeadsError(
+                    f"{self.files.store.root}: no layer '{name}'; there are {', '.join(self.index['arrays'])}"
+                )
+            path = self.files.store.array(name)
             try:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise CityHeadsError(f"{path}: cannot be read ({error}); assemble the dataset again") from None
-            if array.dtype.name != entry["dtype"] or list(array.shape) != list(entry["shape"]):
-                raise CityHeadsError(f"{path}: is not what index.json says; assemble the dataset again")
+            if array.dtype.name != entry["dtype"] or list(array.shape) != entry["shape"]:
+                raise CityHeadsError(f"{path}: is not what its index says; assemble the dataset again")
             self._arrays[name] = array
         return self._arrays[name]
 
@@ -91,12 +96,8 @@ class ChipStore:
         return found
 
     def _rows(self, *columns: str) -> Iterator[tuple[Any, ...]]:
-        from pyarrow import parquet
-
-        path = self.dataset_dir / "chips.parquet"
-        if not path.exists():
-            raise CityHeadsError(f"{path}: no such file")
-        return zip(*parquet.read_table(path, columns=list(columns)).to_pydict().values(), strict=True)
+        table = CHIPS.read_arrow(self.files.chips, columns).to_pydict()
+        return zip(*(table[name] for name in columns), strict=True)
 
     def verify(self) -> None:
         """Compare every array's bytes with the index.
@@ -105,7 +106,7 @@ class ChipStore:
             CityHeadsError: A file is missing or has other bytes than when the store was written.
         """
         for name, entry in self.index["arrays"].items():
-            path = self.folder / f"{name}.npy"
+            path = self.files.store.array(name)
             if not path.exists():
                 raise CityHeadsError(f"{path}: no such file; assemble the dataset again")
             if sha256_file(path) != entry["sha256"]:
@@ -116,8 +117,9 @@ class ChipStore:
         indices: dict[str, list[int]] = {"train": [], "val": [], "test": []}
         for chip, split, kept, position in self._rows("chip_id", "split", "kept", "store_index"):
             if kept:
-                if self.chips[position] != chip:
-                    path = self.dataset_dir / "chips.parquet"
-                    raise CityHeadsError(f"{path}: chip '{chip}' is not at its place in the store; assemble again")
+                if self.chips[position : position + 1] != [chip]:
+                    raise CityHeadsError(
+                        f"{self.files.chips}: chip '{chip}' is not at its place in the store; assemble again"
+                    )
                 indices[split].append(position)
         return {split: sorted(positions) for split, positions in indices.items()}

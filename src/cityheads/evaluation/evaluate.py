@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 
 from cityheads.config import Config
+from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.metrics import METRICS, AblatedHead, HeadScores
 from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
+from cityheads.core.artifacts.statistics import STATISTICS
+from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.classes import mask_layer
 from cityheads.core.confusion import (
     HeadMetric,
@@ -27,7 +31,7 @@ from cityheads.core.confusion import (
     recall,
 )
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json, sha256_bytes, write_bytes
+from cityheads.core.files import sha256_bytes, write_bytes
 from cityheads.core.layout import DatasetFolder, EvaluationFolder, RunFolder
 from cityheads.core.modalities import removable
 from cityheads.evaluation import ablation, bootstrap
@@ -173,7 +177,7 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
             "run": run,
             "seed": seed,
             "split": "test",
-            "simulated": bool(spec["simulated"]) or bool(read_json(folder.statistics)["simulated"]),
+            "simulated": bool(spec["simulated"]) or STATISTICS.read(folder.statistics)["simulated"],
             "parents": list(dict.fromkeys(chip.parent_id for chip in chips)),
             "chips": len(chips),
             "chips_sha256": sha256_bytes("\n".join(ids).encode()),
@@ -229,12 +233,8 @@ def device_of(accelerator: str) -> str:
 
 def _test_chips(dataset: DatasetFolder) -> list[TestChip]:
     """List the kept sub-chips of the test split in the order of the store."""
-    from pyarrow import parquet
-
     path = dataset.chips
-    if not path.exists():
-        raise CityHeadsError(f"{path}: no such file; assemble the dataset first")
-    rows = parquet.read_table(path, columns=["chip_id", "parent_id", "split", "kept", "store_index"]).to_pylist()
+    rows = CHIPS.read(path, ("chip_id", "parent_id", "split", "kept", "store_index"))
     chips = [
         TestChip(row["store_index"], row["chip_id"], row["parent_id"])
         for row in rows
@@ -243,7 +243,7 @@ def _test_chips(dataset: DatasetFolder) -> list[TestChip]:
     if not chips:
         raise CityHeadsError(f"{path}: the test split has no kept sub-chip; change the splits or the quality limits")
     chips.sort(key=lambda chip: chip.position)
-    stored = read_json(dataset.store.index)["chips"]
+    stored = STORE_INDEX.read(dataset.store.index)["chips"]
     if any(chip.position >= len(stored) or stored[chip.position] != chip.chip_id for chip in chips):
         raise CityHeadsError(f"{path}: does not fit store/index.json; assemble the dataset again")
     return chips
@@ -257,7 +257,7 @@ def _check(
             f"{run_dir.model}: is run {spec['run']}, seed {spec['seed']}, with the heads "
             f"{', '.join(spec['heads'])}; wanted is {run}, seed {seed}, with {', '.join(heads)}; train again"
         )
-    tables = read_json(dataset.classes)
+    tables = CLASSES.read(dataset.classes)["labels"]
     for head, rule in spec["heads"].items():
         trained, there = ([item["name"] for item in table] for table in (rule["classes"], tables[rule["label"]]))
         if trained != there:

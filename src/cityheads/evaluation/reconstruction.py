@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes, write_json
 from cityheads.core.grid import Grid, Parent, parent_geobox
+from cityheads.core.layout import DatasetFolder
 from cityheads.core.modalities import MODALITIES, Modality
 from cityheads.core.raster import write_raster
 from cityheads.dataset.store import ChipStore
@@ -144,10 +146,8 @@ def compare_pixels(original: np.ndarray, result: np.ndarray, modality: Modality)
 
 
 def _geobox(dataset: Path, chip: str) -> Any:
-    from pyarrow import parquet
-
-    columns = ["chip_id", "epsg", "left", "top", "chip_px", "resolution_m"]
-    table = parquet.read_table(dataset / "chips.parquet", columns=columns, filters=[("chip_id", "=", chip)])
-    row = table.to_pylist()[0]
+    columns = ("chip_id", "epsg", "left", "top", "chip_px", "resolution_m")
+    rows = CHIPS.read(DatasetFolder(dataset).chips, columns)
+    row = next(row for row in rows if row["chip_id"] == chip)
     place = Parent(chip, row["epsg"], row["left"], row["top"])
     return parent_geobox(place, Grid(row["resolution_m"], row["chip_px"], 1))

@@ -61,7 +61,8 @@ def rasterize_layer(
     else:
         mask = _from_vectors(source, boundary, row, grid, label, rules)
         tags = {"file": Path(source).name, "rule": rules["rule"]}
-    write_mask(mask, row, grid, label, rules, out, chips, tags=tags)
+    names = [item["name"] for item in rules["classes"]]
+    write_mask(mask, row, grid, label, names, out, chips, tags=tags)
     log.info("%s: %s, %.1f %% of the pixels ignored", parent, label, 100 * float((mask == IGNORE).mean()))
 
 

@@ -11,10 +11,19 @@ import numpy as np
 import shapely
 
 from cityheads.archive.warp import Target
-from cityheads.core.classes import IGNORE
+from cityheads.core.artifacts.footprints import (
+    FOOTPRINTS_SUMMARY,
+    BoundarySummary,
+    FootprintsSummary,
+    RowCounts,
+    VectorSource,
+)
+from cityheads.core.artifacts.scenes import item_time, read_scenes
+from cityheads.core.classes import IGNORE, fraction_layer
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json, sha256_file, write_json
+from cityheads.core.files import sha256_file
 from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
+from cityheads.core.layout import ParentFolder
 from cityheads.labels.masks import write_cuts, write_mask
 from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
 from cityheads.labels.vector_files import (
@@ -70,9 +79,10 @@ def prepare_footprints(
     """Clean the footprints and the surveyed area once, so that each parent reads its own rows only.
 
     Both are stored as GeoParquet in the parents' CRS, or in EPSG:4326 where the parents lie in several, sorted along a
-    Hilbert curve and with a bbox per row. The attributes become ``bin`` (int64), ``construction_year`` (int32),
-    ``height_roof_ft`` (float64, feet), ``feature_code`` (int32), ``last_edited`` (date) and ``area_m2`` (from the
-    geometry); unknown values, also years and heights of 0, are null.
+    Hilbert curve and with a bbox per row. That CRS is all that the outputs take from the parent sheet: footprints near
+    no parent are kept too. The attributes become ``bin`` (int64), ``construction_year`` (int32), ``height_roof_ft``
+    (float64, feet), ``feature_code`` (int32), ``last_edited`` (date) and ``area_m2`` (from the geometry); unknown
+    values, also years and heights of 0, are null.
 
     Args:
         settings: Sections ``grid`` and ``labels`` of the config.
@@ -110,11 +120,10 @@ def prepare_footprints(
     finite = np.isfinite(shapely.area(geometry))  # beyond the projection's domain
     counts["dropped"]["not_finite"] += int((~finite).sum())
     geometry, kept = geometry[finite], kept[finite]
-    in_parents = _rows_per_parent(geometry, sheet, grid, epsg)
-    if not any(in_parents.values()):
+    if not _meets_parents(geometry, sheet, grid, epsg):
         raise CityHeadsError(f"{source}: none of its {len(geometry)} footprints lies in a parent of {parents}")
     outline, surveyed = _prepare_boundary(boundary, epsg)
-    if not any(_rows_per_parent(outline, sheet, grid, epsg).values()):
+    if not _meets_parents(outline, sheet, grid, epsg):
         raise CityHeadsError(f"{boundary}: the boundary meets no parent of {parents}")
 
     order = hilbert_order(geometry)
@@ -122,8 +131,7 @@ def prepare_footprints(
     area_m2 = _area_m2(geometry, epsg)
     write_geoparquet(boundary_out, outline, pa.table({"area_m2": _area_m2(outline, epsg)}), epsg)
     write_geoparquet(out, geometry, attributes.append_column("area_m2", pa.array(area_m2)), epsg)
-    facts = {
-        "format": 1,
+    facts: FootprintsSummary = {
         "label": label,
         "source": provenance,
         "columns": columns,
@@ -134,10 +142,9 @@ def prepare_footprints(
         "unknown_construction_year": attributes["construction_year"].null_count,
         "unknown_height": attributes["height_roof_ft"].null_count,
         "area_km2": _km2(area_m2),
-        "rows_in_parents": in_parents,
         "boundary": surveyed,
     }
-    write_json(summary, facts)
+    FOOTPRINTS_SUMMARY.write(summary, facts)
     log.info("%s: %d of %d footprints kept", source, len(geometry), counts["rows"])
 
 
@@ -179,7 +186,7 @@ def rasterize_buildings(
     target = Target.of_parent(row, grid)
     tags = {"rule": rules["rule"]}
     if rules["standing_only"]:
-        year = _scene_year(scenes, label)
+        year = _scene_year(scenes, row, label)
         buildings, newer, undated = _standing(footprints, row, grid, year)
         tags |= {"scene_year": str(year), "newer_left_out": str(newer), "undated_kept": str(undated)}
         log.info("%s: %d buildings are newer than %d, %d of unknown year stay", parent, newer, year, undated)
@@ -192,11 +199,11 @@ def rasterize_buildings(
     if rules["fraction_layer"]:
         fraction = covered_fraction(buildings, target).astype(np.float32)
         fraction[~surveyed & (fraction == 0)] = np.nan
-        name = f"FRACTION_{label}"
-        write_cuts(
-            fraction, row, grid, name, out.with_name(f"{name}.tif"), chips, nodata=np.nan, bands=["covered fraction"]
-        )
-    write_mask(mask, row, grid, label, rules, out, chips, tags=tags)
+        layer = fraction_layer(label)
+        place = ParentFolder(out.parent).raster(layer)
+        write_cuts(fraction, row, grid, layer, place, chips, nodata=np.nan, bands=["covered fraction"])
+    names = [item["name"] for item in rules["classes"]]
+    write_mask(mask, row, grid, label, names, out, chips, tags=tags)
     log.info(
         "%s: %d footprints, %.1f %% of the surveyed pixels are buildings (rule %s), %.1f %% of all are ignored",
         parent,
@@ -240,14 +247,14 @@ def _into(wkb: np.ndarray, epsg: int, parent: Parent) -> np.ndarray:
     return project(shapely.from_wkb(wkb), epsg, parent.epsg)
 
 
-def _scene_year(scenes: Path | None, label: str) -> int:
+def _scene_year(scenes: Path | None, parent: Parent, label: str) -> int:
     """Give the year of the Sentinel-2 scene that comes first in the parent's mosaic."""
     if scenes is None:
         raise CityHeadsError(f"config key 'labels.{label}.standing_only': needs --scenes, the parent's scene choice")
-    chosen = read_json(scenes)
+    chosen = read_scenes(scenes, parent)
     try:
-        return int(chosen["layers"]["S2L2A"]["items"][0]["datetime"][:4])
-    except (KeyError, IndexError, TypeError, ValueError):
+        return int(item_time(chosen["layers"]["S2L2A"]["items"][0])[:4])
+    except (LookupError, ValueError):
         raise CityHeadsError(f"{scenes}: names no date of a Sentinel-2 scene; delete it and run again") from None
 
 
@@ -306,7 +313,7 @@ def _attributes(table: pa.Table) -> tuple[pa.Table, dict[str, str | None], dict[
 
 def _clean(
     path: Path, vectors: Vectors, attributes: pa.Table, feature_codes: list[int], label: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, np.ndarray, RowCounts]:
     """Drop what is no building, repair rings, drop duplicates.
 
     Returns:
@@ -335,7 +342,7 @@ def _clean(
     collapsed = ~(shapely.area(shapes) > 0)
     shapes, rows = shapes[~collapsed], rows[~collapsed]
     again = _duplicates(shapes, attributes["bin"].to_numpy()[rows])
-    counts = {
+    counts: RowCounts = {
         "rows": len(given),
         "feature_codes": histogram,
         "dropped": {
@@ -375,7 +382,7 @@ def _duplicates(shapes: np.ndarray, bins: np.ndarray) -> np.ndarray:
     return again
 
 
-def _prepare_boundary(path: Path, epsg: int) -> tuple[np.ndarray, dict[str, Any]]:
+def _prepare_boundary(path: Path, epsg: int) -> tuple[np.ndarray, BoundarySummary]:
     """Repair and reproject the surveyed area; also say what was found."""
     vectors = read_vectors(path)
     shapes = only_polygons(vectors.geometry)
@@ -385,11 +392,16 @@ def _prepare_boundary(path: Path, epsg: int) -> tuple[np.ndarray, dict[str, Any]
     broken = ~shapely.is_valid(shapes)
     shapes[broken] = only_polygons(shapely.make_valid(shapes[broken]))
     shapes = project(shapes[~shapely.is_missing(shapes)], vectors.crs, epsg)
-    facts = {**_provenance(path, vectors), "rows": len(vectors.geometry), "kept": len(shapes)}
-    return shapes, facts | {"repaired": int(broken.sum()), "area_km2": _km2(_area_m2(shapes, epsg))}
+    return shapes, {
+        **_provenance(path, vectors),
+        "rows": len(vectors.geometry),
+        "kept": len(shapes),
+        "repaired": int(broken.sum()),
+        "area_km2": _km2(_area_m2(shapes, epsg)),
+    }
 
 
-def _provenance(path: Path, vectors: Vectors) -> dict[str, Any]:
+def _provenance(path: Path, vectors: Vectors) -> VectorSource:
     return {
         "file": Path(path).name,
         "sha256": sha256_file(path) if Path(path).is_file() else None,
@@ -398,15 +410,15 @@ def _provenance(path: Path, vectors: Vectors) -> dict[str, Any]:
     }
 
 
-def _rows_per_parent(geometry: np.ndarray, parents: Iterable[Parent], grid: Grid, epsg: int) -> dict[str, int]:
-    """Count the rows whose box meets each parent's box."""
+def _meets_parents(geometry: np.ndarray, parents: Iterable[Parent], grid: Grid, epsg: int) -> bool:
+    """Say whether any geometry's box meets any parent's box: files of another city do not."""
     boxes = shapely.bounds(geometry).reshape(-1, 4)
-    counts = {}
     for parent in parents:
         left, bottom, right, top = _bounds(parent, grid, epsg)
         near = (boxes[:, 0] <= right) & (boxes[:, 1] <= top) & (boxes[:, 2] >= left) & (boxes[:, 3] >= bottom)
-        counts[parent.parent_id] = int(near.sum())
-    return counts
+        if near.any():
+            return True
+    return False
 
 
 def _area_m2(geometry: np.ndarray, epsg: int) -> np.ndarray:

@@ -16,9 +16,9 @@ import numpy as np
 from cityheads.archive.hrefs import base_of
 from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target
+from cityheads.core.artifacts.scenes import read_scenes
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json
 from cityheads.core.grid import Grid, find_parent, read_parents
 from cityheads.labels.masks import write_mask
 
@@ -127,7 +127,7 @@ def rasterize_landcover(
     rules = settings["labels"][label]
     table = code_table(rules)
     target = Target.of_parent(row, grid)
-    chosen = read_json(scenes)
+    chosen = read_scenes(scenes, row)
     layer = chosen["layers"].get(label)
     if not layer or not layer["items"]:
         raise CityHeadsError(f"{scenes}: no item is chosen for label {label}; delete the file and run again")
@@ -147,4 +147,5 @@ def rasterize_landcover(
         "%s: %s from %d items, %.1f %% of the pixels ignored", parent, label, len(layer["items"]), 100 * unlabelled
     )
     items = ";".join(item["id"] for item in layer["items"])
-    write_mask(mask, row, grid, label, rules, out, chips, tags={"items": items, "collection": layer["collection"]})
+    names = [item["name"] for item in rules["classes"]]
+    write_mask(mask, row, grid, label, names, out, chips, tags={"items": items, "collection": str(layer["collection"])})

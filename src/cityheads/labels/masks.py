@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 from affine import Affine
 
 from cityheads.archive.warp import Target
-from cityheads.core.classes import IGNORE, IGNORE_COLOR
+from cityheads.core.classes import IGNORE, mask_layer
 from cityheads.core.grid import Grid, Parent, chip_id
+from cityheads.core.layout import chip_file
 from cityheads.core.raster import write_raster
 
 __all__ = ["write_cuts", "write_mask"]
@@ -23,7 +24,7 @@ def write_mask(
     parent: Parent,
     grid: Grid,
     label: str,
-    label_settings: Mapping[str, Any],
+    classes: Sequence[str],
     out: Path,
     chips: Path,
     *,
@@ -36,7 +37,7 @@ def write_mask(
         parent: The parent.
         grid: Size of parents and sub-chips.
         label: Name of the label layer, upper case.
-        label_settings: The label's section of the config; its ``classes`` become colours and tags.
+        classes: Names of the classes, in the order of their ids; they are recorded in the files.
         out: The parent's mask.
         chips: Folder that takes ``MASK_{label}/{chip}.tif``.
         tags: What else to record in the files, such as the rule of rasterization.
@@ -44,16 +45,14 @@ def write_mask(
     Raises:
         ValueError: The array is not uint8, not on the parent's grid, or holds a value that is no class.
     """
-    classes = label_settings["classes"]
     if array.dtype != np.uint8 or array.shape != (grid.parent_px, grid.parent_px):
         raise ValueError(f"{out}: a mask is uint8 of {grid.parent_px} px square, not {array.dtype} {array.shape}")
     strange = np.setdiff1d(np.unique(array), [*range(len(classes)), IGNORE])
     if strange.size:
         raise ValueError(f"{out}: value {strange[0]} is no class of {label}")
-    names = ";".join(f"{number}={item['name']}" for number, item in enumerate(classes))
+    names = ";".join(f"{number}={name}" for number, name in enumerate(classes))
     text = {"label": label, "classes": names, "ignore": str(IGNORE), "parent_id": parent.parent_id, **(tags or {})}
-    colors = {number: item["color"] for number, item in enumerate(classes)} | {IGNORE: IGNORE_COLOR}
-    write_cuts(array, parent, grid, f"MASK_{label}", out, chips, nodata=IGNORE, bands=[label], tags=text, colors=colors)
+    write_cuts(array, parent, grid, mask_layer(label), out, chips, nodata=IGNORE, bands=[label], tags=text)
 
 
 def write_cuts(array: np.ndarray, parent: Parent, grid: Grid, layer: str, out: Path, chips: Path, **how: Any) -> None:
@@ -73,5 +72,5 @@ def write_cuts(array: np.ndarray, parent: Parent, grid: Grid, layer: str, out: P
     for row, col in product(range(grid.chips_per_side), repeat=2):
         place: Any = Target((px, px), target.transform * Affine.translation(col * px, row * px), target.crs)
         cut = array[row * px : (row + 1) * px, col * px : (col + 1) * px]
-        write_raster(chips / layer / f"{chip_id(parent.parent_id, row, col)}.tif", cut, place, **how)
+        write_raster(chip_file(chips, layer, chip_id(parent.parent_id, row, col)), cut, place, **how)
     write_raster(out, array, target, **how)

@@ -20,7 +20,18 @@ from cityheads.core.files import atomic_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Vectors", "only_polygons", "project", "read_near", "read_vectors", "write_geoparquet"]
+__all__ = [
+    "Vectors",
+    "dates",
+    "geo_table",
+    "hilbert_order",
+    "numbers",
+    "only_polygons",
+    "project",
+    "read_near",
+    "read_vectors",
+    "write_geoparquet",
+]
 
 log = logging.getLogger(__name__)
 
@@ -226,17 +237,18 @@ def hilbert_order(geometry: np.ndarray) -> np.ndarray:
     return np.argsort(gpd.GeoSeries(geometry).hilbert_distance(level=16).to_numpy(), kind="stable")
 
 
-def write_geoparquet(path: Path, geometry: np.ndarray, attributes: pa.Table, epsg: int) -> None:
-    """Write GeoParquet 1.1 with a bbox covering, whole or not at all.
+def geo_table(geometry: np.ndarray, attributes: pa.Table, epsg: int) -> pa.Table:
+    """Give the table of a GeoParquet 1.1 file with a bbox covering.
 
     Args:
-        path: Target.
-        geometry: shapely geometries, none missing or empty, (N,), sorted so that row groups are compact.
+        geometry: shapely polygons and MultiPolygons, none missing or empty, (N,).
         attributes: N rows.
         epsg: CRS of the geometry.
+
+    Returns:
+        The attributes, then ``geometry`` (WKB) and ``bbox``, with the format's metadata.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
     import shapely
     from pyproj import CRS
 
@@ -258,7 +270,21 @@ def write_geoparquet(path: Path, geometry: np.ndarray, attributes: pa.Table, eps
         },
     }
     table = attributes.append_column("geometry", pa.array(shapely.to_wkb(geometry), pa.binary()))
-    table = table.append_column("bbox", box).replace_schema_metadata({"geo": json.dumps(geo)})
+    return table.append_column("bbox", box).replace_schema_metadata({"geo": json.dumps(geo)})
+
+
+def write_geoparquet(path: Path, geometry: np.ndarray, attributes: pa.Table, epsg: int) -> None:
+    """Write GeoParquet 1.1 with a bbox covering, whole or not at all.
+
+    Args:
+        path: Target.
+        geometry: As for `geo_table`, sorted so that row groups are compact.
+        attributes: N rows.
+        epsg: CRS of the geometry.
+    """
+    import pyarrow.parquet as pq
+
+    table = geo_table(geometry, attributes, epsg)
     with atomic_path(path) as part:
         pq.write_table(table, part, row_group_size=_ROW_GROUP, compression="zstd")
 

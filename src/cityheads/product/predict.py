@@ -98,6 +98,8 @@ class CityMap:
         self.model.to(device)
         self.gate: dict[str, Any] = read_json(self.bundle / "gate.json")
         self.metrics: dict[str, Any] = read_json(self.bundle / "metrics.json")
+        #: Classes per label: id, name, colour.
+        self.classes: dict[str, list[dict[str, Any]]] = read_json(self.bundle / "classes.json")
         self.chip_px = int(self.spec["chip_px"])
         #: Modalities to read, each with the bands that the model looks at.
         self.bands = bands_used({name: entry["bands"] for name, entry in self.spec["modalities"].items()})
@@ -408,7 +410,7 @@ def predict_parent(*, parent: str, bundle: Path, dataset: Path, out: Path, overl
         table = city.spec["heads"][head]["classes"]
         tags = {f"class_{item['id']}": item["name"] for item in table}
         tags |= {"head": head, "run": city.spec["run"], "seed": str(city.spec["seed"]), "simulated": str(simulated)}
-        colors = {item["id"]: item["color"] for item in table}
+        colors = {item["id"]: item["color"] for item in city.classes[city.spec["heads"][head]["label"]]}
         write_raster(Path(out) / f"{head}.tif", classes, box, nodata=IGNORE, bands=[head], tags=tags, colors=colors)
         log.info("%s: %s", Path(out) / f"{head}.tif", ", ".join(item["name"] for item in table))
 

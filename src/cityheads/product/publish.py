@@ -16,8 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from cityheads.config.base import plain
+from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
+from cityheads.core.artifacts.statistics import STATISTICS
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, sha256_file, write_bytes, write_json
+from cityheads.core.layout import Layout
 from cityheads.core.modalities import COORDS, DERIVED, DERIVED_FROM_S2, MODALITIES, RADAR, bands_used, stored
 from cityheads.evaluation.ablation import how_to_read
 from cityheads.product.notes import synthesized_notes
@@ -126,7 +130,7 @@ def publish(settings: dict[str, Any], *, parents: Path, results: Path, out: Path
     spec = read_json(run_dir / "model.json")
     metrics = read_json(results / "evaluation" / run / str(seed) / "metrics.json")
     gate = read_json(results / "gate.json")
-    tables = read_json(results / "dataset" / "classes.json")
+    tables = CLASSES.read(Layout(results).dataset.classes)["labels"]
     _check(run_dir / "model.json", spec, metrics, gate, tables)
     spec["model"] |= {key: portable(spec["model"].get(key)) for key in _LOCAL}
     content = {
@@ -136,8 +140,8 @@ def publish(settings: dict[str, Any], *, parents: Path, results: Path, out: Path
         "seed_reason": why,
         "training": read_json(run_dir / "training.json"),
         "environment": read_json(run_dir / "environment.json"),
-        "statistics": read_json(results / "dataset" / "statistics.json"),
-        "splits": read_json(results / "dataset" / "splits.json"),
+        "statistics": STATISTICS.read(Layout(results).dataset.statistics),
+        "splits": SPLIT_ASSIGNMENT.read(Layout(results).dataset.splits),
     }
     content["sources"] = _sources(results / "scenes", list(content["splits"]["parents"]))
     weights = run_dir / "model.safetensors"
@@ -148,7 +152,11 @@ def publish(settings: dict[str, Any], *, parents: Path, results: Path, out: Path
     write_bytes(out / "model.safetensors", weights.read_bytes())
     write_json(out / "model.json", spec)
     used = dict.fromkeys(head["label"] for head in spec["heads"].values())
-    write_json(out / "classes.json", {label: tables[label] for label in used})
+    colors = {label: [item["color"] for item in settings["labels"][label]["classes"]] for label in used}
+    write_json(
+        out / "classes.json",
+        {label: [{**item, "color": colors[label][item["id"]]} for item in tables[label]] for label in used},
+    )
     write_bytes(out / "recipe.yaml", _recipe(settings).encode())
     write_bytes(out / "parents.tsv", Path(parents).read_bytes())
     write_json(out / "splits.json", content["splits"])

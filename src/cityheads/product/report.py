@@ -281,12 +281,20 @@ class _Page:
         ]
         pixels = np.asarray(shared[0]["confusion"]).sum(axis=1)
         rows = []
-        for index, item in enumerate(self.results.classes[rule["label"]]):
+        for index, item in enumerate(self.settings["labels"][rule["label"]]["classes"]):
             cells = []
             for key, title in _SCORES:
                 pair = [_mean(part[key][index] for part in parts) for parts in (shared, single)]
                 cells.append({"title": title, **_pair(pair[0], pair[1])})
-            rows.append({**item, "pixels": int(pixels[index]), "absent": not pixels[index], "cells": cells})
+            rows.append(
+                {
+                    "name": item["name"],
+                    "color": item["color"],
+                    "pixels": int(pixels[index]),
+                    "absent": not pixels[index],
+                    "cells": cells,
+                }
+            )
         means = [
             {"title": title, **_pair(_mean(p[key] for p in shared), _mean(p[key] for p in single))}
             for key, title in (("miou", "mIoU"), ("mf1", "mean F1"), ("accuracy", "accuracy"))

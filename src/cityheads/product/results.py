@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.core.artifacts.classes import CLASSES, ClassEntry
 from cityheads.core.artifacts.metrics import METRICS, Metrics
 from cityheads.core.artifacts.predictions import PREDICTIONS, read_confusions
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT, SplitAssignment
+from cityheads.core.artifacts.statistics import STATISTICS, DatasetStatistics
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json
 from cityheads.core.layout import STAGES
@@ -76,22 +79,19 @@ class Results:
         return found
 
     @functools.cached_property
-    def splits(self) -> dict[str, Any]:
+    def splits(self) -> SplitAssignment:
         """Split per parent, and the classes that a split lacks."""
-        found: dict[str, Any] = self.json("dataset", "splits.json")
-        return found
+        return SPLIT_ASSIGNMENT.read(self.path("dataset", "splits.json"))
 
     @functools.cached_property
-    def classes(self) -> dict[str, list[dict[str, Any]]]:
-        """Class table per label: id, name, colour."""
-        found: dict[str, list[dict[str, Any]]] = self.json("dataset", "classes.json")
-        return found
+    def classes(self) -> dict[str, list[ClassEntry]]:
+        """Class table per label that trains: id and name."""
+        return CLASSES.read(self.path("dataset", "classes.json"))["labels"]
 
     @functools.cached_property
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self) -> DatasetStatistics:
         """Pixels per class and split, sub-chips per split, what was dropped."""
-        found: dict[str, Any] = self.json("dataset", "statistics.json")
-        return found
+        return STATISTICS.read(self.path("dataset", "statistics.json"))
 
     @property
     def simulated(self) -> bool:

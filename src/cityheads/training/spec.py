@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from cityheads.config.base import plain
+from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.statistics import STATISTICS, DatasetStatistics
+from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json
+from cityheads.core.layout import DatasetFolder
 from cityheads.core.modalities import COORDS, DERIVED, MODALITIES
 from cityheads.dataset.store import ChipStore
 from cityheads.model.backbones.base import is_prithvi
@@ -28,7 +31,8 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
     """
     if run not in settings["runs"]:
         raise CityHeadsError(f"config key 'runs': no run '{run}'; there are {', '.join(settings['runs'])}")
-    classes = read_json(dataset / "classes.json")
+    files = DatasetFolder(dataset)
+    classes = CLASSES.read(files.classes)["labels"]
     model = plain(settings["model"])
     heads: dict[str, Any] = {}
     for name in settings["runs"][run]["heads"]:
@@ -36,7 +40,7 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
         label = head["label"]
         wanted = [item["name"] for item in settings["labels"][label]["classes"]]
         if [item["name"] for item in classes.get(label, [])] != wanted:
-            raise CityHeadsError(f"{dataset / 'classes.json'}: label {label} has other classes; assemble again")
+            raise CityHeadsError(f"{files.classes}: label {label} has other classes; assemble again")
         heads[name] = {
             "label": label,
             "classes": classes[label],
@@ -48,7 +52,7 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
         weights = head["class_weights"]
         if weights is not None and len(weights) != len(wanted):
             raise CityHeadsError(f"config key 'heads.{name}.class_weights': {len(wanted)} classes need as many weights")
-    statistics = read_json(dataset / "statistics.json")
+    statistics = STATISTICS.read(files.statistics)
     modalities = {name: _statistics(name, model, statistics, dataset) for name in model["modalities"]}
     return {
         "format": 1,
@@ -57,13 +61,13 @@ def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -
         "backbone": model["backbone"],
         "model": model,
         "modalities": modalities,
-        "chip_px": read_json(dataset / "store" / "index.json")["chip_px"],
+        "chip_px": STORE_INDEX.read(files.store.index)["chip_px"],
         "heads": heads,
-        "simulated": bool(statistics["simulated"]),
+        "simulated": statistics["simulated"],
     }
 
 
-def _statistics(name: str, model: dict[str, Any], statistics: dict[str, Any], dataset: Path) -> dict[str, Any]:
+def _statistics(name: str, model: dict[str, Any], statistics: DatasetStatistics, dataset: Path) -> dict[str, Any]:
     """Give the bands of an input with the mean and standard deviation that the model is to use."""
     if name == COORDS:
         return {"bands": ["longitude", "latitude"], "mean": [0.0, 0.0], "std": [1.0, 1.0]}
@@ -77,7 +81,8 @@ def _statistics(name: str, model: dict[str, Any], statistics: dict[str, Any], da
             mean, std = entry["mean"], entry["std"]
         if min(std) <= 0:
             raise CityHeadsError(
-                f"{dataset / 'statistics.json'}: no usable statistics of {name}; set model.normalization to pretraining"
+                f"{DatasetFolder(dataset).statistics}: no usable statistics of {name}; set model.normalization to "
+                "pretraining"
             )
     wanted = model["bands"].get(name, list(modality.bands))
     for band in wanted:

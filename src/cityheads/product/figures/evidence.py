@@ -82,7 +82,7 @@ class Evidence:
 
     def classes(self, label: str) -> list[tuple[str, str]]:
         """Give name and colour of a label's classes, in the order of their ids."""
-        return [(item["name"], item["color"]) for item in self.results.classes[label]]
+        return [(item["name"], item["color"]) for item in self.settings["labels"][label]["classes"]]
 
     def class_names(self, head: str) -> list[str]:
         """Give the class names of a head, in the order of their ids."""
