@@ -24,24 +24,31 @@ include: "workflow/rules/evidence.smk"
 include: "workflow/rules/product.smk"
 
 
-localrules:
-    all,
-    train_multihead,
-    dataset,
-
-
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.html",
-        f"{RESULTS}/bundle",
+        RESULTS.report,
+        RESULTS.bundle.root,
+        [
+            RESULTS.parent(parent).raster(layer)
+            for parent in PARENTS
+            for layer in masks_of(LABELS)
+        ],
+    localrule: True
 
 
 rule train_multihead:
     input:
-        expand(f"{RESULTS}/runs/{GATE_RUN}/{{seed}}/model.json", seed=SEEDS),
+        of_trainings(lambda run, seed: RESULTS.run(run, seed).model, [TESTED_RUN]),
+    localrule: True
 
 
 rule dataset:
     input:
-        f"{RESULTS}/dataset/chips.parquet",
+        RESULTS.dataset.chips,
+        [
+            RESULTS.parent(parent).raster(layer)
+            for parent in PARENTS
+            for layer in masks_of(LABELS)
+        ],
+    localrule: True

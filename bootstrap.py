@@ -28,6 +28,7 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
+    ("lint-imports", "--no-cache"),
     ("snakefmt", "--check", "Snakefile", "workflow"),
     ("snakemake", "--lint"),
 )

@@ -24,13 +24,13 @@ log = logging.getLogger("cityheads")
 
 
 def _parser() -> argparse.ArgumentParser:
-    from cityheads import __version__
+    from cityheads.core.version import VERSION
 
     parser = argparse.ArgumentParser(
         prog="cityheads",
         description="One geospatial foundation model, many maps of a city. Each rule of the workflow is one verb.",
     )
-    parser.add_argument("--version", action="version", version=f"cityheads {__version__}")
+    parser.add_argument("--version", action="version", version=f"cityheads {VERSION}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS.values():
         sub = verbs.add_parser(verb.name, help=verb.help, description=f"{verb.help[0].upper()}{verb.help[1:]}.")

@@ -73,9 +73,9 @@ VERBS: dict[str, Verb] = {
         Verb(
             "resolve_config",
             "write a config with all its defaults, for the jobs of the workflow",
-            "cityheads.config.load:resolve_config",
+            "cityheads.config.write:resolve_config",
             (),
-            (Argument("text", "the config as YAML or JSON", str), _out("YAML file to write")),
+            (Argument("text", "the config as JSON", str), _out("YAML file to write")),
             version=1,
         ),
         Verb(

@@ -1,41 +1,45 @@
-"""The layers that docs/architecture.md draws are those of the code."""
+"""The folders of the package are its layers, and the documentation draws the same ones."""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
-#: A module that looks at a later layer, and why that is right.
-EXCEPTIONS = {("artifacts", "cli"): "the rules are listed in the order of the verbs"}
+
+def test_imports_go_down_the_layers_and_never_in_circles(repository: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=repository, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Contracts: \d+ kept, 0 broken", done.stdout)
 
 
-def layers(repository: Path) -> dict[str, int]:
-    text = (repository / "docs/architecture.md").read_text().split("## Layers of the package")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| \w+ \| (`.*`) \|$", text, re.MULTILINE)
-    return {name: rank for rank, names in enumerate(rows) for name in re.findall(r"`(\w+)`", names)}
+def test_every_folder_is_a_layer_that_says_what_lives_there(repository: Path) -> None:
+    package = repository / "src/cityheads"
+    contracts = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [name.removeprefix("cityheads.") for name in contracts[0]["layers"]]
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert folders == set(layers) - {"cli"}
+    drawn = re.findall(r"^\| `(\w+)/?` \|", (repository / "docs/architecture.md").read_text(), re.MULTILINE)
+    assert [name for name in drawn if name in layers] == layers[::-1], (
+        "docs/architecture.md lists them, first the lowest"
+    )
+    for folder in folders:
+        text = (package / folder / "__init__.py").read_text()
+        assert text.startswith('"""'), folder
+        assert len(text.splitlines()) >= 3, f"{folder}/__init__.py says in a few lines what lives there"
 
 
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "cityheads":
-            yield from (alias.name for alias in node.names if not alias.name.startswith("_"))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cityheads."):
-            yield (node.module or "").split(".")[1]
+def test_the_public_names_are_loaded_when_they_are_used() -> None:
+    import cityheads
 
-
-def test_every_module_has_a_layer_and_imports_from_it_or_above(repository: Path) -> None:
-    rank, package = layers(repository), repository / "src/cityheads"
-    assert rank["cli"] == max(rank.values()) == 7
-    modules = {path: path.relative_to(package).parts[0].removesuffix(".py") for path in package.rglob("*.py")}
-    missing = set(modules.values()) - set(rank) - {"__init__", "__main__"}
-    assert not missing, "docs/architecture.md has no layer for these"
-    assert not set(rank) - set(modules.values()), "docs/architecture.md has a layer for what is gone"
-    used = set()
-    for path, name in modules.items():
-        for other in imported(path):
-            if rank.get(name, 0) < rank[other]:
-                assert (name, other) in EXCEPTIONS, f"{path.name} imports {other}, of a later layer"
-                used.add((name, other))
-    assert used == set(EXCEPTIONS)
+    assert set(cityheads._HOME) < set(cityheads.__all__)
+    assert dir(cityheads) == sorted(cityheads.__all__)
+    for name in cityheads.__all__:
+        found = getattr(cityheads, name)
+        assert name.startswith("__") or found.__name__ == name
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert cityheads.__version__ == project["version"]

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cityheads.verbs import VERBS
+from cityheads.core.layout import STAGES as ORDER
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 STAGES = {
+    "resolve_config": 1,
     "simulate_archive": 1,
     "prepare_footprints": 1,
     "select_scenes": 22,
@@ -147,16 +148,20 @@ def test_every_rule_has_what_a_rule_must_have() -> None:
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
     blocks = re.split(r"^ *rule (\w+):$", text, flags=re.MULTILINE)[1:]
     rules = dict(zip(blocks[::2], blocks[1::2], strict=True))
-    assert set(rules) == {*STAGES, "check_labels", "publish_catalog", "rasterize_layer"}
+    assert set(rules) == set(ORDER), "core.layout lists the rules in the order of the data"
     for name, body in rules.items():
         for directive in ("log", "benchmark", "conda", "threads", "resources", "params", "message", "shell"):
             assert re.search(rf"^ +{directive}:", body, re.MULTILINE), f"rule {name} has no {directive}"
         assert "mem_mb=" in body, f"rule {name} states no memory"
-        assert f'settings("{name}"' in body
-        assert f'code("{name}")' in body
-        assert f"cityheads {name} " in body
-        if {"archive.imagery", "archive"} & set(VERBS[name].sections) and name in ("select_scenes", "read_parent"):
+        assert f"exec cityheads {name} " in body
+        if name != "resolve_config":
+            assert f'settings("{name}"' in body
+            assert "config=ancient(CONFIG)" in body, f"rule {name}: the config's date is no reason to run again"
+        # scene choices are frozen: an upgrade does not search again
+        assert (f'version("{name}")' in body) == (name != "select_scenes"), name
+        if name in ("select_scenes", "read_parent", "rasterize_landcover"):
             assert "network=1" in body, f"rule {name} is not throttled"
+        assert not re.search(r"message:\n.*{(?!wildcards|input|output)", body), f"rule {name}: names of this file only"
 
 
 def test_a_second_run_on_the_same_results_is_refused(snakemake: Run, place: Path) -> None:

@@ -5,42 +5,43 @@ if SIMULATED:
 
     rule simulate_archive:
         input:
-            parents=SHEET,
+            config=ancient(CONFIG),
         output:
-            catalog=CATALOG,
-            footprints=f"{RESULTS}/archive/footprints.geojson",
-            boundary=f"{RESULTS}/archive/boundary.geojson",
+            catalog=str(RESULTS.archive.catalog),
+            footprints=str(RESULTS.archive.footprints),
+            boundary=str(RESULTS.archive.boundary),
         log:
-            f"{RESULTS}/logs/simulate_archive/archive.log",
+            str(RESULTS.log("simulate_archive", "archive")),
         benchmark:
-            f"{RESULTS}/benchmarks/simulate_archive/archive.tsv"
+            str(RESULTS.benchmark("simulate_archive", "archive"))
         conda:
             "../../envs/cityheads.yaml"
         threads: 2
         resources:
             mem_mb=1500,
         params:
+            version=version("simulate_archive"),
             settings=settings("simulate_archive"),
-            code=code("simulate_archive"),
-            config=CONFIG,
+            places=place(*PARENTS),
+            sheet=untracked(SHEET),
             out=folder_of("output.catalog"),
         message:
-            "Simulate an archive of {SHEET} (no real data)"
+            "Simulate an archive (no real data)"
         shell:
-            "cityheads simulate_archive --config {params.config} --log {log}"
-            " --parents {input.parents} --out {params.out}"
+            "exec cityheads simulate_archive --config {input.config:q} --log {log:q}"
+            " --parents {params.sheet:q} --out {params.out:q}"
 
 
 rule select_scenes:
     input:
-        parents=SHEET,
-        catalog=CATALOG if SIMULATED else [],
+        config=ancient(CONFIG),
+        catalog=str(RESULTS.archive.catalog) if SIMULATED else [],
     output:
-        f"{RESULTS}/scenes/{{parent}}.json",
+        str(RESULTS.scene_choice("{parent}")),
     log:
-        f"{RESULTS}/logs/select_scenes/{{parent}}.log",
+        str(RESULTS.log("select_scenes", "{parent}")),
     benchmark:
-        f"{RESULTS}/benchmarks/select_scenes/{{parent}}.tsv"
+        str(RESULTS.benchmark("select_scenes", "{parent}"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
@@ -48,45 +49,49 @@ rule select_scenes:
         mem_mb=500,
         network=1,
     params:
+        # no version: an archive grows, so that a newer program would choose other scenes; a choice that exists is searched
+        # again when its place or the question changes, and when asked for (--forcerun select_scenes)
         settings=settings("select_scenes", scene_search=True),
-        code=code("select_scenes"),
-        config=CONFIG,
-        catalog=lambda wildcards: CATALOG,
+        place=own_place,
+        sheet=untracked(SHEET),
+        catalog=lambda wildcards, input: input.catalog or CITY.archive.catalog,
     message:
         "Choose the scenes of parent {wildcards.parent}"
     shell:
-        "cityheads select_scenes --config {params.config} --log {log}"
-        " --parents {input.parents} --parent {wildcards.parent} --catalog {params.catalog:q} --out {output}"
+        "exec cityheads select_scenes --config {input.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --parent {wildcards.parent} --catalog {params.catalog:q} --out {output:q}"
 
 
 rule read_parent:
     input:
-        parents=SHEET,
-        scenes=f"{RESULTS}/scenes/{{parent}}.json",
+        config=ancient(CONFIG),
+        scenes=rules.select_scenes.output,
     output:
-        layers=expand(
-            f"{RESULTS}/parents/{{{{parent}}}}/{{layer}}.tif",
-            layer=MODALITIES + ["SCL"] * HAS_SCL,
-        ),
-        reading=f"{RESULTS}/parents/{{parent}}/reading.json",
+        layers=[
+            str(RESULTS.parent("{parent}").raster(layer))
+            for layer in MODALITIES
+            + ["SCL"] * (CITY.archive.imagery.s2.scl_asset is not None)
+        ],
+        reading=str(RESULTS.parent("{parent}").reading),
     log:
-        f"{RESULTS}/logs/read_parent/{{parent}}.log",
+        str(RESULTS.log("read_parent", "{parent}")),
     benchmark:
-        f"{RESULTS}/benchmarks/read_parent/{{parent}}.tsv"
+        str(RESULTS.benchmark("read_parent", "{parent}"))
     conda:
         "../../envs/cityheads.yaml"
-    threads: config["archive"]["synthesis"]["threads"] if SYNTHESIS else 1
+    threads: CITY.archive.synthesis.threads if SYNTHESIS else 1
     resources:
         # the generator and a tokenizer, and the files that their weights come from
         mem_mb=6000 if SYNTHESIS else 1000,
         network=1,
     params:
+        version=version("read_parent"),
         settings=settings("read_parent"),
-        code=code("read_parent"),
-        config=CONFIG,
+        place=own_place,
+        sheet=untracked(SHEET),
         out=folder_of("output.reading"),
     message:
         "Read all modalities of parent {wildcards.parent} onto one grid"
     shell:
-        "cityheads read_parent --config {params.config} --log {log}"
-        " --parents {input.parents} --parent {wildcards.parent} --scenes {input.scenes} --out {params.out}"
+        "exec cityheads read_parent --config {input.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --parent {wildcards.parent} --scenes {input.scenes:q} --out {params.out:q}"

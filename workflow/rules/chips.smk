@@ -3,29 +3,30 @@
 
 rule slice_parent:
     input:
-        parents=SHEET,
+        config=ancient(CONFIG),
         layers=rules.read_parent.output.layers,
     output:
         chips=pieces(MODALITIES),
-        quality=f"{RESULTS}/quality/{{parent}}.json",
+        quality=str(RESULTS.chip_quality("{parent}")),
     log:
-        f"{RESULTS}/logs/slice_parent/{{parent}}.log",
+        str(RESULTS.log("slice_parent", "{parent}")),
     benchmark:
-        f"{RESULTS}/benchmarks/slice_parent/{{parent}}.tsv"
+        str(RESULTS.benchmark("slice_parent", "{parent}"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=500,
     params:
+        version=version("slice_parent"),
         settings=settings("slice_parent"),
-        code=code("slice_parent"),
-        config=CONFIG,
+        place=own_place,
+        sheet=untracked(SHEET),
         parent_dir=folder_of("input.layers"),
         chips=folder_of("output.chips", up=2),
     message:
         "Slice parent {wildcards.parent} into sub-chips"
     shell:
-        "cityheads slice_parent --config {params.config} --log {log}"
-        " --parents {input.parents} --parent {wildcards.parent} --parent-dir {params.parent_dir}"
-        " --chips {params.chips} --out {output.quality}"
+        "exec cityheads slice_parent --config {input.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --parent {wildcards.parent} --parent-dir {params.parent_dir:q}"
+        " --chips {params.chips:q} --out {output.quality:q}"

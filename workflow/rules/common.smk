@@ -1,103 +1,52 @@
 # Validation, names, and what the rules share. Light on purpose: the DAG must not import torch, rasterio or geopandas.
+# Nothing here may reach beyond this file: another workflow can import these rules as a module, under other names, with a
+# prefix, and more than once.
 import fcntl
 import os
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
-from cityheads.verbs import VERBS
 from cityheads.config import resolve
+from cityheads.core.classes import fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import read_parents
-from cityheads.core.files import write_bytes
+from cityheads.core.files import canonical_json
+from cityheads.core.grid import chip_ids, read_parents
+from cityheads.core.layout import Layout
+from cityheads.core.modalities import removable
+from cityheads.verbs import VERBS
 
 try:
-    RESOLVED = resolve(config)
-    config = RESOLVED.to_dict()
-    SHEET = config["parents"]
-    GRID = RESOLVED.grid.grid
-    PARENTS = [parent.parent_id for parent in read_parents(Path(SHEET), GRID)]
+    CITY = resolve(config)
+    SHEET = CITY.parents
+    GRID = CITY.grid.grid
+    ROWS = {parent.parent_id: parent for parent in read_parents(Path(SHEET), GRID)}
 except CityHeadsError as error:
     raise WorkflowError(str(error)) from None
 
-RESULTS = config["results"].rstrip("/")
-CONFIG = f"{RESULTS}/config.yaml"
-SIMULATED = config["archive"]["provider"] == "simulated"
-CATALOG = (
-    f"{RESULTS}/archive/catalog.json" if SIMULATED else config["archive"]["catalog"]
-)
-MODALITIES = list(config["archive"]["imagery"])
-SYNTHESIS = any(
-    layer.get("missing") == "synthesize"
-    for layer in config["archive"]["imagery"].values()
-)
-HAS_SCL = config["archive"]["imagery"]["S2L2A"]["scl_asset"] is not None
-LABELS = config["labels"]
-LANDCOVER = [name for name, label in LABELS.items() if label["kind"] == "landcover"]
-FOOTPRINTS = [name for name, label in LABELS.items() if label["kind"] == "footprints"]
-# those that also write the covered fraction of every pixel
-FRACTIONS = [name for name in FOOTPRINTS if LABELS[name]["fraction_layer"]]
-LAYERS = [
-    name for name, label in LABELS.items() if label["kind"] in ("raster", "vector")
+RESULTS = Layout(Path(CITY.results))
+CONFIG = str(RESULTS.config)
+PARENTS = list(ROWS)
+SIMULATED = CITY.archive.provider == "simulated"
+MODALITIES = list(CITY.archive.imagery.names)
+SYNTHESIS = bool(CITY.archive.imagery.synthesized)
+LABELS = CITY.labels
+# labels that some head of some run learns; the others are rasterized and published, and train nothing
+LEARNT = [
+    name
+    for name in LABELS
+    if name
+    in {CITY.heads[head].label for run in CITY.runs.values() for head in run.heads}
 ]
-RUNS = list(config["runs"])
-SEEDS = config["seeds"]
-GATE_RUN = config["noninferiority"]["run"]
-COMPARED = sorted({GATE_RUN, *config["noninferiority"]["baselines"].values()})
-SIDE = range(GRID.chips_per_side)
-
-
-wildcard_constraints:
-    parent="|".join(PARENTS),
-    label="|".join(LABELS),
-    run="|".join(RUNS),
-    seed=r"\d+",
-
-
-# A job is a single command that takes the shell's place: killed with Snakemake, it leaves no orphan that goes on writing.
-shell.prefix(f"set -euo pipefail; export CITYHEADS_WORKFLOW={os.getpid()}; exec ")
-
-
-onstart:
-    # Snakemake's own lock outlives a killed run; the kernel's does not (profiles/default turns the former off).
-    os.makedirs(RESULTS, exist_ok=True)
-    _lock = open(f"{RESULTS}/.lock", "w")
-    try:
-        fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise WorkflowError(
-            f"{RESULTS}: another run of the workflow is writing there; wait for it or stop it"
-        ) from None
-    globals()["_RUN_LOCK"] = _lock
-    resolved = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
-    if not Path(CONFIG).exists() or Path(CONFIG).read_bytes() != resolved:
-        write_bytes(Path(CONFIG), resolved)
-
-
-def settings(verb, narrow=None, **kept):
-    """Give the part of the config that a verb depends on, as text: a change of it, and of it alone, reruns the job."""
-
-    def trigger(wildcards):
-        seen = RESOLVED if narrow is None else narrow(wildcards)
-        return seen.fingerprint(VERBS[verb].sections, **kept)
-
-    return trigger
-
-
-def code(verb):
-    """Give the version of a verb's results: a change of it reruns the job."""
-    return VERBS[verb].version
-
-
-def of_label(wildcards):
-    """Narrow the config to one label layer."""
-    return RESOLVED.for_label(wildcards.label)
-
-
-def of_run(wildcards):
-    """Narrow the config to the heads and labels of one run."""
-    return RESOLVED.for_run(wildcards.run)
+LANDCOVER = [name for name, label in LABELS.items() if label.kind == "landcover"]
+FOOTPRINTS = [name for name, label in LABELS.items() if label.kind == "footprints"]
+# those that also write the covered fraction of every pixel
+FRACTIONS = [name for name in FOOTPRINTS if LABELS[name].fraction_layer]
+LAYERS = [name for name, label in LABELS.items() if label.kind in ("raster", "vector")]
+RUNS = list(CITY.runs)
+SEEDS = list(CITY.seeds)
+TESTED_RUN = CITY.noninferiority.run
+COMPARED = sorted({TESTED_RUN, *CITY.noninferiority.baselines.values()})
 
 
 def only(names):
@@ -105,14 +54,120 @@ def only(names):
     return "|".join(names) or "(?!)"
 
 
-def pieces(layers):
-    """Give the sub-chip files of one parent (a wildcard) in some layers."""
-    return expand(
-        f"{RESULTS}/chips/{{layer}}/{{{{parent}}}}_r{{row}}c{{col}}.tif",
-        layer=layers,
-        row=SIDE,
-        col=SIDE,
+wildcard_constraints:
+    parent=only(PARENTS),
+    label=only(LABELS),
+    run=only(RUNS),
+    seed=r"\d+",
+
+
+def at_start(action):
+    """Have something done when jobs are about to start, whatever `onstart` an importing workflow has of its own."""
+    register, before = workflow.onstart, workflow._onstart
+    workflow._onstart = lambda log: (action(), before(log))
+    workflow.onstart = lambda function: register(lambda log: (action(), function(log)))
+
+
+def lock_results():
+    """Keep a second run out. Snakemake's own lock outlives a killed run; the kernel's does not."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    stream = LOCK.open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError(
+            f"{LOCK.parent}: another run of the workflow is writing there; wait for it or stop it"
+        ) from None
+    _LOCKS.append(stream)
+
+
+_LOCKS = []
+# where a module's `prefix:` puts it
+LOCK = Path(workflow.modifier.path_modifier.modify(str(RESULTS.lock)))
+at_start(lock_results)
+
+# Jobs end when Snakemake does (`cityheads.cli`): killed, it leaves no orphan that goes on writing.
+os.environ["CITYHEADS_WORKFLOW"] = str(os.getpid())
+
+
+def version(verb):
+    """Give the version of a verb's results: a change of it runs the job again; a change of the code alone does not."""
+    return VERBS[verb].version
+
+
+def settings(verb, label=False, run=False, learnt=False, **how):
+    """Give what a job depends on in the config, as text: a change of it, and of it alone, runs the job again.
+
+    Args:
+        verb: The verb, whose sections count.
+        label: Of the labels, only the job's own counts.
+        run: Of runs, heads and labels, only the job's own count.
+        learnt: Of the labels, only those that some run learns count; heads and runs do not count besides.
+        how: What `Config.fingerprint` takes besides.
+    """
+
+    def trigger(wildcards):
+        narrowed = CITY
+        if label:
+            narrowed = narrowed.for_label(wildcards.label)
+        if run:
+            narrowed = narrowed.for_run(wildcards.run)
+        sections = VERBS[verb].sections
+        if learnt:
+            narrowed = narrowed.for_labels(LEARNT)
+            sections = [name for name in sections if name not in ("heads", "runs")]
+        return narrowed.fingerprint(sections, **how)
+
+    return trigger
+
+
+def place(*parents):
+    """Give the place of parents as text: what a job depends on in the sheet, whatever else stands there."""
+    return ";".join(
+        f"{row.parent_id} {row.epsg} {row.left!r} {row.top!r}"
+        for row in (ROWS[parent] for parent in parents)
     )
+
+
+def sheet_rows():
+    """Give all that stands in the sheet as text, comments left out: what the jobs of the whole city depend on."""
+    return ";".join(
+        f"{place(parent)} {row.split} {row.region}" for parent, row in ROWS.items()
+    )
+
+
+def own_place(wildcards):
+    """Give the place of the job's own parent."""
+    return place(wildcards.parent)
+
+
+def untracked(value):
+    """Hand a value to a job that may change without running it again: what the results do not depend on."""
+    return lambda wildcards, input: value
+
+
+def masks_of(labels):
+    """Name the mask layers of some labels."""
+    return [mask_layer(label) for label in labels]
+
+
+def pieces(layers, parent="{parent}"):
+    """Give the sub-chip files of one parent (by default a wildcard) in some layers."""
+    return [
+        str(RESULTS.chip(layer, chip))
+        for layer in layers
+        for chip in chip_ids(parent, GRID.chips_per_side)
+    ]
+
+
+def of_parents(name):
+    """Give what a function of the parent's id names, for all parents."""
+    return [str(name(parent)) for parent in PARENTS]
+
+
+def of_trainings(name, runs=RUNS):
+    """Give what a function of run and seed names, for all seeds."""
+    return [str(name(run, seed)) for run in runs for seed in SEEDS]
 
 
 def folder_of(file, up=1):
@@ -128,10 +183,27 @@ def folder_of(file, up=1):
     return find
 
 
-def vector_input(key, simulated):
-    """Give the file that a footprints label reads: the config's, or the simulated archive's."""
+def users(path):
+    """Mark a file that the user names in the config: a module's `prefix:` is not for it."""
+    return local(path)
 
-    def find(wildcards):
-        return LABELS[wildcards.label][key] or f"{RESULTS}/archive/{simulated}"
 
-    return find
+rule resolve_config:
+    output:
+        CONFIG,
+    log:
+        str(RESULTS.log("resolve_config", "config")),
+    benchmark:
+        str(RESULTS.benchmark("resolve_config", "config"))
+    conda:
+        "../../envs/cityheads.yaml"
+    threads: 1
+    resources:
+        mem_mb=200,
+    params:
+        version=version("resolve_config"),
+        resolved=canonical_json(CITY.to_dict()),
+    message:
+        "Write the config with all its defaults to {output}"
+    shell:
+        "exec cityheads resolve_config --log {log} --text {params.resolved:q} --out {output:q}"

@@ -3,76 +3,80 @@
 
 rule assemble_dataset:
     input:
-        parents=SHEET,
-        scenes=expand(f"{RESULTS}/scenes/{{parent}}.json", parent=PARENTS),
-        quality=expand(f"{RESULTS}/quality/{{parent}}.json", parent=PARENTS),
-        chips=expand(
-            pieces(MODALITIES + [f"MASK_{label}" for label in LABELS]), parent=PARENTS
-        ),
+        config=ancient(CONFIG),
+        scenes=of_parents(RESULTS.scene_choice),
+        quality=of_parents(RESULTS.chip_quality),
+        chips=[
+            chip
+            for parent in PARENTS
+            for chip in pieces(MODALITIES + masks_of(LEARNT), parent)
+        ],
     output:
-        store=expand(
-            f"{RESULTS}/dataset/store/{{layer}}.npy",
-            layer=MODALITIES + [f"MASK_{label}" for label in LABELS],
-        ),
-        index=f"{RESULTS}/dataset/store/index.json",
-        splits=f"{RESULTS}/dataset/splits.json",
-        classes=f"{RESULTS}/dataset/classes.json",
-        statistics=f"{RESULTS}/dataset/statistics.json",
-        manifest=f"{RESULTS}/dataset/chips.parquet",
+        store=[
+            str(RESULTS.dataset.store.array(layer))
+            for layer in MODALITIES + masks_of(LEARNT)
+        ],
+        index=str(RESULTS.dataset.store.index),
+        splits=str(RESULTS.dataset.splits),
+        classes=str(RESULTS.dataset.classes),
+        statistics=str(RESULTS.dataset.statistics),
+        manifest=str(RESULTS.dataset.chips),
     log:
-        f"{RESULTS}/logs/assemble_dataset/dataset.log",
+        str(RESULTS.log("assemble_dataset", "dataset")),
     benchmark:
-        f"{RESULTS}/benchmarks/assemble_dataset/dataset.tsv"
+        str(RESULTS.benchmark("assemble_dataset", "dataset"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=1500,
     params:
-        settings=settings("assemble_dataset"),
-        code=code("assemble_dataset"),
-        config=CONFIG,
+        version=version("assemble_dataset"),
+        settings=settings("assemble_dataset", learnt=True),
+        rows=sheet_rows(),
+        sheet=untracked(SHEET),
         scenes=folder_of("input.scenes"),
         quality=folder_of("input.quality"),
         chips=folder_of("input.chips", up=2),
         out=folder_of("output.manifest"),
     message:
-        "Account for all sub-chips, deal the splits, pack the dataset"
+        "Account for all sub-chips, assign the splits, pack the dataset"
     shell:
-        "cityheads assemble_dataset --config {params.config} --log {log}"
-        " --parents {input.parents} --scenes {params.scenes} --quality {params.quality} --chips {params.chips}"
-        " --out {params.out}"
+        "exec cityheads assemble_dataset --config {input.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --scenes {params.scenes:q} --quality {params.quality:q} --chips {params.chips:q}"
+        " --out {params.out:q}"
 
 
 rule check_labels:
     input:
-        parents=SHEET,
+        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
-        imagery=expand(f"{RESULTS}/parents/{{parent}}/S2L2A.tif", parent=PARENTS),
-        masks=expand(
-            f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
-            parent=PARENTS,
-            label=LABELS,
-        ),
+        imagery=of_parents(lambda parent: RESULTS.parent(parent).raster("S2L2A")),
+        masks=[
+            str(RESULTS.parent(parent).raster(layer))
+            for parent in PARENTS
+            for layer in masks_of(LABELS)
+        ],
     output:
-        picture=f"{RESULTS}/labels/check.png",
-        found=f"{RESULTS}/labels/check.json",
+        picture=str(RESULTS.label_check_figure),
+        found=str(RESULTS.label_check),
     log:
-        f"{RESULTS}/logs/check_labels/labels.log",
+        str(RESULTS.log("check_labels", "labels")),
     benchmark:
-        f"{RESULTS}/benchmarks/check_labels/labels.tsv"
+        str(RESULTS.benchmark("check_labels", "labels"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=2000,
     params:
+        version=version("check_labels"),
         settings=settings("check_labels"),
-        code=code("check_labels"),
-        config=CONFIG,
+        rows=sheet_rows(),
+        sheet=untracked(SHEET),
         results=folder_of("output.found", up=2),
     message:
         "Compare the labels with each other and with the imagery"
     shell:
-        "cityheads check_labels --config {params.config} --log {log}"
-        " --parents {input.parents} --results {params.results} --picture {output.picture} --out {output.found}"
+        "exec cityheads check_labels --config {input.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --results {params.results:q} --picture {output.picture:q} --out {output.found:q}"

@@ -1,9 +1,6 @@
 # The verdict, the figures, the report.
-from cityheads.core.modalities import removable
 
-EVALUATED = expand(
-    f"{RESULTS}/evaluation/{{run}}/{{seed}}/metrics.json", run=RUNS, seed=SEEDS
-)
+EVALUATED = of_trainings(lambda run, seed: RESULTS.evaluation(run, seed).metrics)
 # Figure and the caption that it shares with its like, if any.
 FIGURES = {
     name: name
@@ -17,132 +14,120 @@ FIGURES = {
         "timings",
     )
 }
-if config["evaluation"]["modality_ablation"] and removable(
-    config["model"]["modalities"]
-):
+if CITY.evaluation.modality_ablation and removable(CITY.model.modalities):
     FIGURES["modality_ablation"] = "modality_ablation"
 FIGURES |= {
     f"{kind}_{head}": kind
     for kind in ("panels", "confusion")
-    for head in config["runs"][GATE_RUN]["heads"]
+    for head in CITY.runs[TESTED_RUN].heads
 }
 
 
 rule compare:
     input:
-        metrics=expand(
-            f"{RESULTS}/evaluation/{{run}}/{{seed}}/metrics.json",
-            run=COMPARED,
-            seed=SEEDS,
+        config=ancient(CONFIG),
+        metrics=of_trainings(
+            lambda run, seed: RESULTS.evaluation(run, seed).metrics, COMPARED
         ),
     output:
-        gate=f"{RESULTS}/gate.json",
+        gate=str(RESULTS.gate),
         page=report(
-            f"{RESULTS}/verdict.md",
+            str(RESULTS.verdict_page),
             caption="../report/verdict.rst",
             category="Verdict",
         ),
     log:
-        f"{RESULTS}/logs/compare/gate.log",
+        str(RESULTS.log("compare", "verdict")),
     benchmark:
-        f"{RESULTS}/benchmarks/compare/gate.tsv"
+        str(RESULTS.benchmark("compare", "verdict"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=500,
     params:
+        version=version("compare"),
         settings=settings("compare"),
-        code=code("compare"),
-        config=CONFIG,
         evaluation=folder_of("input.metrics", up=3),
     message:
-        "Compare {GATE_RUN} with its single-task baselines"
+        "Compare the shared model with its single-task baselines"
     shell:
-        "cityheads compare --config {params.config} --log {log}"
-        " --evaluation {params.evaluation} --page {output.page} --out {output.gate}"
+        "exec cityheads compare --config {input.config:q} --log {log:q}"
+        " --evaluation {params.evaluation:q} --page {output.page:q} --out {output.gate:q}"
 
 
 rule draw_figures:
     input:
-        parents=SHEET,
-        gate=rules.compare.output.gate,
+        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
-        boundaries=expand(
-            f"{RESULTS}/labels/{{label}}/boundary.parquet", label=FOOTPRINTS
-        ),
-        trained=expand(
-            f"{RESULTS}/runs/{{run}}/{{seed}}/{{file}}",
-            run=RUNS,
-            seed=SEEDS,
-            file=["history.csv", "training.json"],
-        ),
+        gate=rules.compare.output.gate,
+        boundaries=[str(RESULTS.label(label).boundary) for label in FOOTPRINTS],
+        histories=of_trainings(lambda run, seed: RESULTS.run(run, seed).history),
+        training=of_trainings(lambda run, seed: RESULTS.run(run, seed).training),
         evaluated=EVALUATED,
     output:
         **{
             name: report(
-                f"{RESULTS}/figures/{name}.png",
+                str(RESULTS.figure(name)),
                 caption=f"../report/{caption}.rst",
                 category="Figures",
                 labels={"figure": name.replace("_", " ")},
             )
             for name, caption in FIGURES.items()
         },
-        listed=f"{RESULTS}/figures/figures.json",
+        listed=str(RESULTS.figure_list),
     log:
-        f"{RESULTS}/logs/draw_figures/figures.log",
+        str(RESULTS.log("draw_figures", "figures")),
     benchmark:
-        f"{RESULTS}/benchmarks/draw_figures/figures.tsv"
+        str(RESULTS.benchmark("draw_figures", "figures"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=1500,
     params:
-        settings=settings("draw_figures"),
-        code=code("draw_figures"),
-        config=CONFIG,
+        version=version("draw_figures"),
+        settings=settings("draw_figures", colors=True),
+        rows=sheet_rows(),
+        sheet=untracked(SHEET),
         results=folder_of("input.gate"),
         out=folder_of("output.listed"),
     message:
         "Draw the figures"
     shell:
-        "cityheads draw_figures --config {params.config} --log {log}"
-        " --parents {input.parents} --results {params.results} --out {params.out}"
+        "exec cityheads draw_figures --config {input.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --results {params.results:q} --out {params.out:q}"
 
 
 rule report:
     input:
+        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
         scenes=rules.assemble_dataset.input.scenes,
-        readings=expand(f"{RESULTS}/parents/{{parent}}/reading.json", parent=PARENTS),
-        summaries=expand(f"{RESULTS}/labels/{{label}}/summary.json", label=FOOTPRINTS),
-        training=expand(
-            f"{RESULTS}/runs/{{run}}/{{seed}}/{{file}}.json",
-            run=RUNS,
-            seed=SEEDS,
-            file=["model", "training", "environment"],
-        ),
+        readings=of_parents(lambda parent: RESULTS.parent(parent).reading),
+        summaries=[str(RESULTS.label(label).summary) for label in FOOTPRINTS],
+        model=of_trainings(lambda run, seed: RESULTS.run(run, seed).model),
+        training=of_trainings(lambda run, seed: RESULTS.run(run, seed).training),
+        environment=of_trainings(lambda run, seed: RESULTS.run(run, seed).environment),
         evaluated=EVALUATED,
         gate=rules.compare.output.gate,
         figures=rules.draw_figures.output,
     output:
-        f"{RESULTS}/report.html",
+        str(RESULTS.report),
     log:
-        f"{RESULTS}/logs/report/report.log",
+        str(RESULTS.log("report", "report")),
     benchmark:
-        f"{RESULTS}/benchmarks/report/report.tsv"
+        str(RESULTS.benchmark("report", "report"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=1000,
     params:
-        settings=settings("report"),
-        code=code("report"),
-        config=CONFIG,
+        version=version("report"),
+        settings=settings("report", colors=True),
         results=folder_of("input.gate"),
     message:
         "Write the report to {output}"
     shell:
-        "cityheads report --config {params.config} --log {log} --results {params.results} --out {output}"
+        "exec cityheads report --config {input.config:q} --log {log:q} --results {params.results:q} --out {output:q}"

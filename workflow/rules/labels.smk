@@ -1,56 +1,69 @@
 # Label layers: one rule per kind, any number of layers of a kind.
 
 
+def footprint_source(wildcards):
+    """Give the file that a footprints label reads: the config's, or the simulated archive's."""
+    named = LABELS[wildcards.label].source
+    return users(named) if named else str(RESULTS.archive.footprints)
+
+
+def footprint_boundary(wildcards):
+    """Give the file of a footprints label's surveyed area, likewise."""
+    named = LABELS[wildcards.label].boundary
+    return users(named) if named else str(RESULTS.archive.boundary)
+
+
 if FOOTPRINTS:
 
     rule prepare_footprints:
         input:
-            parents=SHEET,
-            source=vector_input("source", "footprints.geojson"),
-            boundary=vector_input("boundary", "boundary.geojson"),
+            config=ancient(CONFIG),
+            source=footprint_source,
+            boundary=footprint_boundary,
         output:
-            footprints=f"{RESULTS}/labels/{{label}}/footprints.parquet",
-            boundary=f"{RESULTS}/labels/{{label}}/boundary.parquet",
-            summary=f"{RESULTS}/labels/{{label}}/summary.json",
+            footprints=str(RESULTS.label("{label}").footprints),
+            boundary=str(RESULTS.label("{label}").boundary),
+            summary=str(RESULTS.label("{label}").summary),
         log:
-            f"{RESULTS}/logs/prepare_footprints/{{label}}.log",
+            str(RESULTS.log("prepare_footprints", "{label}")),
         benchmark:
-            f"{RESULTS}/benchmarks/prepare_footprints/{{label}}.tsv"
+            str(RESULTS.benchmark("prepare_footprints", "{label}"))
         wildcard_constraints:
-            label="|".join(FOOTPRINTS),
+            label=only(FOOTPRINTS),
         conda:
             "../../envs/cityheads.yaml"
         threads: 1
         resources:
             mem_mb=3000,
         params:
-            settings=settings("prepare_footprints", of_label),
-            code=code("prepare_footprints"),
-            config=CONFIG,
+            version=version("prepare_footprints"),
+            settings=settings("prepare_footprints", label=True),
+            crs=",".join(sorted({str(row.epsg) for row in ROWS.values()})),
+            sheet=untracked(SHEET),
         message:
             "Clean the footprints of {wildcards.label}"
         shell:
-            "cityheads prepare_footprints --config {params.config} --log {log}"
-            " --parents {input.parents} --label {wildcards.label} --source {input.source:q} --boundary {input.boundary:q}"
-            " --out {output.footprints} --boundary-out {output.boundary} --summary {output.summary}"
+            "exec cityheads prepare_footprints --config {input.config:q} --log {log:q}"
+            " --parents {params.sheet:q} --label {wildcards.label} --source {input.source:q} --boundary {input.boundary:q}"
+            " --out {output.footprints:q} --boundary-out {output.boundary:q} --summary {output.summary:q}"
 
     rule rasterize_buildings:
         input:
-            parents=SHEET,
+            config=ancient(CONFIG),
             footprints=rules.prepare_footprints.output.footprints,
             boundary=rules.prepare_footprints.output.boundary,
-            scenes=lambda wildcards: (
-                f"{RESULTS}/scenes/{wildcards.parent}.json"
-                if LABELS[wildcards.label]["standing_only"]
-                else []
+            scenes=branch(
+                lambda wildcards: LABELS[wildcards.label].standing_only,
+                then=rules.select_scenes.output,
+                otherwise=[],
             ),
         output:
-            chips=pieces(["MASK_{label}"]),
-            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+            chips=pieces([mask_layer("{label}")]),
+            mask=str(RESULTS.parent("{parent}").raster(mask_layer("{label}"))),
         log:
-            f"{RESULTS}/logs/rasterize_buildings/{{parent}}_{{label}}.log",
+            str(RESULTS.log("rasterize_buildings", "{parent}_{label}")),
         benchmark:
-            f"{RESULTS}/benchmarks/rasterize_buildings/{{parent}}_{{label}}.tsv"
+            str(RESULTS.benchmark("rasterize_buildings", "{parent}_{label}"))
         wildcard_constraints:
             label=only(name for name in FOOTPRINTS if name not in FRACTIONS),
         conda:
@@ -59,27 +72,28 @@ if FOOTPRINTS:
         resources:
             mem_mb=1000,
         params:
-            settings=settings("rasterize_buildings", of_label),
-            code=code("rasterize_buildings"),
-            config=CONFIG,
+            version=version("rasterize_buildings"),
+            settings=settings("rasterize_buildings", label=True),
+            place=own_place,
+            sheet=untracked(SHEET),
             chips=folder_of("output.chips", up=2),
             scenes=lambda wildcards, input: (
-                f"--scenes {input.scenes}" if input.scenes else ""
+                f"--scenes '{input.scenes}'" if input.scenes else ""
             ),
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
         shell:
-            "cityheads rasterize_buildings --config {params.config} --log {log}"
-            " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
-            " --footprints {input.footprints} --boundary {input.boundary} --chips {params.chips} --out {output.mask}"
-            " {params.scenes}"
+            "exec cityheads rasterize_buildings --config {input.config:q} --log {log:q}"
+            " --parents {params.sheet:q} --parent {wildcards.parent} --label {wildcards.label}"
+            " --footprints {input.footprints:q} --boundary {input.boundary:q} --chips {params.chips:q}"
+            " --out {output.mask:q} {params.scenes}"
 
     use rule rasterize_buildings as rasterize_buildings_and_fractions with:
         output:
-            chips=pieces(["MASK_{label}"]),
-            fractions=pieces(["FRACTION_{label}"]),
-            fraction=f"{RESULTS}/parents/{{parent}}/FRACTION_{{label}}.tif",
-            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+            chips=pieces([mask_layer("{label}")]),
+            fractions=pieces([fraction_layer("{label}")]),
+            fraction=str(RESULTS.parent("{parent}").raster(fraction_layer("{label}"))),
+            mask=str(RESULTS.parent("{parent}").raster(mask_layer("{label}"))),
         wildcard_constraints:
             label=only(FRACTIONS),
 
@@ -88,17 +102,17 @@ if LANDCOVER:
 
     rule rasterize_landcover:
         input:
-            parents=SHEET,
-            scenes=f"{RESULTS}/scenes/{{parent}}.json",
+            config=ancient(CONFIG),
+            scenes=rules.select_scenes.output,
         output:
-            chips=pieces(["MASK_{label}"]),
-            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+            chips=pieces([mask_layer("{label}")]),
+            mask=str(RESULTS.parent("{parent}").raster(mask_layer("{label}"))),
         log:
-            f"{RESULTS}/logs/rasterize_landcover/{{parent}}_{{label}}.log",
+            str(RESULTS.log("rasterize_landcover", "{parent}_{label}")),
         benchmark:
-            f"{RESULTS}/benchmarks/rasterize_landcover/{{parent}}_{{label}}.tsv"
+            str(RESULTS.benchmark("rasterize_landcover", "{parent}_{label}"))
         wildcard_constraints:
-            label="|".join(LANDCOVER),
+            label=only(LANDCOVER),
         conda:
             "../../envs/cityheads.yaml"
         threads: 1
@@ -106,43 +120,49 @@ if LANDCOVER:
             mem_mb=500,
             network=1,
         params:
-            settings=settings("rasterize_landcover", of_label),
-            code=code("rasterize_landcover"),
-            config=CONFIG,
+            version=version("rasterize_landcover"),
+            settings=settings("rasterize_landcover", label=True),
+            place=own_place,
+            sheet=untracked(SHEET),
             chips=folder_of("output.chips", up=2),
         message:
             "Map land cover to {wildcards.label} for parent {wildcards.parent}"
         shell:
-            "cityheads rasterize_landcover --config {params.config} --log {log}"
-            " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
-            " --scenes {input.scenes} --chips {params.chips} --out {output.mask}"
+            "exec cityheads rasterize_landcover --config {input.config:q} --log {log:q}"
+            " --parents {params.sheet:q} --parent {wildcards.parent} --label {wildcards.label}"
+            " --scenes {input.scenes:q} --chips {params.chips:q} --out {output.mask:q}"
 
 
 if LAYERS:
 
     rule rasterize_layer:
         input:
-            parents=SHEET,
-            source=lambda wildcards: LABELS[wildcards.label]["source"],
-            boundary=lambda wildcards: LABELS[wildcards.label]["boundary"] or [],
+            config=ancient(CONFIG),
+            source=lambda wildcards: users(LABELS[wildcards.label].source),
+            boundary=lambda wildcards: (
+                users(LABELS[wildcards.label].boundary)
+                if getattr(LABELS[wildcards.label], "boundary", None)
+                else []
+            ),
         output:
-            chips=pieces(["MASK_{label}"]),
-            mask=f"{RESULTS}/parents/{{parent}}/MASK_{{label}}.tif",
+            chips=pieces([mask_layer("{label}")]),
+            mask=str(RESULTS.parent("{parent}").raster(mask_layer("{label}"))),
         log:
-            f"{RESULTS}/logs/rasterize_layer/{{parent}}_{{label}}.log",
+            str(RESULTS.log("rasterize_layer", "{parent}_{label}")),
         benchmark:
-            f"{RESULTS}/benchmarks/rasterize_layer/{{parent}}_{{label}}.tsv"
+            str(RESULTS.benchmark("rasterize_layer", "{parent}_{label}"))
         wildcard_constraints:
-            label="|".join(LAYERS),
+            label=only(LAYERS),
         conda:
             "../../envs/cityheads.yaml"
         threads: 1
         resources:
             mem_mb=1000,
         params:
-            settings=settings("rasterize_layer", of_label),
-            code=code("rasterize_layer"),
-            config=CONFIG,
+            version=version("rasterize_layer"),
+            settings=settings("rasterize_layer", label=True),
+            place=own_place,
+            sheet=untracked(SHEET),
             chips=folder_of("output.chips", up=2),
             boundary=lambda wildcards, input: (
                 f"--boundary '{input.boundary}'" if input.boundary else ""
@@ -150,6 +170,6 @@ if LAYERS:
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
         shell:
-            "cityheads rasterize_layer --config {params.config} --log {log}"
-            " --parents {input.parents} --parent {wildcards.parent} --label {wildcards.label}"
-            " --source {input.source:q} --chips {params.chips} --out {output.mask} {params.boundary}"
+            "exec cityheads rasterize_layer --config {input.config:q} --log {log:q}"
+            " --parents {params.sheet:q} --parent {wildcards.parent} --label {wildcards.label}"
+            " --source {input.source:q} --chips {params.chips:q} --out {output.mask:q} {params.boundary}"

@@ -1,78 +1,79 @@
-# What is handed on: one checkpoint, one card, one recipe.
+# What is handed on: one checkpoint, one card, one recipe; and the dataset as a catalogue.
 
 
 rule publish:
     input:
-        parents=SHEET,
+        config=ancient(CONFIG),
         gate=rules.compare.output.gate,
         dataset=rules.assemble_dataset.output,
         scenes=rules.assemble_dataset.input.scenes,
-        trained=expand(
-            f"{RESULTS}/runs/{GATE_RUN}/{{seed}}/{{file}}",
-            seed=SEEDS,
-            file=[
-                "model.safetensors",
-                "model.json",
-                "training.json",
-                "environment.json",
-            ],
-        ),
-        evaluated=expand(
-            f"{RESULTS}/evaluation/{GATE_RUN}/{{seed}}/metrics.json", seed=SEEDS
+        trained=[
+            str(file)
+            for seed in SEEDS
+            for run in [RESULTS.run(TESTED_RUN, seed)]
+            for file in (run.weights, run.model, run.training, run.environment)
+        ],
+        evaluated=of_trainings(
+            lambda run, seed: RESULTS.evaluation(run, seed).metrics, [TESTED_RUN]
         ),
     output:
-        bundle=directory(f"{RESULTS}/bundle"),
+        bundle=directory(str(RESULTS.bundle.root)),
     log:
-        f"{RESULTS}/logs/publish/bundle.log",
+        str(RESULTS.log("publish", "bundle")),
     benchmark:
-        f"{RESULTS}/benchmarks/publish/bundle.tsv"
+        str(RESULTS.benchmark("publish", "bundle"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=500,
     params:
-        settings=settings("publish"),
-        code=code("publish"),
-        config=CONFIG,
+        version=version("publish"),
+        settings=settings("publish", colors=True),
+        rows=sheet_rows(),
+        sheet=untracked(SHEET),
         results=folder_of("input.gate"),
     message:
         "Bundle the shared model with its recipe, scores and card"
     shell:
-        "cityheads publish --config {params.config} --log {log}"
-        " --parents {input.parents} --results {params.results} --out {output.bundle}"
+        "exec cityheads publish --config {input.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --results {params.results:q} --out {output.bundle:q}"
 
 
 rule publish_catalog:
     input:
+        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
         manifest=rules.assemble_dataset.output.manifest,
         scenes=rules.assemble_dataset.input.scenes,
-        chips=rules.assemble_dataset.input.chips,
-        readings=expand(f"{RESULTS}/parents/{{parent}}/reading.json", parent=PARENTS),
+        chips=[
+            chip
+            for parent in PARENTS
+            for chip in pieces(MODALITIES + masks_of(LABELS), parent)
+        ],
+        readings=of_parents(lambda parent: RESULTS.parent(parent).reading),
     output:
-        f"{RESULTS}/stac/catalog.json",
+        catalog=str(RESULTS.stac),
     log:
-        f"{RESULTS}/logs/publish_catalog/catalog.log",
+        str(RESULTS.log("publish_catalog", "catalog")),
     benchmark:
-        f"{RESULTS}/benchmarks/publish_catalog/catalog.tsv"
+        str(RESULTS.benchmark("publish_catalog", "catalog"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
         mem_mb=1000,
     params:
-        settings=settings("publish_catalog"),
-        code=code("publish_catalog"),
-        config=CONFIG,
+        version=version("publish_catalog"),
+        settings=settings("publish_catalog", colors=True),
         scenes=folder_of("input.scenes"),
         parents_dir=folder_of("input.readings", up=2),
         chips=folder_of("input.chips", up=2),
         dataset=folder_of("input.manifest"),
-        out=lambda wildcards, output: str(Path(output[0]).parent),
+        out=folder_of("output.catalog"),
     message:
         "Describe the dataset as a static STAC catalogue"
     shell:
-        "cityheads publish_catalog --config {params.config} --log {log}"
-        " --scenes {params.scenes} --parents-dir {params.parents_dir} --chips {params.chips} --dataset {params.dataset}"
-        " --out {params.out}"
+        "exec cityheads publish_catalog --config {input.config:q} --log {log:q}"
+        " --scenes {params.scenes:q} --parents-dir {params.parents_dir:q} --chips {params.chips:q}"
+        " --dataset {params.dataset:q} --out {params.out:q}"

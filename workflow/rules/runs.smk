@@ -3,66 +3,66 @@
 
 rule train:
     input:
+        config=ancient(CONFIG),
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
     output:
-        weights=f"{RESULTS}/runs/{{run}}/{{seed}}/model.safetensors",
-        history=f"{RESULTS}/runs/{{run}}/{{seed}}/history.csv",
-        training=f"{RESULTS}/runs/{{run}}/{{seed}}/training.json",
-        environment=f"{RESULTS}/runs/{{run}}/{{seed}}/environment.json",
-        model=f"{RESULTS}/runs/{{run}}/{{seed}}/model.json",
+        weights=str(RESULTS.run("{run}", "{seed}").weights),
+        history=str(RESULTS.run("{run}", "{seed}").history),
+        training=str(RESULTS.run("{run}", "{seed}").training),
+        environment=str(RESULTS.run("{run}", "{seed}").environment),
+        model=str(RESULTS.run("{run}", "{seed}").model),
     log:
-        f"{RESULTS}/logs/train/{{run}}_{{seed}}.log",
+        str(RESULTS.log("train", "{run}_{seed}")),
     benchmark:
-        f"{RESULTS}/benchmarks/train/{{run}}_{{seed}}.tsv"
+        str(RESULTS.benchmark("train", "{run}_{seed}"))
     conda:
         "../../envs/cityheads.yaml"
-    threads: config["train"]["threads"]
+    threads: CITY.train.threads
     resources:
         mem_mb=3500,
-        gpu=0 if config["train"]["accelerator"] == "cpu" else 1,
+        gpu=0 if CITY.train.accelerator == "cpu" else 1,
     params:
-        settings=settings("train", of_run),
-        code=code("train"),
-        config=CONFIG,
+        version=version("train"),
+        settings=settings("train", run=True),
         dataset=folder_of("input.manifest"),
         out=folder_of("output.model"),
     message:
         "Train run {wildcards.run} with seed {wildcards.seed}"
     shell:
-        "cityheads train --config {params.config} --log {log}"
-        " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset} --out {params.out}"
+        "exec cityheads train --config {input.config:q} --log {log:q}"
+        " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset:q} --out {params.out:q}"
 
 
 rule evaluate:
     input:
+        config=ancient(CONFIG),
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
         weights=rules.train.output.weights,
         model=rules.train.output.model,
     output:
-        confusion=f"{RESULTS}/evaluation/{{run}}/{{seed}}/confusion.parquet",
-        predictions=f"{RESULTS}/evaluation/{{run}}/{{seed}}/predictions/index.json",
-        metrics=f"{RESULTS}/evaluation/{{run}}/{{seed}}/metrics.json",
+        confusion=str(RESULTS.evaluation("{run}", "{seed}").confusion),
+        predictions=str(RESULTS.evaluation("{run}", "{seed}").predictions),
+        metrics=str(RESULTS.evaluation("{run}", "{seed}").metrics),
     log:
-        f"{RESULTS}/logs/evaluate/{{run}}_{{seed}}.log",
+        str(RESULTS.log("evaluate", "{run}_{seed}")),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{{run}}_{{seed}}.tsv"
+        str(RESULTS.benchmark("evaluate", "{run}_{seed}"))
     conda:
         "../../envs/cityheads.yaml"
-    threads: config["train"]["threads"]
+    threads: CITY.train.threads
     resources:
         mem_mb=3000,
     params:
-        settings=settings("evaluate", of_run),
-        code=code("evaluate"),
-        config=CONFIG,
+        version=version("evaluate"),
+        settings=settings("evaluate", run=True),
         dataset=folder_of("input.manifest"),
         run_dir=folder_of("input.model"),
         out=folder_of("output.metrics"),
     message:
         "Evaluate run {wildcards.run} with seed {wildcards.seed} on the held-out parents"
     shell:
-        "cityheads evaluate --config {params.config} --log {log}"
-        " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset} --run-dir {params.run_dir}"
-        " --out {params.out}"
+        "exec cityheads evaluate --config {input.config:q} --log {log:q}"
+        " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset:q} --run-dir {params.run_dir:q}"
+        " --out {params.out:q}"

@@ -157,6 +157,12 @@ class Config(Section):
         """Give the config with one label layer only."""
         return _part(self, self.__dict__ | {"labels": FrozenDict({label: self.labels[label]})})
 
+    def for_labels(self, labels: Iterable[str]) -> Config:
+        """Give the config with some label layers only, in the order of the config."""
+        wanted = set(labels)
+        kept = {name: label for name, label in self.labels.items() if name in wanted}
+        return _part(self, self.__dict__ | {"labels": FrozenDict(kept)})
+
     def for_run(self, run: str) -> Config:
         """Give the config with one run, its heads, and their labels only."""
         heads = {name: self.heads[name] for name in self.runs[run].heads}

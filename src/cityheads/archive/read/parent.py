@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cityheads import __version__
 from cityheads.archive.read import dem, generated, sentinel1, sentinel2
 from cityheads.archive.read.layers import read_layers
 from cityheads.config import Config
@@ -18,6 +17,7 @@ from cityheads.core.grid import find_parent, parent_geobox, read_parents
 from cityheads.core.layout import ParentFolder
 from cityheads.core.modalities import MODALITIES, SCL_NODATA
 from cityheads.core.raster import write_raster
+from cityheads.core.version import VERSION
 
 __all__ = ["read_parent"]
 
@@ -97,7 +97,7 @@ def _versions() -> dict[str, str]:
     import rasterio
 
     return {
-        "cityheads": __version__,
+        "cityheads": VERSION,
         "gdal": rasterio.__gdal_version__,
         "numpy": np.__version__,
         "rasterio": rasterio.__version__,
