@@ -73,7 +73,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "resolve_config",
             "write a config with all its defaults, for the jobs of the workflow",
-            "cityheads.config.write:resolve_config",
+            "cityheads.config.load:resolve_config",
             (),
             (Argument("text", "the config as JSON", str), _out("YAML file to write")),
             version=1,
