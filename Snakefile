@@ -15,6 +15,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/config.smk"
 include: "workflow/rules/archive.smk"
 include: "workflow/rules/chips.smk"
 include: "workflow/rules/labels.smk"
@@ -27,28 +28,26 @@ include: "workflow/rules/product.smk"
 rule all:
     default_target: True
     input:
-        RESULTS.report,
-        RESULTS.bundle.root,
-        [
-            RESULTS.parent(parent).raster(layer)
-            for parent in PARENTS
-            for layer in masks_of(LABELS)
-        ],
+        report=RESULTS.report,
+        bundle=RESULTS.bundle.root,
+        masks=masks_besides(),
     localrule: True
+    message:
+        "Done: the report is {input.report}, the model to hand on is in {input.bundle}"
 
 
 rule train_multihead:
     input:
         of_trainings(lambda run, seed: RESULTS.run(run, seed).model, [TESTED_RUN]),
     localrule: True
+    message:
+        "Done: {input}"
 
 
 rule dataset:
     input:
-        RESULTS.dataset.chips,
-        [
-            RESULTS.parent(parent).raster(layer)
-            for parent in PARENTS
-            for layer in masks_of(LABELS)
-        ],
+        chips=RESULTS.dataset.chips,
+        masks=masks_besides(),
     localrule: True
+    message:
+        "Done: the chip table is {input.chips}"

@@ -87,7 +87,7 @@ LOCK = Path(workflow.modifier.path_modifier.modify(str(RESULTS.lock)))
 at_start(lock_results)
 
 # Jobs end when Snakemake does (`cityheads.cli`): killed, it leaves no orphan that goes on writing.
-os.environ["CITYHEADS_WORKFLOW"] = str(os.getpid())
+os.environ.update(CITYHEADS_WORKFLOW=str(os.getpid()))
 
 
 def version(verb):
@@ -151,6 +151,15 @@ def masks_of(labels):
     return [mask_layer(label) for label in labels]
 
 
+def masks_besides():
+    """Give the masks of all parents in the labels that no head learns: nothing else asks for them."""
+    return [
+        str(RESULTS.parent(parent).raster(layer))
+        for parent in PARENTS
+        for layer in masks_of(name for name in LABELS if name not in LEARNT)
+    ]
+
+
 def pieces(layers, parent="{parent}"):
     """Give the sub-chip files of one parent (by default a wildcard) in some layers."""
     return [
@@ -188,22 +197,13 @@ def users(path):
     return local(path)
 
 
-rule resolve_config:
-    output:
-        CONFIG,
-    log:
-        str(RESULTS.log("resolve_config", "config")),
-    benchmark:
-        str(RESULTS.benchmark("resolve_config", "config"))
-    conda:
-        "../../envs/cityheads.yaml"
-    threads: 1
-    resources:
-        mem_mb=200,
-    params:
-        version=version("resolve_config"),
-        resolved=canonical_json(CITY.to_dict()),
-    message:
-        "Write the config with all its defaults to {output}"
-    shell:
-        "exec cityheads resolve_config --log {log} --text {params.resolved:q} --out {output:q}"
+def footprint_source(wildcards):
+    """Give the file that a footprints label reads: the config's, or the simulated archive's."""
+    named = LABELS[wildcards.label].source
+    return users(named) if named else str(RESULTS.archive.footprints)
+
+
+def footprint_boundary(wildcards):
+    """Give the file of a footprints label's surveyed area, likewise."""
+    named = LABELS[wildcards.label].boundary
+    return users(named) if named else str(RESULTS.archive.boundary)

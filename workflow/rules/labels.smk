@@ -1,18 +1,6 @@
 # Label layers: one rule per kind, any number of layers of a kind.
 
 
-def footprint_source(wildcards):
-    """Give the file that a footprints label reads: the config's, or the simulated archive's."""
-    named = LABELS[wildcards.label].source
-    return users(named) if named else str(RESULTS.archive.footprints)
-
-
-def footprint_boundary(wildcards):
-    """Give the file of a footprints label's surveyed area, likewise."""
-    named = LABELS[wildcards.label].boundary
-    return users(named) if named else str(RESULTS.archive.boundary)
-
-
 if FOOTPRINTS:
 
     rule prepare_footprints:
