@@ -9,11 +9,11 @@ from cityheads.core.artifacts.scenes import ChosenLayer
 __all__ = ["choose_dem"]
 
 
-def choose_dem(choice: Search, rule: DemConfig) -> ChosenLayer:
+def choose_dem(search: Search, rule: DemConfig) -> ChosenLayer:
     """Choose every tile under the parent, the one that covers most first."""
-    items = choice.catalog.search(rule.collection, choice.polygon, None)
+    items = search.catalog.search(rule.collection, search.polygon, None)
     if not items:
-        raise nothing(choice, "DEM", rule.collection, items, [])
+        raise nothing(search, "DEM", rule.collection, items, [])
     assets = {"DEM": rule.assets.get("DEM", "data")}
     return {
         "collection": rule.collection,
@@ -22,5 +22,5 @@ def choose_dem(choice: Search, rule: DemConfig) -> ChosenLayer:
         "rejected": [],
         "valid_fraction": None,
         "clear_fraction": None,
-        "items": [choice.frozen(item, assets) for item in by_cover(choice, items)],
+        "items": [search.frozen(item, assets) for item in by_cover(search, items)],
     }

@@ -15,11 +15,11 @@ from cityheads.core.artifacts.scenes import ChosenLayer
 __all__ = ["choose_landcover"]
 
 
-def choose_landcover(choice: Search, name: str, label: LandcoverLabel) -> ChosenLayer:
+def choose_landcover(search: Search, name: str, label: LandcoverLabel) -> ChosenLayer:
     """Choose the newest map of the period that covers most of the parent, and all its tiles there."""
     collection = label.collection
     interval = parse_interval(label.datetime, f"labels.{name}.datetime") if label.datetime else None
-    items = choice.catalog.search(collection, choice.polygon, interval)
+    items = search.catalog.search(collection, search.polygon, interval)
     rejected = []
     years: dict[datetime, list[Item]] = {}
     for item in items:
@@ -28,17 +28,17 @@ def choose_landcover(choice: Search, name: str, label: LandcoverLabel) -> Chosen
         else:
             years.setdefault(item.when, []).append(item)
     if not years:
-        raise nothing(choice, name, collection, items, rejected)
+        raise nothing(search, name, collection, items, rejected)
 
     def cover(group: Sequence[Item]) -> float:
         union = shapely.union_all([item.footprint for item in group])
-        return round(float(union.intersection(choice.polygon).area / choice.polygon.area), 2)
+        return round(float(union.intersection(search.polygon).area / search.polygon.area), 2)
 
     newest = max(years, key=lambda when: (cover(years[when]), when))
     for when, group in years.items():
         if when != newest:
             rejected += [(item, f"of {when:%Y-%m-%d}; {newest:%Y-%m-%d} is newer or covers more") for item in group]
-    chosen = by_cover(choice, years[newest])
+    chosen = by_cover(search, years[newest])
     return {
         "collection": collection,
         "why": f"newest that covers most ({newest:%Y-%m-%d}), {len(chosen)} tile(s) under the parent",
@@ -46,5 +46,5 @@ def choose_landcover(choice: Search, name: str, label: LandcoverLabel) -> Chosen
         "rejected": reasons(rejected),
         "valid_fraction": None,
         "clear_fraction": None,
-        "items": [choice.frozen(item, {"map": label.asset}) for item in chosen],
+        "items": [search.frozen(item, {"map": label.asset}) for item in chosen],
     }

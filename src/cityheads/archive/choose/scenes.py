@@ -50,25 +50,19 @@ def select_scenes(config: Config, *, parents: Path, parent: str, catalog: str, o
         return
     source = open_catalog(catalog, archive)
     factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
-    choice = Search(
-        archive,
-        square,
-        Target.of_parent(square, grid, factor),
-        parent_polygon(square, grid, 4326),
-        source,
-        catalog,
-    )
+    coarse, polygon = Target.of_parent(square, grid, factor), parent_polygon(square, grid, 4326)
+    search = Search(archive, square, coarse, polygon, source)
     imagery = archive.imagery
-    layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(choice, imagery.s2)}
+    layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(search, imagery.s2)}
     first = layers["S2L2A"]["items"][0]
     when = parse_time(item_time(first), f"item {first['id']}")
     for name, rule in imagery.radar.items():
-        layers[name] = choose_sentinel1(choice, name, rule, when)
+        layers[name] = choose_sentinel1(search, name, rule, when)
     if imagery.DEM is not None:
-        layers["DEM"] = choose_dem(choice, imagery.DEM)
+        layers["DEM"] = choose_dem(search, imagery.DEM)
     for name, label in config.labels.items():
         if isinstance(label, LandcoverLabel):
-            layers[name] = choose_landcover(choice, name, label)
+            layers[name] = choose_landcover(search, name, label)
     simulated = source.simulated or any(
         item["properties"].get("cityheads:simulated") is True for layer in layers.values() for item in layer["items"]
     )
@@ -86,7 +80,10 @@ def select_scenes(config: Config, *, parents: Path, parent: str, catalog: str, o
 
 def _shipped(path: Path, config: Config, parent: Parent, catalog: str) -> SceneChoice:
     """Take a shipped scene choice instead of searching, when it has all that the config asks for."""
-    scenes = read_scenes(path, parent)
+    try:
+        scenes = read_scenes(path, parent)
+    except CityHeadsError as error:
+        raise CityHeadsError(f"config key 'archive.frozen_scenes': {error}") from None
     imagery = config.archive.imagery
     needed = {name: list(MODALITIES[name].bands) for name in imagery.names}
     if imagery.s2.scl_asset is not None:
@@ -102,5 +99,7 @@ def _shipped(path: Path, config: Config, parent: Parent, catalog: str) -> SceneC
             lacking = [band for band in bands if band not in item["assets"]]
             if lacking:
                 raise CityHeadsError(f"{path}: layer {layer}: item {item['id']}: no band {lacking[0]}")
+            if layer == "S2L2A" and "offset_dn" not in item:
+                raise CityHeadsError(f"{path}: layer {layer}: item {item['id']}: no offset_dn")
     log.info("%s: the choice in %s is taken; nothing is searched", parent.parent_id, path)
     return {**scenes, "catalog": catalog}

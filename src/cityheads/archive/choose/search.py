@@ -30,14 +30,21 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class Search:
-    """What one layer's choice needs to know."""
+    """A catalogue that is searched for one parent.
+
+    Attributes:
+        archive: How the catalogue and its rasters are read.
+        parent: The parent.
+        coarse: Its grid at low resolution, on which candidates are measured.
+        polygon: Its square in longitude and latitude.
+        catalog: The catalogue.
+    """
 
     archive: ArchiveConfig
     parent: Parent
     coarse: Target
     polygon: shapely.Geometry
     catalog: Catalog
-    catalog_text: str
 
     def asset(self, item: Item, key: str, band: str) -> str:
         """Give the stored href of an item's asset."""
@@ -59,7 +66,7 @@ class Search:
     def coarse_pixels(self, item: Item, key: str, band: str, nodata: float) -> np.ndarray:
         """Read an asset over the parent at low resolution; ``nodata`` holds also where the raster declares none."""
         where = f"collection {item.raw.get('collection')}: item {item.id}: band {band}"
-        base = base_of(self.catalog_text, self.archive.asset_base)
+        base = base_of(self.catalog.location, self.archive.asset_base)
         with open_raster(self.asset(item, key, band), base, archive=self.archive, where=where) as source:
             return read_onto(source, self.coarse, resampling="nearest", fill=nodata, default_nodata=nodata)
 
@@ -75,13 +82,13 @@ class Search:
         }
 
 
-def by_cover(choice: Search, items: Iterable[Item]) -> list[Item]:
+def by_cover(search: Search, items: Iterable[Item]) -> list[Item]:
     """Order items by how much of the parent they cover, those in the parent's own CRS first."""
 
     def key(item: Item) -> tuple[bool, float, str]:
         epsg = item.properties.get("proj:epsg", str(item.properties.get("proj:code", "")).rpartition(":")[2])
-        area = float(item.footprint.intersection(choice.polygon).area)
-        return str(epsg) != str(choice.parent.epsg), -round(area, 12), item.id
+        area = float(item.footprint.intersection(search.polygon).area)
+        return str(epsg) != str(search.parent.epsg), -round(area, 12), item.id
 
     return sorted(items, key=key)
 
@@ -92,10 +99,10 @@ def reasons(rejected: Iterable[tuple[Item, str]]) -> list[Rejection]:
 
 
 def nothing(
-    choice: Search, layer: str, collection: str | None, items: Sequence[Item], rejected: Sequence[tuple[Item, str]]
+    search: Search, layer: str, collection: str | None, items: Sequence[Item], rejected: Sequence[tuple[Item, str]]
 ) -> CityHeadsError:
     """Give the error that says why no item is left."""
-    where = f"{choice.parent.parent_id}: {layer}: collection '{collection}'"
+    where = f"{search.parent.parent_id}: {layer}: collection '{collection}'"
     advice = "" if items else "; check the period and the parent's place"
     return CityHeadsError(f"{where}: {lack(items, rejected)}{advice}")
 

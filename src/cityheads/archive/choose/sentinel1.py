@@ -21,7 +21,7 @@ __all__ = ["choose_sentinel1"]
 _FULL_COVER = 0.995
 
 
-def choose_sentinel1(choice: Search, name: str, rule: RadarConfig, when: datetime) -> ChosenLayer:
+def choose_sentinel1(search: Search, name: str, rule: RadarConfig, when: datetime) -> ChosenLayer:
     """Choose the pass that covers the parent and is nearest to ``when``, of the preferred direction first.
 
     Raises:
@@ -29,10 +29,10 @@ def choose_sentinel1(choice: Search, name: str, rule: RadarConfig, when: datetim
     """
     collection = rule.collection
     if collection is None:
-        return _absent(choice, name, rule, [], [])
+        return _absent(search, name, rule, [], [])
     reach = timedelta(days=rule.max_days)
     interval = (when - reach, when + reach)
-    items = choice.catalog.search(collection, choice.polygon, interval)
+    items = search.catalog.search(collection, search.polygon, interval)
     kept, rejected = [], []
     bands = {band: rule.assets.get(band, band.lower()) for band in MODALITIES[name].bands}
     for item in items:
@@ -46,7 +46,7 @@ def choose_sentinel1(choice: Search, name: str, rule: RadarConfig, when: datetim
         else:
             kept.append(item)
     if not kept:
-        return _absent(choice, name, rule, items, rejected)
+        return _absent(search, name, rule, items, rejected)
 
     def other_way(one: Pass) -> bool:
         return rule.orbit != "any" and one.items[0].properties.get("sat:orbit_state") != rule.orbit
@@ -56,13 +56,13 @@ def choose_sentinel1(choice: Search, name: str, rule: RadarConfig, when: datetim
 
     passes = sorted(group_by_pass(kept, _s1_pass), key=order)
     measured: list[Pass] = []
-    for candidate in measure_in_batches(choice.archive.workers, passes, lambda one: _measure(choice, bands["VV"], one)):
+    for candidate in measure_in_batches(search.archive.workers, passes, lambda one: _measure(search, bands["VV"], one)):
         measured.append(candidate)
         if candidate.valid >= _FULL_COVER:
             break
     best = min(measured, key=lambda one: (-round(min(one.valid, _FULL_COVER), 2), *order(one)))
     if best.valid == 0:
-        return _absent(choice, name, rule, items, [*rejected, *((item, "no valid pixel") for item in kept)])
+        return _absent(search, name, rule, items, [*rejected, *((item, "no valid pixel") for item in kept)])
     chosen = {item.id for item in best.items}
     for candidate in passes:
         for item in candidate.items:
@@ -83,12 +83,12 @@ def choose_sentinel1(choice: Search, name: str, rule: RadarConfig, when: datetim
         "rejected": reasons(rejected),
         "valid_fraction": round(best.valid, 6),
         "clear_fraction": None,
-        "items": [choice.frozen(item, bands) for item in best.items],
+        "items": [search.frozen(item, bands) for item in best.items],
     }
 
 
 def _absent(
-    choice: Search,
+    search: Search,
     name: str,
     rule: RadarConfig,
     items: Sequence[Item],
@@ -96,7 +96,7 @@ def _absent(
 ) -> ChosenLayer:
     """Fail where no scene is left, or choose to have the layer made of the others, as the config says."""
     if rule.missing != "synthesize":
-        raise nothing(choice, name, rule.collection, items, rejected)
+        raise nothing(search, name, rule.collection, items, rejected)
     return {
         "collection": rule.collection,
         "why": f"synthesized: {lack(items, rejected) if rule.collection else 'the catalogue has no collection'}",
@@ -118,13 +118,13 @@ def _s1_pass(item: Item) -> str:
     return f"{properties.get('platform', '')} {properties.get('sat:orbit_state', '')} {item.when:%Y-%m-%d}"
 
 
-def _measure(choice: Search, key: str, one: Pass) -> Pass:
+def _measure(search: Search, key: str, one: Pass) -> Pass:
     """Measure how much of the parent the swath covers, and order the frames that are needed."""
     layers = []
     for item in one.items:
-        pixels = choice.coarse_pixels(item, key, "VV", S1_NODATA)
+        pixels = search.coarse_pixels(item, key, "VV", S1_NODATA)
         layers.append((item, np.where(np.isfinite(pixels), pixels, S1_NODATA)))
     layers.sort(key=lambda pair: (-int((pair[1] != S1_NODATA).sum()), pair[0].id))
-    mosaic = np.full(choice.coarse.shape, S1_NODATA, layers[0][1].dtype)
+    mosaic = np.full(search.coarse.shape, S1_NODATA, layers[0][1].dtype)
     one.items, one.valid = fill(mosaic, layers, S1_NODATA)
     return one

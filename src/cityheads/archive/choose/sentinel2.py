@@ -24,7 +24,7 @@ __all__ = ["choose_sentinel2", "offset_dn"]
 _SUPERSEDED_REST = 0.02
 
 
-def choose_sentinel2(choice: Search, rule: OpticalConfig) -> ChosenLayer:
+def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
     """Choose the pass that is clearest over the parent and, among equals, nearest to the target date.
 
     Raises:
@@ -33,7 +33,7 @@ def choose_sentinel2(choice: Search, rule: OpticalConfig) -> ChosenLayer:
     collection = rule.collection
     interval = parse_interval(rule.datetime, "archive.imagery.S2L2A.datetime")
     target = _target_date(rule, interval)
-    items = choice.catalog.search(collection, choice.polygon, interval)
+    items = search.catalog.search(collection, search.polygon, interval)
     kept, rejected = [], []
     for item in items:
         cloud = item.properties.get("eo:cloud_cover")
@@ -43,13 +43,13 @@ def choose_sentinel2(choice: Search, rule: OpticalConfig) -> ChosenLayer:
             rejected.append((item, f"tile cloud cover {cloud:.1f} % is above {rule.max_cloud_percent:g} %"))
         else:
             kept.append(item)
-    kept = _drop_superseded(kept, choice.polygon, rejected)
+    kept = _drop_superseded(kept, search.polygon, rejected)
     if not kept:
-        raise nothing(choice, "S2L2A", collection, items, rejected)
+        raise nothing(search, "S2L2A", collection, items, rejected)
     passes = group_by_pass(kept, _s2_pass)
     passes.sort(key=lambda one: (abs(one.when - target), one.when))
     best: Pass | None = None
-    for candidate in measure_in_batches(choice.archive.workers, passes, lambda one: _measure(choice, rule, one)):
+    for candidate in measure_in_batches(search.archive.workers, passes, lambda one: _measure(search, rule, one)):
         # nearer passes come first, so only a clearer one can win; to the percent, or noise would outweigh the date
         if best is None or _score(candidate) > _score(best):
             best = candidate
@@ -57,7 +57,7 @@ def choose_sentinel2(choice: Search, rule: OpticalConfig) -> ChosenLayer:
             break
     assert best is not None
     if best.valid == 0:
-        raise nothing(choice, "S2L2A", collection, items, [*rejected, *((item, "no valid pixel") for item in kept)])
+        raise nothing(search, "S2L2A", collection, items, [*rejected, *((item, "no valid pixel") for item in kept)])
     chosen = {item.id for item in best.items}
     for candidate in passes:
         for item in candidate.items:
@@ -78,7 +78,7 @@ def choose_sentinel2(choice: Search, rule: OpticalConfig) -> ChosenLayer:
         "rejected": reasons(rejected),
         "valid_fraction": round(best.valid, 6),
         "clear_fraction": None if best.clear is None else round(best.clear, 6),
-        "items": [{**choice.frozen(item, assets), "offset_dn": offset_dn(item, rule.offset)} for item in best.items],
+        "items": [{**search.frozen(item, assets), "offset_dn": offset_dn(item, rule.offset)} for item in best.items],
     }
 
 
@@ -166,18 +166,18 @@ def _s2_pass(item: Item) -> str:
     return f"{item.properties.get('platform', '')} {item.when:%Y-%m-%d}"
 
 
-def _measure(choice: Search, rule: OpticalConfig, one: Pass) -> Pass:
+def _measure(search: Search, rule: OpticalConfig, one: Pass) -> Pass:
     """Measure valid and clear fractions over the parent, and order the tiles that are needed."""
     with_scl = rule.scl_asset is not None
     band, key = ("B02", rule.assets.get("B02", "B02")) if rule.scl_asset is None else ("SCL", rule.scl_asset)
-    layers = [choice.coarse_pixels(item, key, band, SCL_NODATA) for item in one.items]
+    layers = [search.coarse_pixels(item, key, band, SCL_NODATA) for item in one.items]
     clear_codes = sorted(SCL_CLEAR)
 
     def worth(pixels: np.ndarray) -> int:
         return int(np.isin(pixels, clear_codes).sum()) if with_scl else int((pixels != SCL_NODATA).sum())
 
     order = sorted(range(len(layers)), key=lambda index: (-worth(layers[index]), one.items[index].id))
-    mosaic = np.zeros(choice.coarse.shape, layers[0].dtype)
+    mosaic = np.zeros(search.coarse.shape, layers[0].dtype)
     one.items, one.valid = fill(mosaic, [(one.items[index], layers[index]) for index in order], SCL_NODATA)
     if with_scl:
         valid = mosaic != SCL_NODATA
