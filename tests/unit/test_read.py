@@ -379,6 +379,29 @@ def test_a_choice_made_for_another_place_is_refused(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda choice: choice.pop("format_version"), r"this scene choice has no format version, .* reads 1"),
+        (
+            lambda choice: choice["layers"]["DEM"].pop("items"),
+            r"not a scene choice: key 'layers\.DEM\.items': Field required",
+        ),
+        (lambda choice: choice["layers"]["DEM"].update(item=1), r"not a scene choice: key 'layers\.DEM\.item'"),
+    ],
+)
+def test_a_choice_that_is_old_or_damaged_is_refused(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], Any], says: str
+) -> None:
+    run(complete(tmp_path), tmp_path)
+    scenes = tmp_path / "P1.json"
+    choice = json.loads(scenes.read_text())
+    spoil(choice)
+    scenes.write_text(json.dumps(choice))
+    with pytest.raises(CityHeadsError, match=rf"P1\.json: {says}.*--forcerun select_scenes"):
+        read_parent(read_config(), parents=sheet(tmp_path), parent="P1", scenes=scenes, out=tmp_path / "o")
+
+
 def test_the_first_array_with_data_gives_the_pixel() -> None:
     a, b = np.array([[1, 0, 0]], np.uint16), np.array([[9, 2, 0]], np.uint16)
     assert mosaic([a, b], 0).tolist() == [[1, 2, 0]]
