@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cityheads.archive.http import client
-from cityheads.config.bridge import load_config
+from cityheads.config import load_config
 from cityheads.labels.download import NYC_FOOTPRINTS, _count, _features
 from cityheads.labels.footprints import COLUMNS
 
