@@ -23,9 +23,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from cityheads.core.artifacts.model import SavedModel
 
 PARTS = ("loader", "step", "forward", "memory", "tim", "cuda")
 MODALITIES = ("S2L2A", "S1RTC", "DEM")
@@ -138,9 +141,7 @@ def write_chips(folder: Path, chips: int, px: int) -> None:
     CHIPS.write(folder / "dataset" / "chips.parquet", pa.table(table))
 
 
-def make_spec(
-    backbone: str, heads: tuple[str, ...], channels: list[int], decoder: str = "UNetDecoder"
-) -> dict[str, Any]:
+def make_spec(backbone: str, heads: tuple[str, ...], channels: list[int], decoder: str = "UNetDecoder") -> SavedModel:
     from cityheads.core.modalities import MODALITIES as TABLE
 
     model = {
@@ -148,12 +149,19 @@ def make_spec(
         "dropout": 0.1, "freeze_encoder": False,
     }  # fmt: skip
     return {
-        "format": 1, "run": "bench", "seed": 0, "backbone": backbone, "model": model,
+        "run": "bench", "seed": 0, "backbone": backbone, "model": model, "chip_px": 224, "simulated": True,
         "modalities": {
             name: {"bands": list(TABLE[name].bands), "mean": list(TABLE[name].mean), "std": list(TABLE[name].std)}
             for name in MODALITIES
         },
-        "heads": {head: {"classes": list(range(CLASSES[head])), "loss": "dice", "decoder": decoder} for head in heads},
+        "heads": {
+            head: {
+                "label": head.upper(), "classes": [{"id": i, "name": str(i)} for i in range(CLASSES[head])],
+                "loss": "dice", "weight": 1.0, "metric": "miou", "positive_class": None, "decoder": decoder,
+                "decoder_args": {}, "neck": "own", "class_weights": None, "lr": None,
+            }
+            for head in heads
+        },
     }  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import fake_results
 import numpy as np
 
 from cityheads.config.bridge import pick
-from cityheads.core.files import read_json, write_json
+from cityheads.core.artifacts.model import MODEL
+from cityheads.core.files import read_json
 from cityheads.core.grid import Grid, parent_geobox, read_parents
 from cityheads.core.modalities import MODALITIES
 from cityheads.core.raster import write_raster
@@ -58,7 +59,7 @@ def write_model(fake: fake_results.Fake, seed: int) -> None:
     folder = fake.results / "runs" / "multihead" / str(seed)
     weights = {name: value.contiguous() for name, value in build_model(spec).state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    write_json(folder / "model.json", spec)
+    MODEL.write(folder / "model.json", spec)
 
 
 def write_rasters(fake: fake_results.Fake) -> None:

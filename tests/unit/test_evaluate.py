@@ -13,6 +13,7 @@ from model_fixtures import LABELS, make_settings, write_store
 from pyarrow import parquet
 from sklearn import metrics as oracle
 
+from cityheads.core.artifacts.model import MODEL
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import removable
@@ -106,7 +107,7 @@ def write_run(folder: Path, dataset: Path, **model: Any) -> dict[str, Any]:
     spec = make_spec(settings, run="multihead", seed=0, dataset=dataset)
     built = build_model(spec)
     save_file({name: value.contiguous() for name, value in built.state_dict().items()}, folder / "model.safetensors")
-    write_json(folder / "model.json", spec)
+    MODEL.write(folder / "model.json", spec)
     return settings
 
 

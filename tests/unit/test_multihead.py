@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cityheads.core.artifacts.model import MODEL, SavedModel
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES
 from cityheads.model.builder import build_model, load_model
@@ -20,7 +21,7 @@ from cityheads.training.task import MultiHeadTask
 PX = 32
 
 
-def make_spec(heads: tuple[str, ...] = ("lulc", "buildings"), **model: Any) -> dict[str, Any]:
+def make_spec(heads: tuple[str, ...] = ("lulc", "buildings"), **model: Any) -> SavedModel:
     classes = {"lulc": 5, "buildings": 2, "roads": 3}
     settings = {
         "backbone": "terramind_v1_tiny",
@@ -33,7 +34,6 @@ def make_spec(heads: tuple[str, ...] = ("lulc", "buildings"), **model: Any) -> d
         "freeze_encoder": False,
     } | model
     return {
-        "format": 1,
         "run": "multihead",
         "seed": 0,
         "backbone": settings["backbone"],
@@ -47,10 +47,16 @@ def make_spec(heads: tuple[str, ...] = ("lulc", "buildings"), **model: Any) -> d
         "heads": {
             name: {
                 "label": name.upper(),
-                "classes": [{"id": i, "name": str(i), "color": "#000000"} for i in range(classes[name])],
+                "classes": [{"id": i, "name": str(i)} for i in range(classes[name])],
                 "loss": "dice",
                 "weight": 1.0,
                 "metric": "miou",
+                "positive_class": None,
+                "decoder": None,
+                "decoder_args": {},
+                "neck": "own",
+                "class_weights": None,
+                "lr": None,
             }
             for name in heads
         },
@@ -388,7 +394,7 @@ def test_the_full_resolution_decoder_sees_single_pixels(shared: MultiHeadModel) 
 
 def write_run(folder: Path, model: MultiHeadModel, spec: dict[str, Any]) -> Path:
     folder.mkdir()
-    (folder / "model.json").write_text(json.dumps(spec))
+    MODEL.write(folder / "model.json", spec)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
     return folder
 
@@ -412,14 +418,14 @@ def test_a_saved_model_must_fit_exactly(shared: MultiHeadModel, tmp_path: Path) 
     run = write_run(tmp_path / "run", shared, make_spec(heads=("lulc", "buildings", "roads")))
     with pytest.raises(CityHeadsError, match=r"does not fit model\.json"):
         load_model(run)
-    (run / "model.json").write_text(json.dumps(make_spec(heads=("lulc",))))
+    MODEL.write(run / "model.json", make_spec(heads=("lulc",)))
     with pytest.raises(CityHeadsError, match=r"does not fit model\.json"):
         load_model(run)
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(CityHeadsError, match="cannot be read as weights"):
         load_model(run)
-    (run / "model.json").write_text(json.dumps(make_spec() | {"format": 9}))
-    with pytest.raises(CityHeadsError, match="format 9"):
+    (run / "model.json").write_text(json.dumps(make_spec() | {"format_version": 9}))
+    with pytest.raises(CityHeadsError, match="has format version 9"):
         load_model(run)
 
 

@@ -23,9 +23,16 @@ from cityheads.training.task import MultiHeadTask
 
 HEADS: dict[str, dict[str, Any]] = {
     "lulc": {"classes": ["water", "developed", "forest"], "loss": "ce", "class_weights": [1.0, 2.0, 1.0]},
-    "buildings": {"classes": 2, "loss": "focal", "metric": "iou", "decoder": "FullResolutionDecoder", "lr": 1e-2},
+    "buildings": {
+        "classes": 2,
+        "loss": "focal",
+        "metric": "iou",
+        "positive_class": 1,
+        "decoder": "FullResolutionDecoder",
+        "lr": 1e-2,
+    },
     "height": {"target": "regression", "loss": "mae", "decoder": "FCNDecoder", "decoder_args": {"channels": 8}},
-}
+}  # fmt: skip
 ARGUMENTS: dict[str, Any] = {
     "backbone": "terramind_v1_tiny",
     "backbone_modalities": ["S2L2A", "S1RTC", "DEM"],

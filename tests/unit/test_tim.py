@@ -17,8 +17,8 @@ from test_multihead import PX, make_images, make_masks, make_spec, make_task
 
 from cityheads.config import TimConfig
 from cityheads.config.model import GeneratedModality
+from cityheads.core.artifacts.model import MODEL
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_json
 from cityheads.model.backbones.base import blocks, fine_tuned
 from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.terramind import select_bands
@@ -317,11 +317,11 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     save_file(
         {name: value.clone().contiguous() for name, value in built.state_dict().items()}, tmp_path / "model.safetensors"
     )
-    write_json(tmp_path / "model.json", spec)
+    MODEL.write(tmp_path / "model.json", spec)
     again, _ = load_model(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(make_images())["lulc"], built(make_images())["lulc"])
-    write_json(tmp_path / "model.json", spec_of(seed=4, tim={"modalities": ["LULC"]}))
+    MODEL.write(tmp_path / "model.json", spec_of(seed=4, tim={"modalities": ["LULC"]}))
     with pytest.raises(CityHeadsError, match=r"does not fit model\.json"):
         load_model(tmp_path)
 

@@ -18,10 +18,11 @@ from model_fixtures import make_settings, write_store
 
 import cityheads.training.recorder
 import cityheads.training.run
+from cityheads.core.confusion import HeadMetric, class_iou
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
 from cityheads.model.builder import load_model
-from cityheads.training.meters import Confusion, iou_per_class
+from cityheads.training.meters import Confusion
 from cityheads.training.recorder import Recorder
 from cityheads.training.run import train
 from cityheads.training.task import schedule
@@ -227,21 +228,25 @@ def test_a_loss_that_is_not_finite_stops_the_training(
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_iou_equals_the_evaluations_definition() -> None:
-    from cityheads.core.confusion import class_iou
-
-    rng = np.random.default_rng(0)
-    counts = rng.integers(0, 50, (4, 4))
-    counts[2] = 0  # predicted but never true
-    counts[:, 3] = 0
-    assert np.allclose(iou_per_class(torch.tensor(counts)).numpy(), class_iou(counts), equal_nan=True)
+def test_the_metric_of_a_head_is_that_of_the_evaluation() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, 3, 8, 8, generator=generator)
+    target = torch.randint(0, 2, (4, 8, 8), generator=generator)  # no pixel of class c
+    found = {}
+    for metric, positive in (("miou", None), ("iou", "a"), ("iou", "b")):
+        confusion = Confusion(HeadMetric.of(metric, "abc", positive))
+        confusion.update(logits, target)
+        found[positive] = confusion.compute()
+    ious = class_iou(confusion.counts.numpy())
+    assert [found["a"], found["b"]] == list(ious[:2])
+    assert found[None] == pytest.approx(ious[:2].mean())
 
 
 def test_the_confusion_matrix_equals_sklearn() -> None:
     from sklearn.metrics import confusion_matrix
 
     generator = torch.Generator().manual_seed(0)
-    confusion = Confusion(3)
+    confusion = Confusion(HeadMetric.of("miou", "abc"))
     targets, predictions = [], []
     for _ in range(3):
         logits = torch.randn(2, 3, 5, 4, generator=generator)
@@ -398,11 +403,11 @@ def test_other_ways_of_training_leave_a_model_that_loads(
         out = model(images)
     assert all(torch.isfinite(logits).all() for logits in out.values())
     truth = np.load(store / "MASK_BUILDINGS.npy")[16:20]
-    counts = Confusion(2)
+    counts = Confusion(HeadMetric.of("iou", ["not building", "building"], "building"))
     counts.update(out["buildings"], torch.from_numpy(truth.astype(np.int64)))
     (row,) = rows(tmp_path)
     tolerance = 0.02 if settings["train"]["precision"] != "32-true" else 1e-3
-    assert float(row["val/buildings/iou"]) == pytest.approx(float(iou_per_class(counts.counts)[1]), abs=tolerance)
+    assert float(row["val/buildings/iou"]) == pytest.approx(counts.compute(), abs=tolerance)
     assert list(spec["modalities"]) == list(settings["model"]["modalities"])
 
 

@@ -6,7 +6,8 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from cityheads.core.artifacts.environment import Versions
 
 __all__ = ["PACKAGES", "environment", "git_revision"]
 
@@ -19,7 +20,7 @@ PACKAGES = (
 _SOURCE = Path(__file__).parents[1]
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Versions:
     """Give Python's and the packages' versions, the platform and the revision of the checkout."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:

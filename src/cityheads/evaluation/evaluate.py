@@ -250,7 +250,7 @@ def _test_chips(dataset: DatasetFolder) -> list[TestChip]:
 
 
 def _check(
-    spec: dict[str, Any], run: str, seed: int, heads: list[str], run_dir: RunFolder, dataset: DatasetFolder
+    spec: Mapping[str, Any], run: str, seed: int, heads: list[str], run_dir: RunFolder, dataset: DatasetFolder
 ) -> None:
     if (spec["run"], spec["seed"]) != (run, seed) or list(spec["heads"]) != heads:
         raise CityHeadsError(

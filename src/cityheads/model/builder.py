@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from cityheads.config import ModelConfig
+from cityheads.core.artifacts.model import MODEL, SavedModel
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json
+from cityheads.core.layout import RunFolder
 from cityheads.core.modalities import COORDS, DERIVED, MODALITIES
 from cityheads.model.backbones.base import Backbone, default_indices, is_terramind, single_date
 from cityheads.model.backbones.build import build_backbone
@@ -268,16 +270,15 @@ def _adapt(backbone: Backbone, peft_config: dict[str, Any]) -> None:
         backbone.module = get_peft_backbone(peft_config, backbone.module)
 
 
-def spec_of(saved: Mapping[str, Any], *, weights: bool = True) -> ModelSpec:
+def spec_of(saved: SavedModel, *, weights: bool = True) -> ModelSpec:
     """Read the content of ``model.json``.
 
     Args:
-        saved: ``backbone``, ``seed``, ``model`` (the config's section), ``modalities`` {name: {bands, mean, std}} and
-            ``heads`` {name: {classes, ...}}.
+        saved: The file's content.
         weights: Ask for the encoder's published or local weights where the config does; False where trained weights are
             loaded afterwards.
     """
-    model, modalities = saved["model"], saved["modalities"]
+    model, modalities = _section(saved), saved["modalities"]
     # a TerraMind is built with all bands, of which some are then taken; other encoders are built with theirs
     whole = is_terramind(saved["backbone"])
     inputs: dict[str, InputSpec] = {}
@@ -293,32 +294,43 @@ def spec_of(saved: Mapping[str, Any], *, weights: bool = True) -> ModelSpec:
             selected=bands if some and whole else None,
         )
     first = None
-    if weights and (model["weights"] or model["pretrained"]):
+    if weights and (model.weights or model.pretrained):
         first = WeightsSpec(
-            path=Path(model["weights"]) if model["weights"] else None,
+            path=Path(model.weights) if model.weights else None,
             bands=None if whole else next(iter(modalities.values()))["bands"],
-            coords_vocabulary=model["coords_vocabulary"] if COORDS in modalities else None,
+            coords_vocabulary=model.coords_vocabulary if COORDS in modalities else None,
         )
     return ModelSpec(
         encoder=EncoderSpec(
             name=saved["backbone"],
             arguments={"tim": model.get("tim")},
             weights=first,
-            frozen=model["freeze_encoder"],
+            frozen=model.freeze_encoder,
         ),
         inputs=inputs,
         heads={name: HeadSpec.from_mapping(head) for name, head in saved["heads"].items()},
-        decoder_channels=model["decoder_channels"],
-        merge=model["merge"],
-        dropout=model["dropout"],
-        modality_dropout=model.get("modality_dropout", 0.0),
+        decoder_channels=model.decoder_channels,
+        merge=model.merge,
+        dropout=model.dropout,
+        modality_dropout=model.modality_dropout,
         derived=[name for name in modalities if name in DERIVED],
-        chip_px=saved.get("chip_px", 224),
+        chip_px=saved["chip_px"],
         seed=saved["seed"],
     )
 
 
-def build_model(saved: Mapping[str, Any], *, weights: bool = True) -> MultiHeadModel:
+def _section(saved: SavedModel) -> ModelConfig:
+    from pydantic import ValidationError
+
+    try:
+        return ModelConfig.model_validate(saved["model"])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, ("model", *first["loc"])))
+        raise CityHeadsError(f"model.json of run {saved['run']}: key '{key}': {first['msg']}; train again") from None
+
+
+def build_model(saved: SavedModel, *, weights: bool = True) -> MultiHeadModel:
     """Build a model from the content of ``model.json``.
 
     The same run with fewer heads starts from the same encoder, and the order of the heads does not matter.
@@ -333,26 +345,24 @@ def build_model(saved: Mapping[str, Any], *, weights: bool = True) -> MultiHeadM
     return build(spec_of(saved, weights=weights), MultiHeadModel)
 
 
-def load_model(run_dir: Path) -> tuple[MultiHeadModel, dict[str, Any]]:
+def load_model(run_dir: Path) -> tuple[MultiHeadModel, SavedModel]:
     """Rebuild a trained model from its folder, in evaluation mode.
 
     Args:
-        run_dir: Folder with ``model.json`` and ``model.safetensors``.
+        run_dir: Folder with ``model.json`` and ``model.safetensors``: of a run, or a bundle.
 
     Returns:
-        The model and its specification.
+        The model and the content of ``model.json``.
 
     Raises:
         CityHeadsError: A file is missing or damaged, or the weights are not exactly those of the specification.
     """
-    run_dir = Path(run_dir)
-    saved: dict[str, Any] = read_json(run_dir / "model.json")
-    if saved.get("format") != 1:
-        raise CityHeadsError(f"{run_dir / 'model.json'}: format {saved.get('format')} is not known; train again")
-    weights = read_weights(run_dir / "model.safetensors")
+    folder = RunFolder(run_dir)
+    saved = MODEL.read(folder.model)
+    weights = read_weights(folder.weights)
     model = build_model(saved, weights=False)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise CityHeadsError(f"{run_dir / 'model.safetensors'}: does not fit model.json ({error})") from None
+        raise CityHeadsError(f"{folder.weights}: does not fit model.json ({error})") from None
     return model.eval(), saved

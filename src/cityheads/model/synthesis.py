@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cityheads.config import SynthesisConfig
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
 from cityheads.core.modalities import MODALITIES, Modality
@@ -110,7 +111,7 @@ class Synthesizer:
 
 
 def synthesize(
-    layers: Mapping[str, np.ndarray], target: str, options: Mapping[str, Any], *, window_px: int, name: str
+    layers: Mapping[str, np.ndarray], target: str, options: SynthesisConfig, *, window_px: int, name: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Make a modality of a parent from the modalities that are there, window by window.
 
@@ -140,57 +141,51 @@ def synthesize(
     count = side // window_px
     modality = MODALITIES[target]
     result = np.empty((len(modality.bands), side, side), modality.dtype)
-    with fixed_arithmetic(options["threads"]):
+    with fixed_arithmetic(options.threads):
         for row in range(count):
             for column in range(count):
                 progress.info("%s: %s is made, window %d of %d", name, target, row * count + column + 1, count**2)
                 here = np.s_[:, row * window_px : (row + 1) * window_px, column * window_px : (column + 1) * window_px]
-                seed = np.random.SeedSequence([options["seed"], zlib.crc32(name.encode()), row, column])
+                seed = np.random.SeedSequence([options.seed, zlib.crc32(name.encode()), row, column])
                 result[here] = maker.window(
                     {layer: layers[layer][here] for layer in inputs},
-                    steps=options["steps"],
-                    temperature=options["temperature"],
+                    steps=options.steps,
+                    temperature=options.temperature,
                     seed=int(seed.generate_state(1)[0]) >> 1,
                 )
-    made = {key: options[key] for key in ("steps", "temperature", "seed")}
+    made = {"steps": options.steps, "temperature": options.temperature, "seed": options.seed}
     return result, {**maker.origin, "from": list(inputs), "window_px": window_px, **made}
 
 
-def build_synthesizer(target: str, inputs: tuple[str, ...], options: Mapping[str, Any]) -> Synthesizer:
+def build_synthesizer(target: str, inputs: tuple[str, ...], options: SynthesisConfig) -> Synthesizer:
     """Build a generator with its tokenizer, and give them their weights.
 
     Args:
         target: What to make.
         inputs: What to make it from.
-        options: ``backbone``, ``pretrained``, ``weights``, ``tokenizer_weights`` and ``seed``.
+        options: The config's ``archive.synthesis``.
 
     Raises:
         CityHeadsError: The backbone cannot generate, or weights are missing or not complete. Random weights are taken
             only where ``pretrained`` is false and no file is named.
     """
-    backbone = options["backbone"]
+    backbone = options.backbone
     plain = backbone.removesuffix("_generate")
-    named = [key for key in ("weights", "tokenizer_weights") if options[key]]
-    if len(named) == 1 and not options["pretrained"]:
-        (other,) = {"weights", "tokenizer_weights"} - set(named)
-        raise CityHeadsError(
-            f"config key 'archive.synthesis.{other}': {named[0]} names a file, so name one here too, or set pretrained"
-        )
     with own_stream():
-        torch.manual_seed(options["seed"])
+        torch.manual_seed(options.seed)
         generator = build_generator(plain, [PIXELS[name] for name in inputs], [TARGETS[target]], _SIZE)
     weights = None
-    if options["weights"]:
-        path = Path(options["weights"])
+    if options.weights:
+        path = Path(options.weights)
         weights = {"file": path.name}
-    elif options["pretrained"]:
+    elif options.pretrained:
         path, weights = published_weights(plain, "archive.synthesis.pretrained", "archive.synthesis.weights")
     if weights is not None:
         count = load_weights(generator, read_weights(path), str(path))
         weights["sha256"] = sha256_file(path)
         log.info("%s: loaded %d weights from %s", backbone, count, path.name)
     tokenizer, of_tokenizer = load_tokenizer(
-        target, options["tokenizer_weights"], pretrained=options["pretrained"], seed=options["seed"],
+        target, options.tokenizer_weights, pretrained=options.pretrained, seed=options.seed,
         asked="config key 'archive.synthesis.pretrained'", instead="name a file in archive.synthesis.tokenizer_weights",
     )  # fmt: skip
     trained = weights is not None and of_tokenizer is not None

@@ -8,25 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from cityheads.core.classes import IGNORE
+from cityheads.core.confusion import HeadMetric
 
-__all__ = ["Confusion", "Residuals", "iou_per_class"]
+__all__ = ["Confusion", "Residuals"]
 
 
 class Confusion(nn.Module):
     """Counts of (true, predicted) class pairs over the labelled pixels of an epoch, kept on the device.
 
     Args:
-        classes: Number of classes.
-        metric: ``miou``, the mean IoU over the classes with labels, or ``iou``, that of the last class.
+        score: The head's metric; it names the classes too.
         ignore_index: Label of pixels that do not count.
     """
 
     counts: Tensor
 
-    def __init__(self, classes: int, metric: str = "miou", ignore_index: int = IGNORE) -> None:
+    def __init__(self, score: HeadMetric, ignore_index: int = IGNORE) -> None:
         super().__init__()
-        self.classes = classes
-        self.metric = metric
+        self.score = score
+        self.classes = classes = len(score.classes)
+        self.metric = score.name
         self.ignore_index = ignore_index
         self.register_buffer("counts", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
 
@@ -42,8 +43,7 @@ class Confusion(nn.Module):
 
     def compute(self) -> float:
         """Give the metric; NaN where it is undefined."""
-        iou = iou_per_class(self.counts)
-        return float(iou[-1] if self.metric == "iou" else iou.nanmean())
+        return float(self.score(self.counts.cpu().numpy()))
 
 
 class Residuals(nn.Module):
@@ -72,10 +72,3 @@ class Residuals(nn.Module):
         count, total, squares, error = self.sums.tolist()
         spread = squares - total**2 / count if count else 0.0
         return 1 - error / spread if spread > 0 else math.nan
-
-
-def iou_per_class(counts: Tensor) -> Tensor:
-    """Give the IoU per class of a (C, C) confusion matrix, rows true; NaN for a class without a labelled pixel."""
-    counts = counts.double()
-    hit, true = counts.diagonal(), counts.sum(1)
-    return (hit / (counts.sum(0) + true - hit)).where(true > 0, math.nan)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,30 +108,3 @@ class Recorder(Callback):
                 "%s stopped after %d epochs: no better score since epoch %d",
                 self.title, len(self.rows), self.best_epoch + 1,
             )  # fmt: skip
-
-    def history(self, heads: Mapping[str, Mapping[str, Any]]) -> str:
-        """Give the rows of the epochs as CSV.
-
-        Args:
-            heads: The heads of the run, each with its ``metric``.
-        """
-        names = ["epoch", "lr", "train/loss"] + [f"train/{name}/loss" for name in heads] + ["val/loss"]
-        for name, head in heads.items():
-            names += [f"val/{name}/loss", f"val/{name}/{head['metric']}"]
-        names.append("val/score")
-        names += [f"train/{name}/chips" for name in heads]
-        if len(heads) > 1:
-            names.append("train/gradient_cosine")
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(names)
-        for row in self.rows:
-            writer.writerow([_cell(name, row.get(name, math.nan)) for name in names])
-        return buffer.getvalue()
-
-
-def _cell(name: str, value: float) -> str:
-    """Give a value with 7 significant digits; nothing where it is undefined."""
-    if math.isnan(value):
-        return ""
-    return str(int(value)) if name == "epoch" else f"{value:.7g}"

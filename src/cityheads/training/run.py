@@ -8,16 +8,20 @@ import shutil
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from cityheads.config.base import plain
+from cityheads.config import Config, TrainConfig
+from cityheads.core.artifacts.environment import ENVIRONMENT
+from cityheads.core.artifacts.history import write_history
+from cityheads.core.artifacts.model import MODEL, SavedModel
+from cityheads.core.artifacts.training import TRAINING, Parameters
 from cityheads.core.environment import environment
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import canonical_json, sha256_bytes, sha256_file, write_bytes, write_json
+from cityheads.core.files import canonical_json, sha256_bytes, sha256_file, write_bytes
+from cityheads.core.layout import RunFolder
 from cityheads.dataset.datamodule import ChipDataModule, keep_freed_memory
 from cityheads.model.arithmetic import fixed_arithmetic
 from cityheads.model.backbones.tuning import add_low_rank, checkpoint_blocks
@@ -32,15 +36,15 @@ from cityheads.training.task import MultiHeadTask
 __all__ = ["train"]
 
 
-def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: Path) -> None:
+def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path) -> None:
     """Train one run with one seed and write its folder; ``training.json`` is written last.
 
-    The same settings, dataset and seed give the same bytes of weights and history (on CPU at the set number of
-    threads). A killed training continues from its last saved epoch, if that was made from the same settings and
+    The same config, dataset and seed give the same bytes of weights and history (on CPU at the set number of
+    threads). A killed training continues from its last saved epoch, if that was made from the same config and
     dataset, and ends in the same bytes.
 
     Args:
-        settings: The sections ``labels``, ``heads``, ``runs``, ``model`` and ``train``.
+        config: With the sections ``labels``, ``heads``, ``runs``, ``model`` and ``train``.
         run: Name of the run.
         seed: Seed of the weights, the order of the chips, the augmentation and the dropout.
         dataset: Folder of the assembled dataset.
@@ -51,19 +55,19 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     """
     began = time.perf_counter()
     dataset, out = Path(dataset), Path(out)
-    options = plain(settings["train"])
-    spec = make_spec(settings, run=run, seed=seed, dataset=dataset)
-    cuda = _uses_cuda(options["accelerator"])
+    options = config.train
+    spec = make_spec(config, run=run, seed=seed, dataset=dataset)
+    cuda = _uses_cuda(options.accelerator)
     keep_freed_memory()
     data = ChipDataModule(
         dataset,
         list(spec["modalities"]),
         {name: head["label"] for name, head in spec["heads"].items()},
-        batch_size=options["batch_size"],
-        augment=options["augment"],
-        jitter=options["jitter"],
+        batch_size=options.batch_size,
+        augment=options.augment,
+        jitter=options.jitter,
         seed=seed,
-        workers=options["workers"],
+        workers=options.workers,
         pin_memory=cuda,
     )
     data.store.verify()
@@ -72,36 +76,38 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
     model = build_model(spec)
     # after the model, since importing TerraTorch sets filters of its own
     _quiet()
-    if spec["model"]["lora"]:
-        lora = spec["model"]["lora"]
+    lora = config.model.lora
+    if lora is not None:
         with seeded(seed, "lora"):
-            add_low_rank(model.encoder, lora["rank"], lora["alpha"], lora["targets"])
-    if options["gradient_checkpointing"]:
+            add_low_rank(model.encoder, lora.rank, lora.alpha, lora.targets)
+    if options.gradient_checkpointing:
         checkpoint_blocks(model.encoder)
-    if options["compile"]:
+    if options.compile:
         # the interference of the heads is measured by going back through a graph twice
         torch._functorch.config.donated_buffer = False
         model.compile()
     task = MultiHeadTask(
         spec["heads"],
         model,
-        lr=options["lr"],
-        weight_decay=options["weight_decay"],
-        warmup_fraction=options["warmup_fraction"],
-        balance=options["balance"],
-        layer_decay=options["layer_decay"],
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        warmup_fraction=options.warmup_fraction,
+        balance=options.balance,
+        layer_decay=options.layer_decay,
         seed=seed,
     )
-    work = out / ".work"
-    identity = sha256_bytes(canonical_json([spec, options, data.store.index, data.indices]).encode())
+    work = RunFolder(out).work
+    identity = sha256_bytes(
+        canonical_json([spec, config.fingerprint(["train"]), data.store.index, data.indices]).encode()
+    )
     resume = _prepare(out, work, identity)
-    recorder = Recorder(f"{run}/{seed}", seed, options["epochs"], options["patience"], work)
+    recorder = Recorder(f"{run}/{seed}", seed, options.epochs, options.patience, work)
     trainer = Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=1,
-        precision=options["precision"],
-        accumulate_grad_batches=options["accumulate"],
-        max_epochs=options["epochs"],
+        precision=options.precision,
+        accumulate_grad_batches=options.accumulate,
+        max_epochs=options.epochs,
         # some CUDA kernels of the decoders (bilinear upsampling) have no deterministic version
         deterministic="warn" if cuda else True,
         benchmark=False,
@@ -114,7 +120,7 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
         enable_model_summary=False,
         default_root_dir=work,
     )
-    with fixed_arithmetic(options["threads"]):
+    with fixed_arithmetic(options.threads):
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -124,55 +130,56 @@ def train(settings: dict[str, Any], *, run: str, seed: int, dataset: Path, out: 
 
 def _prepare(out: Path, work: Path, identity: str) -> Path | None:
     """Clear what an earlier training left, but for a saved state of this very training; give that state."""
-    for name in ("training.json", "environment.json", "history.csv", "model.json", "model.safetensors"):
-        (out / name).unlink(missing_ok=True)
+    folder = RunFolder(out)
+    for path in (folder.training, folder.environment, folder.history, folder.model, folder.weights):
+        path.unlink(missing_ok=True)
     state = work / "last.ckpt"
     marker = work / "identity"
     if state.exists() and marker.exists() and marker.read_text() == identity:
         return state
-    for folder in (work, out / "tensorboard"):
-        if folder.exists():
-            shutil.rmtree(folder)
+    for left in (work, folder.tensorboard):
+        if left.exists():
+            shutil.rmtree(left)
     write_bytes(marker, identity.encode())
     return None
 
 
 def _write(
     out: Path,
-    spec: dict[str, Any],
+    spec: SavedModel,
     model: MultiHeadModel,
     recorder: Recorder,
     data: ChipDataModule,
-    options: dict[str, Any],
+    options: TrainConfig,
     trainer: Trainer,
     began: float,
 ) -> None:
     from safetensors.torch import save
 
-    write_bytes(out / "model.safetensors", save({name: value.contiguous() for name, value in recorder.best.items()}))
-    write_json(out / "model.json", spec)
-    write_bytes(out / "history.csv", recorder.history(spec["heads"]).encode())
+    folder = RunFolder(out)
+    write_bytes(folder.weights, save({name: value.contiguous() for name, value in recorder.best.items()}))
+    MODEL.write(folder.model, spec)
+    write_history(folder.history, {name: head["metric"] for name, head in spec["heads"].items()}, recorder.rows)
     score = recorder.best_score
-    parameters = {
+    parameters: Parameters = {
         "total": _count(model),
         "trainable": _count(model, trainable=True),
         "encoder": _count(model.encoder),
         "heads": {name: _count(head) for name, head in model.heads.items()},
     }
-    write_json(
-        out / "environment.json",
+    ENVIRONMENT.write(
+        folder.environment,
         {
             **environment(),
             "device": torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
-            "threads": options["threads"],
+            "threads": options.threads,
             "weights": _origin(spec),
             "wall_s": round(time.perf_counter() - began, 1),
         },
     )
-    write_json(
-        out / "training.json",
+    TRAINING.write(
+        folder.training,
         {
-            "format": 1,
             "run": spec["run"],
             "seed": spec["seed"],
             "best_epoch": recorder.best_epoch,
@@ -187,7 +194,7 @@ def _write(
     )
 
 
-def _origin(spec: dict[str, Any]) -> dict[str, str] | None:
+def _origin(spec: SavedModel) -> dict[str, str] | None:
     """Say where the encoder's first weights came from: the resolved revision, or the hash of a local file."""
     if spec["model"]["weights"]:
         path = Path(spec["model"]["weights"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from cityheads.config.base import plain
+from cityheads.config import Config, ModelConfig
 from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.model import ModelHead, ModelInput, SavedModel
 from cityheads.core.artifacts.statistics import STATISTICS, DatasetStatistics
 from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.errors import CityHeadsError
@@ -23,76 +23,77 @@ from cityheads.model.derived import derive
 __all__ = ["make_spec"]
 
 
-def make_spec(settings: dict[str, Any], *, run: str, seed: int, dataset: Path) -> dict[str, Any]:
-    """Give everything that rebuilds the model without the config: the content of ``model.json``.
+def make_spec(config: Config, *, run: str, seed: int, dataset: Path) -> SavedModel:
+    """Give everything that rebuilds the model without the config.
+
+    Args:
+        config: With the sections ``labels``, ``heads``, ``runs`` and ``model``.
+        run: Name of the run.
+        seed: Its seed.
+        dataset: Folder of the assembled dataset.
 
     Raises:
         CityHeadsError: The run is unknown, or the dataset was assembled with other classes.
     """
-    if run not in settings["runs"]:
-        raise CityHeadsError(f"config key 'runs': no run '{run}'; there are {', '.join(settings['runs'])}")
-    files = DatasetFolder(dataset)
-    classes = CLASSES.read(files.classes)["labels"]
-    model = plain(settings["model"])
-    heads: dict[str, Any] = {}
-    for name in settings["runs"][run]["heads"]:
-        head = plain(settings["heads"][name])
-        label = head["label"]
-        wanted = [item["name"] for item in settings["labels"][label]["classes"]]
-        if [item["name"] for item in classes.get(label, [])] != wanted:
-            raise CityHeadsError(f"{files.classes}: label {label} has other classes; assemble again")
+    if run not in config.runs:
+        raise CityHeadsError(f"config key 'runs': no run '{run}'; there are {', '.join(config.runs)}")
+    folder, model = DatasetFolder(dataset), config.model
+    classes = CLASSES.read(folder.classes)["labels"]
+    heads: dict[str, ModelHead] = {}
+    for name in config.runs[run].heads:
+        head = config.heads[name]
+        wanted = config.labels[head.label].class_names
+        if tuple(item["name"] for item in classes.get(head.label, [])) != wanted:
+            raise CityHeadsError(f"{folder.classes}: label {head.label} has other classes; assemble again")
         heads[name] = {
-            "label": label,
-            "classes": classes[label],
-            "loss": head["loss"],
-            "weight": head["weight"],
-            "metric": head["metric"],
-            **{key: head[key] for key in ("decoder", "decoder_args", "neck", "class_weights", "lr")},
+            "label": head.label,
+            "classes": [{"id": item["id"], "name": item["name"]} for item in classes[head.label]],
+            "loss": head.loss,
+            "weight": head.weight,
+            "metric": head.metric,
+            "positive_class": head.positive_class if head.metric == "iou" else None,
+            "decoder": head.decoder,
+            "decoder_args": dict(head.decoder_args),
+            "neck": head.neck,
+            "class_weights": None if head.class_weights is None else list(head.class_weights),
+            "lr": head.lr,
         }
-        weights = head["class_weights"]
-        if weights is not None and len(weights) != len(wanted):
-            raise CityHeadsError(f"config key 'heads.{name}.class_weights': {len(wanted)} classes need as many weights")
-    statistics = STATISTICS.read(files.statistics)
-    modalities = {name: _statistics(name, model, statistics, dataset) for name in model["modalities"]}
+    statistics = STATISTICS.read(folder.statistics)
+    modalities: dict[str, ModelInput] = {
+        name: _statistics(name, model, statistics, folder) for name in model.modalities
+    }
     return {
-        "format": 1,
         "run": run,
         "seed": seed,
-        "backbone": model["backbone"],
-        "model": model,
+        "backbone": model.backbone,
+        "model": model.model_dump(mode="json"),
         "modalities": modalities,
-        "chip_px": STORE_INDEX.read(files.store.index)["chip_px"],
+        "chip_px": STORE_INDEX.read(folder.store.index)["chip_px"],
         "heads": heads,
         "simulated": statistics["simulated"],
     }
 
 
-def _statistics(name: str, model: dict[str, Any], statistics: DatasetStatistics, dataset: Path) -> dict[str, Any]:
+def _statistics(name: str, model: ModelConfig, statistics: DatasetStatistics, folder: DatasetFolder) -> ModelInput:
     """Give the bands of an input with the mean and standard deviation that the model is to use."""
     if name == COORDS:
         return {"bands": ["longitude", "latitude"], "mean": [0.0, 0.0], "std": [1.0, 1.0]}
     modality = DERIVED[name] if name in DERIVED else MODALITIES[name]
     mean, std = list(modality.mean), list(modality.std)
-    if model["normalization"] == "train":
+    if model.normalization == "train":
         if name in DERIVED:
-            mean, std = _measure(name, ChipStore(dataset))
+            mean, std = _measure(name, ChipStore(folder.root))
         else:
             entry = statistics["modalities"].get(name, {"mean": [], "std": [0.0]})
             mean, std = entry["mean"], entry["std"]
         if min(std) <= 0:
             raise CityHeadsError(
-                f"{DatasetFolder(dataset).statistics}: no usable statistics of {name}; set model.normalization to "
-                "pretraining"
+                f"{folder.statistics}: no usable statistics of {name}; set model.normalization to pretraining"
             )
-    wanted = model["bands"].get(name, list(modality.bands))
-    for band in wanted:
-        if band not in modality.bands:
-            raise CityHeadsError(
-                f"config key 'model.bands.{name}': no band '{band}'; there are {', '.join(modality.bands)}"
-            )
-    starts_trained = model["normalization"] == "pretraining" and (model["pretrained"] or model["weights"])
-    if starts_trained and name == "S2L2A" and is_prithvi(model["backbone"]):
-        mean, std = prithvi_statistics(model["backbone"], wanted)
+    wanted = next((bands for of, bands in model.bands.items() if of == name), modality.bands)
+    starts_trained = model.normalization == "pretraining" and (model.pretrained or model.weights)
+    if starts_trained and name == "S2L2A" and is_prithvi(model.backbone):
+        mean, std = prithvi_statistics(model.backbone, wanted)
         return {"bands": list(wanted), "mean": mean, "std": std}
     chosen = [modality.bands.index(band) for band in wanted]
     return {"bands": list(wanted), "mean": [mean[p] for p in chosen], "std": [std[p] for p in chosen]}

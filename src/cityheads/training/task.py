@@ -15,6 +15,7 @@ from terratorch.tasks.tiled_inference import tiled_inference
 from torch import Tensor, nn
 
 from cityheads.core.classes import IGNORE
+from cityheads.core.confusion import HeadMetric
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.model.backbones.base import blocks, fine_tuned
@@ -51,10 +52,11 @@ class MultiHeadTask(TerraTorchTask):
     (its ``ignore_index``) throughout.
 
     Args:
-        heads: Name -> ``classes`` (their number, their names, or mappings with ``id``, ``name``, ``color``), ``loss``,
-            ``weight``, ``metric`` (``miou``, or ``iou`` of the last class), ``class_weights``, ``lr``, ``target``
-            (``segmentation`` or ``regression``), ``ignore_index`` (label that does not count, 255), ``mask`` (key of
-            its labels where it is not the head's name), and for the factory ``decoder``, ``decoder_args`` and ``neck``.
+        heads: Name -> ``classes`` (their number, their names, or mappings with ``id`` and ``name``), ``loss``,
+            ``weight``, ``metric`` (``miou``, or ``iou`` of the ``positive_class``: its name, or its id where the
+            classes are only counted), ``class_weights``, ``lr``, ``target`` (``segmentation`` or ``regression``),
+            ``ignore_index`` (label that does not count, 255), ``mask`` (key of its labels where it is not the head's
+            name), and for the factory ``decoder``, ``decoder_args`` and ``neck``.
         model: A built model; None builds one from ``model_args``.
         model_args: Arguments of the factory.
         model_factory: Name in TerraTorch's registry of model factories.
@@ -79,7 +81,7 @@ class MultiHeadTask(TerraTorchTask):
 
     def __init__(
         self,
-        heads: dict[str, dict[str, Any]],
+        heads: dict[str, Any],
         model: nn.Module | None = None,
         model_args: dict[str, Any] | None = None,
         # the registry knows the factory by this name, because importing it above has registered it
@@ -154,9 +156,7 @@ class MultiHeadTask(TerraTorchTask):
             if head.get("target", "segmentation") == "regression":
                 meters[name] = Residuals()
             else:
-                classes = head["classes"]
-                count = classes if isinstance(classes, int) else len(classes)
-                meters[name] = Confusion(count, head.get("metric", "miou"), self._unlabelled(name))
+                meters[name] = Confusion(_score(name, head), self._unlabelled(name))
         self.meters = nn.ModuleDict(meters)
 
     def _unlabelled(self, name: str) -> int:
@@ -340,6 +340,17 @@ class MultiHeadTask(TerraTorchTask):
                 groups.setdefault(rates.get(id(parameter), self.lr), []).append(parameter)
         # the plain rate first: it is the one that is logged
         return [{"params": groups[rate], "lr": rate} for rate in sorted(groups, key=lambda rate: rate != self.lr)]
+
+
+def _score(name: str, head: Mapping[str, Any]) -> HeadMetric:
+    """Give the metric of a head, on the names of its classes, or on their ids where it has no names."""
+    classes = range(head["classes"]) if isinstance(head["classes"], int) else head["classes"]
+    names = [str(item["name"] if isinstance(item, Mapping) else item) for item in classes]
+    positive = head.get("positive_class")
+    try:
+        return HeadMetric.of(head.get("metric", "miou"), names, None if positive is None else str(positive))
+    except ValueError as error:
+        raise CityHeadsError(f"heads.{name}: {error}") from None
 
 
 def _tensors(output: Any) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def stack(
     # here and not above: torch takes seconds and a gigabyte, and most runs never generate
     from cityheads.model.synthesis import synthesize
 
-    decibels, made = synthesize(inputs, name, options.model_dump(), window_px=window_px, name=parent_id)
+    decibels, made = synthesize(inputs, name, options, window_px=window_px, name=parent_id)
     valid = np.isfinite(decibels).all(axis=0)
     medians = [float(np.median(pixels[valid])) if valid.any() else None for pixels in decibels]
     return decibels, {

@@ -1,0 +1,45 @@
+"""``environment.json``: versions, machine and revision of the code behind a training."""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+from cityheads.core.artifacts.base import Artifact
+
+__all__ = ["ENVIRONMENT", "Environment", "Versions"]
+
+
+class Versions(TypedDict):
+    """What code ran.
+
+    Attributes:
+        python: Version of Python.
+        platform: System and processor.
+        packages: Version of each package; None where it is not installed.
+        revision: Commit of the checkout; None where the package does not run from one.
+    """
+
+    python: str
+    platform: str
+    packages: dict[str, str | None]
+    revision: str | None
+
+
+class Environment(Versions):
+    """Where a training ran.
+
+    Attributes:
+        device: ``cpu``, or the name of the CUDA device.
+        threads: CPU threads.
+        weights: Where the encoder's first weights came from: ``repository``, ``file`` and ``revision``, or ``file`` and
+            ``sha256``; None for random ones.
+        wall_s: Seconds that the training took.
+    """
+
+    device: str
+    threads: int
+    weights: dict[str, str] | None
+    wall_s: float
+
+
+ENVIRONMENT = Artifact("record of an environment", "train", 1, Environment)
