@@ -201,7 +201,7 @@ def test_wrong_input_is_named(dataset_dir: Path, tmp_path: Path) -> None:
     classes = dataset_dir / "classes.json"
     other = write_store(tmp_path / "dataset", chips=6)
     table = json.loads(classes.read_text())
-    table["LULC"].reverse()
+    table["labels"]["LULC"].reverse()
     (other / "classes.json").write_text(json.dumps(table))
     with pytest.raises(CityHeadsError, match="has other classes"):
         train(make_settings(), run="multihead", seed=0, dataset=other, out=tmp_path / "run")
