@@ -63,6 +63,10 @@ _RECIPE = (
 )  # fmt: skip
 
 
+#: What reading a raster of the archive looks at.
+_ACCESS = ("archive.asset_base", "archive.sign", "archive.workers", "archive.offline", "archive.network")
+
+
 def _out(what: str) -> Argument:
     return Argument("out", what)
 
@@ -103,7 +107,7 @@ VERBS: dict[str, Verb] = {
             "read_parent",
             "read all modalities of one parent onto one grid",
             "cityheads.archive.read.parent:read_parent",
-            ("grid", "archive", "quality"),
+            ("grid", *_ACCESS, "archive.imagery", "archive.synthesis", "quality.s1_median_db"),
             (_PARENTS, _PARENT, _SCENES, _out("folder for S2L2A.tif, S1RTC.tif, DEM.tif, SCL.tif and reading.json")),
             version=1,
         ),
@@ -111,7 +115,10 @@ VERBS: dict[str, Verb] = {
             "slice_parent",
             "cut one parent into sub-chips and measure their quality",
             "cityheads.dataset.chips:slice_parent",
-            ("grid", "quality", "archive.imagery"),
+            (
+                "grid", "archive.imagery",
+                "quality.min_valid_fraction", "quality.min_in_range_fraction", "quality.min_clear_fraction",
+            ),  # fmt: skip
             (
                 _PARENTS,
                 _PARENT,
@@ -153,7 +160,7 @@ VERBS: dict[str, Verb] = {
             "rasterize_landcover",
             "map a land-cover product to classes on one parent's grid",
             "cityheads.labels.landcover:rasterize_landcover",
-            ("grid", "archive", "labels"),
+            ("grid", *_ACCESS, "labels"),
             (_PARENTS, _PARENT, _LABEL, _SCENES, _CHIPS, _out("the parent's mask (GeoTIFF)")),
             version=1,
         ),
