@@ -75,14 +75,6 @@ VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
         Verb(
-            "resolve_config",
-            "write a config with all its defaults, for the jobs of the workflow",
-            "cityheads.config.load:resolve_config",
-            (),
-            (Argument("text", "the config as JSON", str), _out("YAML file to write")),
-            version=1,
-        ),
-        Verb(
             "simulate_archive",
             "make a small archive in the shape of the real ones",
             "cityheads.simulate.archive:simulate_archive",
@@ -116,9 +108,12 @@ VERBS: dict[str, Verb] = {
             "cut one parent into sub-chips and measure their quality",
             "cityheads.dataset.chips:slice_parent",
             (
-                "grid", "archive.imagery",
-                "quality.min_valid_fraction", "quality.min_in_range_fraction", "quality.min_clear_fraction",
-            ),  # fmt: skip
+                "grid",
+                "archive.imagery",
+                "quality.min_valid_fraction",
+                "quality.min_in_range_fraction",
+                "quality.min_clear_fraction",
+            ),
             (
                 _PARENTS,
                 _PARENT,
