@@ -13,6 +13,7 @@ from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.label_check import LABEL_CHECK, Agreement, EdgeShift, LabelCheck
 from cityheads.core.artifacts.statistics import STATISTICS
 from cityheads.core.classes import IGNORE, mask_layer
+from cityheads.core.confusion import pair_counts
 from cityheads.core.files import atomic_path
 from cityheads.core.grid import SPLITS, Grid, Split, SubChip, read_parents, subchips
 from cityheads.core.layout import DatasetFolder, Layout
@@ -43,8 +44,7 @@ def cross_table(one: np.ndarray, two: np.ndarray, n_one: int, n_two: int) -> np.
         (n_one, n_two) int64.
     """
     known = (one != IGNORE) & (two != IGNORE)
-    pairs = one[known].astype(np.int64) * n_two + two[known]
-    return np.bincount(pairs, minlength=n_one * n_two).reshape(n_one, n_two)
+    return pair_counts(one[known], two[known], n_one, n_two)
 
 
 def _edges(picture: np.ndarray) -> np.ndarray:
