@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "duration", "number", "percent", "share", "signed"]
+from collections.abc import Sequence
+
+__all__ = ["counted", "duration", "ends", "number", "percent", "points", "score", "share", "signed"]
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -29,9 +31,24 @@ def share(value: float) -> str:
     return f"{100 * value:g}\N{NO-BREAK SPACE}%"
 
 
-def count(number_of: int, what: str) -> str:
+def counted(number_of: int, what: str) -> str:
     """Write a number of things: ``1 parent``, ``1,240 sub-chips``."""
     return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
+
+
+def score(value: float | None) -> str:
+    """Write a score from 0 to 1 as it was decided on, with four digits."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def points(value: float | None) -> str:
+    """Write a difference in percentage points in plain ASCII, with its sign."""
+    return "undefined" if value is None else f"{value:+.2f}"
+
+
+def ends(interval: Sequence[float] | None) -> str:
+    """Write an interval in percentage points in plain ASCII."""
+    return "undefined" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
 
 
 def duration(seconds: float) -> str:
