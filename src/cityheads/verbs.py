@@ -55,16 +55,13 @@ _CHIPS = Argument("chips", "folder of the sub-chips; layers become folders in it
 _LABEL = Argument("label", "name of the label layer", str)
 _DATASET = Argument("dataset", "folder of the assembled dataset")
 _BUNDLE = Argument("bundle", "folder of the published model")
+_RESULTS = Argument("results", "results folder")
 _RUN = Argument("run", "name of the run", str)
 _SEED = Argument("seed", "seed", int)
 _RECIPE = (
     "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
     "train", "evaluation", "noninferiority", "report",
 )  # fmt: skip
-
-
-#: What reading a raster of the archive looks at.
-_ACCESS = ("archive.asset_base", "archive.sign", "archive.workers", "archive.offline", "archive.network")
 
 
 def _out(what: str) -> Argument:
@@ -74,6 +71,14 @@ def _out(what: str) -> Argument:
 VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
+        Verb(
+            "resolve_config",
+            "write a config with all its defaults, for the jobs of the workflow",
+            "cityheads.config.load:resolve_config",
+            (),
+            (Argument("text", "the config as JSON", str), _out("YAML file to write")),
+            version=1,
+        ),
         Verb(
             "simulate_archive",
             "make a small archive in the shape of the real ones",
@@ -99,7 +104,7 @@ VERBS: dict[str, Verb] = {
             "read_parent",
             "read all modalities of one parent onto one grid",
             "cityheads.archive.read.parent:read_parent",
-            ("grid", *_ACCESS, "archive.imagery", "archive.synthesis", "quality.s1_median_db"),
+            ("grid", "archive", "quality"),
             (_PARENTS, _PARENT, _SCENES, _out("folder for S2L2A.tif, S1RTC.tif, DEM.tif, SCL.tif and reading.json")),
             version=1,
         ),
@@ -107,13 +112,7 @@ VERBS: dict[str, Verb] = {
             "slice_parent",
             "cut one parent into sub-chips and measure their quality",
             "cityheads.dataset.chips:slice_parent",
-            (
-                "grid",
-                "archive.imagery",
-                "quality.min_valid_fraction",
-                "quality.min_in_range_fraction",
-                "quality.min_clear_fraction",
-            ),
+            ("grid", "quality", "archive.imagery"),
             (
                 _PARENTS,
                 _PARENT,
@@ -155,7 +154,7 @@ VERBS: dict[str, Verb] = {
             "rasterize_landcover",
             "map a land-cover product to classes on one parent's grid",
             "cityheads.labels.landcover:rasterize_landcover",
-            ("grid", *_ACCESS, "labels"),
+            ("grid", "archive", "labels"),
             (_PARENTS, _PARENT, _LABEL, _SCENES, _CHIPS, _out("the parent's mask (GeoTIFF)")),
             version=1,
         ),
@@ -199,7 +198,7 @@ VERBS: dict[str, Verb] = {
             ("grid", "labels"),
             (
                 _PARENTS,
-                Argument("results", "results folder"),
+                _RESULTS,
                 Argument("picture", "what was found, as a picture (PNG)"),
                 _out("what was found (JSON)"),
             ),
@@ -251,10 +250,10 @@ VERBS: dict[str, Verb] = {
             "draw_figures",
             "draw the figures of the report",
             "cityheads.product.figures.draw:draw_figures",
-            ("project", "grid", "labels", "heads", "runs", "seeds", "noninferiority", "report"),
+            ("grid", "labels", "heads", "runs", "seeds", "noninferiority", "report"),
             (
                 _PARENTS,
-                Argument("results", "results folder"),
+                _RESULTS,
                 _out("folder of the figures; figures.json lists them"),
             ),
             version=1,
@@ -262,7 +261,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "report",
             "write the self-contained HTML report",
-            "cityheads.product.report:report",
+            "cityheads.product.report.page:report",
             (
                 "project",
                 "grid",
@@ -279,7 +278,7 @@ VERBS: dict[str, Verb] = {
                 "evaluation",
                 "noninferiority",
             ),
-            (Argument("results", "results folder"), _out("report.html")),
+            (_RESULTS, _out("report.html")),
             version=1,
         ),
         Verb(
@@ -287,7 +286,7 @@ VERBS: dict[str, Verb] = {
             "bundle the model under test with its recipe, scores and card",
             "cityheads.product.publish:publish",
             _RECIPE,
-            (_PARENTS, Argument("results", "results folder"), _out("folder of the bundle")),
+            (_PARENTS, _RESULTS, _out("folder of the bundle")),
             version=1,
         ),
         Verb(
@@ -313,7 +312,7 @@ VERBS: dict[str, Verb] = {
                 Argument("lat", "latitude in degrees", float),
                 Argument("lon", "longitude in degrees", float),
                 _BUNDLE,
-                _DATASET,
+                _RESULTS,
                 Argument("radius_m", "radius of the circle that counts, in metres", float, False, 100.0),
             ),
         ),
@@ -325,7 +324,7 @@ VERBS: dict[str, Verb] = {
             (
                 _PARENT,
                 _BUNDLE,
-                _DATASET,
+                _RESULTS,
                 _out("folder for one GeoTIFF per head"),
                 Argument("overlap_px", "least overlap of tiles; default: a quarter of a tile", int, False),
             ),
