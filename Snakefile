@@ -15,6 +15,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/config.smk"
 include: "workflow/rules/archive.smk"
 include: "workflow/rules/chips.smk"
 include: "workflow/rules/labels.smk"

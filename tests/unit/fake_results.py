@@ -6,9 +6,6 @@ tests can check the figures and the report against numbers computed here.
 
 from __future__ import annotations
 
-import copy
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +16,31 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import shapely
+from config_fixtures import merge
+from scene_fixtures import chosen_item, chosen_layer, layer_reading, reading, scene_choice
 
-from cityheads.config.bridge import load_config, pick, resolve
+from cityheads.config import Config, load_config, resolve
 from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.environment import ENVIRONMENT
 from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY
-from cityheads.core.artifacts.metrics import METRICS, Metrics
+from cityheads.core.artifacts.gate import GATE, Gate
+from cityheads.core.artifacts.history import write_history
+from cityheads.core.artifacts.metrics import METRICS, AblatedHead, HeadScores
+from cityheads.core.artifacts.model import MODEL
 from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
 from cityheads.core.artifacts.quality import QUALITY
+from cityheads.core.artifacts.reading import READING
+from cityheads.core.artifacts.scenes import SCENES
 from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
 from cityheads.core.artifacts.statistics import STATISTICS
-from cityheads.core.artifacts.store import STORE_INDEX
+from cityheads.core.artifacts.store import STORE_INDEX, StoredArray
+from cityheads.core.artifacts.training import TRAINING
+from cityheads.core.classes import IGNORE, mask_layer
 from cityheads.core.confusion import HeadMetric
-from cityheads.core.files import sha256_bytes, sha256_file, write_bytes, write_json
+from cityheads.core.files import sha256_bytes, sha256_file, write_bytes
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon, read_parents, subchips
+from cityheads.core.layout import DatasetFolder, LabelFolder, Layout, RunFolder
 from cityheads.core.modalities import MODALITIES, removable
 from cityheads.evaluation.ablation import measure
 from cityheads.evaluation.compare import compare
@@ -43,7 +51,6 @@ from cityheads.verbs import VERBS
 IMAGERY = ("S2L2A", "S1RTC", "DEM")
 
 ROOT = Path(__file__).parents[2]
-IGNORE = 255
 
 
 @dataclass
@@ -52,14 +59,24 @@ class Fake:
 
     results: Path
     parents: Path
-    config: dict[str, Any]
+    config: Config
 
-    def settings(self, verb: str) -> dict[str, Any]:
-        return pick(self.config, VERBS[verb].sections)
+    def settings(self, verb: str) -> Config:
+        """Give the config as the command line hands it to a verb."""
+        return self.config.restricted_to(VERBS[verb].sections)
 
-    def gate(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.results / "gate.json").read_text())
-        return loaded
+    def change(self, **sections: Any) -> None:
+        """Lay sections over the config."""
+        self.config = resolve(merge(self.config.to_dict(), sections))
+
+    @property
+    def layout(self) -> Layout:
+        """Names of the files."""
+        return Layout(self.results)
+
+    def gate(self) -> Gate:
+        """Read the verdict."""
+        return GATE.read(self.layout.gate)
 
 
 def make(
@@ -83,24 +100,25 @@ def make(
         zones: Three parents of 2 x 2 sub-chips in three UTM zones in place of the 22.
         extra: A third head (``built``, on the footprints again) and a fourth run of it.
         seed: Seed of the random city.
-        overrides: Config sections that replace the default's.
+        overrides: What is laid over the default's config.
     """
-    raw = copy.deepcopy(load_config(ROOT / "config" / "config.yaml"))
-    raw["grid"] = {"parent_px": 128, "chips_per_side": 4, "resolution_m": 20}
-    raw["seeds"] = list(seeds)
-    raw["gate"]["baselines"] = {}
+    changes: dict[str, Any] = {
+        "grid": {"parent_px": 128, "chips_per_side": 4, "resolution_m": 20}, "seeds": list(seeds),
+    }  # fmt: skip
     if not simulated:
-        raw["archive"]["provider"] = "stac"
-        raw["archive"]["catalog"] = "https://stac.example.org/v1"
-        raw["labels"]["BUILDINGS"] |= {"source": "footprints.parquet", "boundary": "city.gpkg"}
+        changes["archive"] = {"provider": "stac", "catalog": "https://stac.example.org/v1"}
+        changes["labels"] = {"BUILDINGS": {"source": "footprints.parquet", "boundary": "city.gpkg"}}
     if extra:
-        raw["heads"]["built"] = {"label": "BUILDINGS", "metric": "miou"}
-        raw["runs"]["multihead"]["heads"].append("built")
-        raw["runs"]["built"] = {"heads": ["built"]}
-        raw["runs"]["pair"] = {"heads": ["lulc", "built"]}
+        changes["heads"] = {"built": {"label": "BUILDINGS", "metric": "miou"}}
+        changes["runs"] = {
+            "multihead": {"heads": ["lulc", "buildings", "built"]},
+            "built": {"heads": ["built"]},
+            "pair": {"heads": ["lulc", "built"]},
+        }
     if zones:
-        raw["grid"] = {"parent_px": 64, "chips_per_side": 2, "resolution_m": 10}
-    config = resolve(raw | (overrides or {}))
+        changes["grid"] = {"parent_px": 64, "chips_per_side": 2, "resolution_m": 10}
+    default = load_config(ROOT / "config" / "config.yaml").to_dict()
+    config = resolve(merge(merge(default, changes), overrides or {}))
     results = root / "results"
     sheet = root / "parents.tsv"
     if zones:
@@ -109,26 +127,27 @@ def make(
         write_bytes(sheet, ("parent_id\tepsg\tleft\ttop\tsplit\n" + "\n".join(rows) + "\n").encode())
     else:
         write_bytes(sheet, (ROOT / "config" / "parents.tsv").read_bytes())
-    grid = Grid.from_settings(config["grid"])
+    grid = config.grid.grid
     parents = read_parents(sheet, grid)
     fake = Fake(results, sheet, config)
+    layout = fake.layout
     rng = np.random.default_rng(seed)
-    splits = _deal(parents)
-    kept = _dataset(results / "dataset", parents, splits, grid, config, simulated, rng)
-    _sources(results, parents, grid, config, simulated)
-    _boundary(results / "labels" / "BUILDINGS", parents, grid)
-    for run, rule in config["runs"].items():
+    splits = _assign(parents)
+    kept = _dataset(layout.dataset, parents, splits, grid, config, simulated, rng)
+    _sources(layout, parents, simulated)
+    _boundary(layout.label("BUILDINGS"), parents, grid)
+    for run, rule in config.runs.items():
         for number in seeds:
-            _train(results / "runs" / run / str(number), run, number, rule["heads"], config, kept, simulated)
-    for run, rule in config["runs"].items():
+            _train(layout.run(run, number), run, number, rule.heads, config, kept, simulated)
+    for run, rule in config.runs.items():
         for number in seeds:
-            _evaluate(results, run, number, rule["heads"], config, kept, simulated, rng)
-    _gate(results, config, verdict)
-    _benchmarks(results / "benchmarks", parents, config, seeds)
+            _evaluate(layout, run, number, rule.heads, config, kept, simulated, rng)
+    _gate(fake, verdict)
+    _benchmarks(layout.benchmarks, parents, config, seeds)
     return fake
 
 
-def _deal(parents: list[Parent]) -> dict[str, str]:
+def _assign(parents: list[Parent]) -> dict[str, str]:
     if parents[0].split:
         return {parent.parent_id: str(parent.split) for parent in parents}
     order = ["train", "train", "test", "train", "val", "train", "train", "test"]
@@ -146,18 +165,19 @@ def _field(rng: np.random.Generator, px: int, scale: int) -> np.ndarray:
 
 
 def _dataset(
-    out: Path,
+    out: DatasetFolder,
     parents: list[Parent],
     splits: dict[str, str],
     grid: Grid,
-    config: dict[str, Any],
+    config: Config,
     simulated: bool,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     px = grid.parent_px
     reflect = np.array([[400, 900, 600], [1500, 1450, 1500], [350, 600, 300], [700, 1100, 800], [2100, 2000, 1700]])
     vv = np.array([-20.0, -6.0, -9.0, -12.0, -13.0])
-    rows, arrays = [], {name: [] for name in (*IMAGERY, *(f"MASK_{label}" for label in config["labels"]))}
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, list[np.ndarray]] = {name: [] for name in (*IMAGERY, *map(mask_layer, config.labels))}
     for parent in parents:
         base = _field(rng, px, px // 4)
         fine = _field(rng, px, px // 16)
@@ -177,7 +197,7 @@ def _dataset(
             cut = (piece.row_slice, piece.col_slice)
             draw = rng.random()
             reason = "" if draw > 0.1 else "too cloudy" if draw > 0.03 else "S1RTC has too many missing pixels"
-            row = {
+            row: dict[str, Any] = {
                 "chip_id": piece.chip_id, "parent_id": parent.parent_id, "row": piece.row, "col": piece.col,
                 "split": splits[parent.parent_id], "kept": not reason, "reason": reason, "epsg": parent.epsg,
                 "left": piece.geobox.transform.c, "top": piece.geobox.transform.f, "chip_px": grid.chip_px,
@@ -201,30 +221,28 @@ def _dataset(
                 arrays["MASK_LULC"].append(lulc_mask[cut])
                 arrays["MASK_BUILDINGS"].append(mask[cut])
     frame = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
-    (out / "store").mkdir(parents=True, exist_ok=True)
+    out.store.root.mkdir(parents=True, exist_ok=True)
     squares = np.array([row.pop("geometry") for row in rows], object)
-    CHIPS.write(out / "chips.parquet", geo_table(squares, pa.Table.from_pylist(rows), 4326))
+    CHIPS.write(out.chips, geo_table(squares, pa.Table.from_pylist(rows), 4326))
     index = {}
     for name, pieces in arrays.items():
         stack = np.stack(pieces)
-        np.save(out / "store" / f"{name}.npy", stack)
-        index[name] = {
-            "dtype": stack.dtype.name, "shape": list(stack.shape), "sha256": sha256_file(out / "store" / f"{name}.npy")
-        }  # fmt: skip
+        np.save(out.store.array(name), stack)
+        index[name] = StoredArray(
+            dtype=stack.dtype.name, shape=list(stack.shape), sha256=sha256_file(out.store.array(name))
+        )
     kept = frame[frame.kept].reset_index(drop=True)
-    STORE_INDEX.write(
-        out / "store" / "index.json", {"chips": kept.chip_id.tolist(), "chip_px": grid.chip_px, "arrays": index}
-    )
+    STORE_INDEX.write(out.store.index, {"chips": kept.chip_id.tolist(), "chip_px": grid.chip_px, "arrays": index})
     pixels: dict[str, dict[str, list[int]]] = {}
     for split in SPLITS:
         at = kept.index[kept.split == split]
         pixels[split] = {}
-        for label, rule in config["labels"].items():
-            values = np.stack(arrays[f"MASK_{label}"])[at]
-            pixels[split][label] = [int((values == c).sum()) for c in range(len(rule["classes"]))]
+        for label, rule in config.labels.items():
+            values = np.stack(arrays[mask_layer(label)])[at]
+            pixels[split][label] = [int((values == c).sum()) for c in range(len(rule.classes))]
             pixels[split][label].append(int((values == IGNORE).sum()))
     SPLIT_ASSIGNMENT.write(
-        out / "splits.json",
+        out.splits,
         {
             "method": "search", "seed": 7, "test_lock": "0" * 16, "buffer_m": 0.0, "parents": splits,
             "class_fractions": {
@@ -232,26 +250,26 @@ def _dataset(
                 for split, of in pixels.items()
             },
             "missing": [
-                {"split": split, "label": label, "class": rule["classes"][i]["name"]}
+                {"split": split, "label": label, "class": rule.classes[i].name}
                 for split in SPLITS
-                for label, rule in config["labels"].items()
+                for label, rule in config.labels.items()
                 for i, n in enumerate(pixels[split][label][:-1])
                 if n == 0
             ],
         },
     )  # fmt: skip
     CLASSES.write(
-        out / "classes.json",
+        out.classes,
         {
             "labels": {
-                label: [{"id": i, "name": c["name"]} for i, c in enumerate(rule["classes"])]
-                for label, rule in config["labels"].items()
+                label: [{"id": i, "name": c.name} for i, c in enumerate(rule.classes)]
+                for label, rule in config.labels.items()
             }
         },
     )
     reasons = frame[~frame.kept].reason.value_counts()
     STATISTICS.write(
-        out / "statistics.json",
+        out.statistics,
         {
             "modalities": {
                 name: {key: list(getattr(MODALITIES[name], key)) for key in ("bands", "mean", "std")}
@@ -267,72 +285,53 @@ def _dataset(
     return kept
 
 
-def _sources(results: Path, parents: list[Parent], grid: Grid, config: dict[str, Any], simulated: bool) -> None:
+def _sources(layout: Layout, parents: list[Parent], simulated: bool) -> None:
     for index, parent in enumerate(parents):
         new = index % 3 != 0
-        date = f"2024-07-{20 - index % 5:02d}T15:49:41Z"
+        days = [f"2024-07-{day - index % 5:02d}" for day in (20, 18)]
         s2 = [
-            _item(
-                f"S2{'AB'[index % 2]}_MSIL2A_202407{20 - index % 5:02d}T154941_R054_T18T{tile}_20240720T000000",
-                "sentinel-2-l2a", date,
-                {"eo:cloud_cover": 3.25 + index, "s2:processing_baseline": "05.10" if new else "02.14",
-                 "s2:mgrs_tile": f"18T{tile}"},
-                offset_dn=1000 if new else 0,
+            chosen_item(
+                f"S2{'AB'[index % 2]}_MSIL2A_{days[0].replace('-', '')}T154941_R054_T18T{tile}_20240720T000000",
+                collection="sentinel-2-l2a", datetime=f"{days[0]}T15:49:41Z", offset_dn=1000 if new else 0,
+                properties={
+                    "eo:cloud_cover": 3.25 + index, "s2:processing_baseline": "05.10" if new else "02.14",
+                    "s2:mgrs_tile": f"18T{tile}",
+                },
             )
             for tile in (["WL", "XL"] if index % 4 == 0 else ["WL"])
         ]  # fmt: skip
-        s1 = [
-            _item(
-                f"S1A_IW_GRDH_1SDV_202407{18 - index % 5:02d}T225124_20240718T225149_054821_06ACF1_rtc",
-                "sentinel-1-rtc", f"2024-07-{18 - index % 5:02d}T22:51:36Z",
-                {"sat:orbit_state": "ascending", "platform": "SENTINEL-1A"},
-            )
-        ]  # fmt: skip
-        dem = [_item("Copernicus_DSM_COG_10_N40_00_W074_00_DEM", "cop-dem-glo-30", None, {})]
-        lulc = [_item("ESA_WorldCover_10m_2021_v200_N39W075", "esa-worldcover", "2021-01-01T00:00:00Z", {})]
+        s1 = chosen_item(
+            f"S1A_IW_GRDH_1SDV_{days[1].replace('-', '')}T225124_20240718T225149_054821_06ACF1_rtc",
+            collection="sentinel-1-rtc", datetime=f"{days[1]}T22:51:36Z",
+            properties={"sat:orbit_state": "ascending", "platform": "SENTINEL-1A"},
+        )  # fmt: skip
+        dem = chosen_item("Copernicus_DSM_COG_10_N40_00_W074_00_DEM", collection="cop-dem-glo-30", datetime=None)
+        lulc = chosen_item(
+            "ESA_WorldCover_10m_2021_v200_N39W075", collection="esa-worldcover", datetime="2021-01-01T00:00:00Z"
+        )
         layers = {
-            name: {
-                "collection": items[0]["collection"], "why": why, "considered": 9,
-                "rejected": [{"id": "S2A_OTHER", "reason": "cloud over the parent 0.64"}] if name == "S2L2A" else [],
-                "valid_fraction": 1.0, "clear_fraction": 0.97 if name == "S2L2A" else None, "items": items,
-            }
+            name: chosen_layer(items, collection=items[0]["collection"], why=why, considered=9)
             for name, items, why in (
                 ("S2L2A", s2, "clearest over the parent of 9 candidates"),
-                ("S1RTC", s1, "nearest in time, 1.7 days"),
-                ("DEM", dem, "the only one"),
-                ("LULC", lulc, "newest"),
+                ("S1RTC", [s1], "nearest in time, 1.7 days"),
+                ("DEM", [dem], "the only one"),
+                ("LULC", [lulc], "newest"),
             )
+        }
+        layers["S2L2A"] |= {
+            "rejected": [{"id": "S2A_OTHER", "reason": "cloud over the parent 0.64"}], "clear_fraction": 0.97,
         }  # fmt: skip
-        write_json(
-            results / "scenes" / f"{parent.parent_id}.json",
-            {
-                "format": 1,
-                "parent": {
-                    "parent_id": parent.parent_id, "epsg": parent.epsg, "left": parent.left, "top": parent.top
-                },
-                "simulated": simulated, "catalog": "results/archive/catalog.json", "layers": layers,
-            },
-        )  # fmt: skip
-        write_json(
-            results / "parents" / parent.parent_id / "reading.json",
-            {
-                "layers": {
-                    "S2L2A": {"items": [i["id"] for i in s2], "offset_dn": [i["offset_dn"] for i in s2],
-                              "valid_fraction": 1.0, "clear_fraction": 0.95},
-                    "S1RTC": {"items": [i["id"] for i in s1], "valid_fraction": 0.99, "median_db": [-8.2, -14.9]},
-                }
-            },
-        )  # fmt: skip
-        QUALITY.write(results / "quality" / f"{parent.parent_id}.json", {"parent_id": parent.parent_id, "chips": []})
+        choice = scene_choice(parent, layers, simulated=simulated, catalog="results/archive/catalog.json")
+        SCENES.write(layout.scene_choice(parent.parent_id), choice)
+        read = {
+            "S2L2A": layer_reading([item["id"] for item in s2], clear_fraction=0.95),
+            "S1RTC": layer_reading([s1["id"]], valid_fraction=0.99, median_db={"VV": -8.2, "VH": -14.9}),
+        }
+        READING.write(layout.parent(parent.parent_id).reading, reading(parent.parent_id, read, simulated=simulated))
+        QUALITY.write(layout.chip_quality(parent.parent_id), {"parent_id": parent.parent_id, "chips": []})
 
 
-def _item(identifier: str, collection: str, when: str | None, properties: dict[str, Any], **more: Any) -> dict:
-    return {
-        "id": identifier, "collection": collection, "datetime": when, "properties": properties, "assets": {}, **more
-    }  # fmt: skip
-
-
-def _boundary(out: Path, parents: list[Parent], grid: Grid) -> None:
+def _boundary(out: LabelFolder, parents: list[Parent], grid: Grid) -> None:
     codes = {parent.epsg for parent in parents}
     if len(codes) == 1:
         squares = shapely.union_all([parent_polygon(parent, grid) for parent in parents])
@@ -340,106 +339,122 @@ def _boundary(out: Path, parents: list[Parent], grid: Grid) -> None:
     else:
         city = shapely.union_all([parent_polygon(parent, grid, 4326).buffer(-0.001) for parent in parents])
     epsg = codes.pop() if len(codes) == 1 else 4326
-    out.mkdir(parents=True, exist_ok=True)
+    out.root.mkdir(parents=True, exist_ok=True)
     frame = gpd.GeoDataFrame({"name": ["city"]}, geometry=[city], crs=epsg)
-    frame.to_parquet(out / "boundary.parquet", index=False)
-    read_as = {"crs": "EPSG:4326", "crs_assumed": False}
+    frame.to_parquet(out.boundary, index=False)
     FOOTPRINTS_SUMMARY.write(
-        out / "summary.json",
+        out.summary,
         {
             "label": "BUILDINGS", "columns": {"bin": "bin"}, "epsg": epsg, "rows": 120_004, "kept": 119_990,
             "feature_codes": {"2100": 119_991, "1000": 13}, "repaired": 12, "unreadable_values": {},
             "unknown_construction_year": 0, "unknown_height": 0, "area_km2": 41.253,
             "dropped": {"no_area": 0, "other_feature_code": 13, "duplicate": 1},
-            "source": {"file": "footprints.geojson", "sha256": "1" * 64, **read_as},
+            "source": {"file": "footprints.geojson", "sha256": "1" * 64, "crs": "EPSG:4326", "crs_assumed": False},
             "boundary": {
-                "file": "boundary.geojson", "sha256": "2" * 64, **read_as, "rows": 1, "kept": 1, "repaired": 0,
-                "area_km2": 783.0,
+                "file": "boundary.geojson", "sha256": "2" * 64, "crs": "EPSG:4326", "crs_assumed": False, "rows": 1,
+                "kept": 1, "repaired": 0, "area_km2": 783.0,
             },
         },
     )  # fmt: skip
 
 
 def _train(
-    out: Path, run: str, seed: int, heads: list[str], config: dict[str, Any], kept: pd.DataFrame, simulated: bool
+    out: RunFolder,
+    run: str,
+    seed: int,
+    heads: Sequence[str],
+    config: Config,
+    kept: pd.DataFrame,
+    simulated: bool,
 ) -> None:
     rng = np.random.default_rng([seed, len(run)])
     epochs = 9
     rows = []
     for epoch in range(epochs):
-        row: dict[str, Any] = {"epoch": epoch, "lr": 1e-3 * (1 - epoch / epochs)}
+        row: dict[str, float] = {"epoch": epoch, "lr": 1e-3 * (1 - epoch / epochs)}
         for part, lag in (("train", 0.0), ("val", 0.06)):
             for head in heads:
                 row[f"{part}/{head}/loss"] = round(0.25 + lag + 0.5 * np.exp(-epoch / 3) + rng.normal(0, 0.01), 5)
             row[f"{part}/loss"] = round(sum(row[f"{part}/{head}/loss"] for head in heads), 5)
         for head in heads:
-            metric = config["heads"][head]["metric"]
+            metric = config.heads[head].metric
             row[f"val/{head}/{metric}"] = round(0.62 - 0.4 * np.exp(-epoch / 3) + rng.normal(0, 0.012), 5)
         rows.append(row)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "history.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_history(out.history, {head: config.heads[head].metric for head in heads}, rows)
     sizes = {head: 740_000 + 1000 * i for i, head in enumerate(heads)}
     total = 6_100_000 + sum(sizes.values())
-    write_json(
-        out / "training.json",
+    TRAINING.write(
+        out.training,
         {
-            "best_epoch": 7, "epochs_run": epochs, "monitor": "val/score", "best_score": 0.61, "stopped_early": False,
+            "run": run, "seed": seed, "best_epoch": 7, "epochs_run": epochs, "monitor": "val/score",
+            "best_score": 0.61, "stopped_early": False, "steps": 90,
             "parameters": {"total": total, "trainable": total, "encoder": 6_100_000, "heads": sizes},
             "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
         },
     )  # fmt: skip
-    write_json(
-        out / "model.json",
-        {"format": 1, "run": run, "seed": seed, "backbone": config["model"]["backbone"], "model": config["model"],
-         "heads": {head: config["heads"][head] for head in heads}, "simulated": simulated},
+    rules = {head: config.heads[head] for head in heads}
+    MODEL.write(
+        out.model,
+        {
+            "run": run, "seed": seed, "backbone": config.model.backbone, "model": config.model.model_dump(mode="json"),
+            "modalities": {}, "chip_px": config.grid.grid.chip_px, "simulated": simulated,
+            "heads": {
+                head: {
+                    "label": rule.label, "loss": rule.loss, "weight": rule.weight, "metric": rule.metric,
+                    "positive_class": rule.positive_class, "decoder": rule.decoder, "decoder_args": {},
+                    "neck": rule.neck, "class_weights": None, "lr": rule.lr,
+                    "classes": [
+                        {"id": index, "name": name} for index, name in enumerate(config.labels[rule.label].class_names)
+                    ],
+                }
+                for head, rule in rules.items()
+            },
+        },
     )  # fmt: skip
-    write_json(
-        out / "environment.json",
+    ENVIRONMENT.write(
+        out.environment,
         {
             "python": "3.11.9", "platform": "Linux x86_64",
             "packages": {"cityheads": "0.1.0", "torch": "2.14.1", "terratorch": "1.2.11", "snakemake": None},
-            "revision": "0123456789abcdef0123456789abcdef01234567", "device": "cpu", "threads": 2,
+            "revision": "0123456789abcdef0123456789abcdef01234567", "device": "cpu", "threads": 2, "weights": None,
             "wall_s": 61.2,
         },
     )  # fmt: skip
 
 
 def _evaluate(
-    results: Path,
+    layout: Layout,
     run: str,
     seed: int,
-    heads: list[str],
-    config: dict[str, Any],
+    heads: Sequence[str],
+    config: Config,
     kept: pd.DataFrame,
     simulated: bool,
     rng: np.random.Generator,
 ) -> None:
-    out = results / "evaluation" / run / str(seed)
-    (out / "predictions").mkdir(parents=True, exist_ok=True)
+    out = layout.evaluation(run, seed)
+    out.predictions.parent.mkdir(parents=True, exist_ok=True)
     test = kept[kept.split == "test"]
-    found: dict[str, Any] = {}
+    found: dict[str, HeadScores] = {}
     confusions: dict[str, list[np.ndarray]] = {}
-    modalities = removable(config["model"]["modalities"])
-    without: dict[str, dict[str, Any]] = {name: {} for name in modalities}
+    modalities = removable(config.model.modalities)
+    without: dict[str, dict[str, AblatedHead]] = {name: {} for name in modalities}
     for head in heads:
-        label = config["heads"][head]["label"]
-        names = [item["name"] for item in config["labels"][label]["classes"]]
-        truth = np.load(results / "dataset" / "store" / f"MASK_{label}.npy")[test.index]
+        rule = config.heads[head]
+        label, names = rule.label, list(config.labels[rule.label].class_names)
+        truth = np.load(layout.dataset.store.array(mask_layer(label)))[test.index]
         guess = np.where(truth == IGNORE, 0, truth)
         level = rng.uniform(0.05, 0.45, len(test))[:, None, None]
         flip = np.kron(rng.random((len(test), truth.shape[1] // 4, truth.shape[2] // 4)), np.ones((4, 4))) < level
         guess = np.where(flip, rng.integers(0, len(names), truth.shape), guess).astype(np.uint8)
-        np.save(out / "predictions" / f"{head}.npy", guess)
+        np.save(out.prediction(head), guess)
         per_parent: dict[str, np.ndarray] = {}
         for index, parent in enumerate(test.parent_id):
             matrix = _confusion(truth[index], guess[index], len(names))
-            per_parent[parent] = per_parent.get(parent, 0) + matrix
+            per_parent[parent] = per_parent[parent] + matrix if parent in per_parent else matrix
             confusions.setdefault(head, []).append(matrix)
         total = np.sum(list(per_parent.values()), axis=0)
-        metric = HeadMetric.of(config["heads"][head]["metric"], names, names[-1])
+        metric = HeadMetric.of(rule.metric, names, rule.positive_class)
         scores = per_class(total)
         found[head] = {
             "label": label, "classes": names, "confusion": total.tolist(), **scores,
@@ -460,17 +475,16 @@ def _evaluate(
             counts = [_confusion(truth[test.parent_id == p], worse[test.parent_id == p], len(names)) for p in parents]
             before = np.stack([per_parent[p] for p in parents])
             without[name][head] = measure(before, np.stack(counts), metric, parents)
-    PREDICTIONS.write(out / "predictions" / "index.json", {"chips": test.chip_id.tolist()})
+    PREDICTIONS.write(out.predictions, {"chips": test.chip_id.tolist()})
     counted = {head: np.stack(matrices) for head, matrices in confusions.items()}
-    write_confusions(out / "confusion.parquet", test.chip_id.tolist(), test.parent_id.tolist(), counted)
-    metrics: Metrics = {
+    write_confusions(out.confusion, test.chip_id.tolist(), test.parent_id.tolist(), counted)
+    METRICS.write(out.metrics, {
         "run": run, "seed": seed, "split": "test", "simulated": simulated,
         "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test),
         "chips_sha256": sha256_bytes("\n".join(test.chip_id).encode()), "confidence": 0.95, "heads": found,
-        "modality_ablation": without if config["evaluation"]["without_modalities"] else None,
+        "modality_ablation": without if config.evaluation.modality_ablation else None,
         "not_ablated": {} if modalities else {"S2L2A": "the only image that the model sees"},
-    }  # fmt: skip
-    METRICS.write(out / "metrics.json", metrics)
+    })  # fmt: skip
 
 
 def _confusion(truth: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
@@ -504,29 +518,25 @@ def value(matrix: np.ndarray, metric: str) -> float | None:
     return found
 
 
-def _gate(results: Path, config: dict[str, Any], verdict: str | None) -> None:
-    """Let the gate decide; then, where a test wants another verdict, put that in its place."""
-    compare(
-        pick(config, VERBS["compare"].sections),
-        evaluation=results / "evaluation",
-        page=results / "verdict.md",
-        out=results / "gate.json",
-    )
+def _gate(fake: Fake, verdict: str | None) -> None:
+    """Let the comparison decide; then, where a test wants another verdict, put that in its place."""
+    layout = fake.layout
+    compare(fake.settings("compare"), evaluation=layout.evaluations, page=layout.verdict_page, out=layout.gate)
     if verdict is not None:
-        found = json.loads((results / "gate.json").read_text())
+        found = fake.gate()
         found |= {"verdict": verdict, "reason": f"The rule says {verdict} & gives <these> numbers.", "advice": ""}
         if verdict == "inconclusive":
             found["advice"] = "If the deltas stay as they are, 14 more test parents (19 in all) would decide it."
-        write_json(results / "gate.json", found)
+        GATE.write(layout.gate, found)
 
 
-def _benchmarks(out: Path, parents: list[Parent], config: dict[str, Any], seeds: Sequence[int]) -> None:
+def _benchmarks(out: Path, parents: list[Parent], config: Config, seeds: Sequence[int]) -> None:
     head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
     jobs = {"simulate_archive": ["all"], "prepare_footprints": ["BUILDINGS"], "assemble_dataset": ["all"]}
     for rule in ("select_scenes", "read_parent", "slice_parent", "rasterize_landcover", "rasterize_buildings"):
         jobs[rule] = [parent.parent_id for parent in parents]
     for rule in ("train", "evaluate"):
-        jobs[rule] = [f"{run}/{seed}" for run in config["runs"] for seed in seeds]
+        jobs[rule] = [f"{run}/{seed}" for run in config.runs for seed in seeds]
     jobs["compare"] = ["all"]
     for number, (rule, names) in enumerate(jobs.items()):
         for index, name in enumerate(names):

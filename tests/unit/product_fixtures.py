@@ -9,13 +9,11 @@ from typing import Any
 import fake_results
 import numpy as np
 
-from cityheads.config.bridge import pick
 from cityheads.core.artifacts.model import MODEL
-from cityheads.core.files import read_json
-from cityheads.core.grid import Grid, parent_geobox, read_parents
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
+from cityheads.core.grid import parent_geobox, read_parents
 from cityheads.core.modalities import MODALITIES
 from cityheads.core.raster import write_raster
-from cityheads.verbs import VERBS
 
 
 def make(
@@ -54,17 +52,16 @@ def write_model(fake: fake_results.Fake, seed: int) -> None:
     from cityheads.model.builder import build_model
     from cityheads.training.spec import make_spec
 
-    settings = pick(fake.config, VERBS["train"].sections)
-    spec = make_spec(settings, run="multihead", seed=seed, dataset=fake.results / "dataset")
-    folder = fake.results / "runs" / "multihead" / str(seed)
+    spec = make_spec(fake.settings("train"), run="multihead", seed=seed, dataset=fake.layout.dataset.root)
+    folder = fake.layout.run("multihead", seed)
     weights = {name: value.contiguous() for name, value in build_model(spec).state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
-    MODEL.write(folder / "model.json", spec)
+    save_file(weights, folder.weights)
+    MODEL.write(folder.model, spec)
 
 
 def write_rasters(fake: fake_results.Fake) -> None:
     """Write the parents' rasters: smooth random fields with data everywhere."""
-    grid = Grid.from_settings(fake.config["grid"])
+    grid = fake.config.grid.grid
     rng = np.random.default_rng(8)
     for parent in read_parents(fake.parents, grid):
         box = parent_geobox(parent, grid)
@@ -74,16 +71,15 @@ def write_rasters(fake: fake_results.Fake) -> None:
             field = rng.normal(size=shape).repeat(8, 1).repeat(8, 2)
             mean, std = (np.array(one)[:, None, None] for one in (modality.mean, modality.std))
             values = np.clip(mean + std * field, 1, 9000) if name == "S2L2A" else mean + std * field
-            path = fake.results / "parents" / parent.parent_id / f"{name}.tif"
+            path = fake.layout.parent(parent.parent_id).raster(name)
             write_raster(path, values.astype(modality.dtype), box, nodata=modality.nodata, bands=modality.bands)
 
 
 def sheet(fake: fake_results.Fake) -> list[Any]:
     """Read the parents."""
-    return read_parents(fake.parents, Grid.from_settings(fake.config["grid"]))
+    return read_parents(fake.parents, fake.config.grid.grid)
 
 
 def split_of(fake: fake_results.Fake) -> dict[str, str]:
     """Give the split of each parent."""
-    found: dict[str, str] = read_json(fake.results / "dataset" / "splits.json")["parents"]
-    return found
+    return dict(SPLIT_ASSIGNMENT.read(fake.layout.dataset.splits)["parents"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import shutil
 import struct
@@ -19,6 +18,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from cityheads import CityHeadsError
+from cityheads.core.artifacts.classes import CLASSES
+from cityheads.core.artifacts.figures import FIGURE_LIST, FigureEntry
+from cityheads.core.artifacts.gate import GATE
 from cityheads.core.confusion import HeadMetric
 from cityheads.core.files import read_json, write_bytes, write_json
 from cityheads.product.figures import style
@@ -37,10 +39,13 @@ from cityheads.product.text import duration, number, signed
 CAPTIONS = fake_results.ROOT / "workflow" / "report"
 
 
-def draw(fake: fake_results.Fake, out: Path) -> list[dict[str, str]]:
+def draw(fake: fake_results.Fake, out: Path) -> list[FigureEntry]:
     draw_figures(fake.settings("draw_figures"), parents=fake.parents, results=fake.results, out=out)
-    entries: list[dict[str, str]] = read_json(out / "figures.json")
-    return entries
+    return listed(out)
+
+
+def listed(out: Path) -> list[FigureEntry]:
+    return FIGURE_LIST.read(out / "figures.json")["figures"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> fake_results.Fake:
 def copied(fake: fake_results.Fake, place: Path) -> fake_results.Fake:
     """Link a results folder; files are replaced whole, so the original stays as it is."""
     shutil.copytree(fake.results, place / "results", copy_function=lambda source, to: Path(to).hardlink_to(source))
-    return fake_results.Fake(place / "results", fake.parents, copy.deepcopy(fake.config))
+    return fake_results.Fake(place / "results", fake.parents, fake.config)
 
 
 @dataclass
@@ -126,7 +131,7 @@ def drawn(drawing: tuple[Path, Figures]) -> Path:
 
 
 def test_every_figure_is_listed_drawn_and_described(drawn: Path) -> None:
-    entries = read_json(drawn / "figures.json")
+    entries = listed(drawn)
     assert [entry["id"] for entry in entries] == [
         "delta", "map", "panels_lulc", "panels_buildings", "curves_score", "curves_loss", "confusion_lulc",
         "confusion_buildings", "modality_ablation", "balance", "dropped", "timings",
@@ -142,7 +147,7 @@ def test_every_figure_is_listed_drawn_and_described(drawn: Path) -> None:
 
 
 def test_every_figure_has_a_caption_for_snakemakes_report(drawn: Path) -> None:
-    for entry in read_json(drawn / "figures.json"):
+    for entry in listed(drawn):
         family = entry["section"] if entry["id"].startswith(("panels_", "confusion_")) else entry["id"]
         assert (CAPTIONS / f"{family}.rst").read_text().strip(), entry["id"]
 
@@ -168,7 +173,7 @@ def test_no_time_and_no_machine_in_the_bytes(drawn: Path) -> None:
 
 def test_every_simulated_figure_says_so(drawing: tuple[Path, Figures]) -> None:
     out, texts = drawing[0], drawing[1].texts
-    entries = read_json(out / "figures.json")
+    entries = listed(out)
     assert set(texts) == {entry["id"] for entry in entries}
     for name, lines in texts.items():
         assert "SIMULATED DATA" in lines, name
@@ -222,7 +227,7 @@ def test_what_is_undefined_or_not_recorded_is_said(simulated: fake_results.Fake,
     gate = fake.gate()
     gate["heads"]["buildings"] |= {"multihead": None, "single_task": None, "delta_pp": None, "interval_pp": None}
     gate["heads"]["buildings"]["per_seed"][0] |= {"multihead": None, "single_task": None, "delta_pp": None}
-    write_json(fake.results / "gate.json", gate)
+    GATE.write(fake.layout.gate, gate)
     for run in ("multihead", "buildings"):
         where = fake.results / "evaluation" / run / "0" / "metrics.json"
         metrics = read_json(where)
@@ -255,7 +260,7 @@ def test_what_is_undefined_or_not_recorded_is_said(simulated: fake_results.Fake,
 def test_a_missing_artifact_is_named(simulated: fake_results.Fake, tmp_path: Path, missing: str) -> None:
     fake = copied(simulated, tmp_path)
     (fake.results / missing).unlink()
-    with pytest.raises(CityHeadsError, match=missing):
+    with pytest.raises(CityHeadsError, match=f"{missing}: no such file"):
         draw(fake, tmp_path / "figures")
     assert not (tmp_path / "figures").exists()
 
@@ -269,7 +274,7 @@ def test_a_damaged_table_is_named(simulated: fake_results.Fake, tmp_path: Path) 
 
 def test_the_modality_ablation_is_told(simulated: fake_results.Fake, drawing: tuple[Path, Figures]) -> None:
     out, texts = drawing[0], drawing[1].texts
-    entry = next(entry for entry in read_json(out / "figures.json") if entry["id"] == "modality_ablation")
+    entry = next(entry for entry in listed(out) if entry["id"] == "modality_ablation")
     for run, head in (("multihead", "lulc"), ("buildings", "buildings")):
         found = read_json(simulated.results / "evaluation" / run / "0" / "metrics.json")["modality_ablation"]
         for name, heads in found.items():
@@ -281,6 +286,20 @@ def test_the_modality_ablation_is_told(simulated: fake_results.Fake, drawing: tu
             assert f"{head} without {name}, {kind}, {told}" in entry["alt"]
 
 
+def test_a_changed_colour_is_drawn_and_other_classes_than_the_datasets_are_refused(
+    simulated: fake_results.Fake, tmp_path: Path
+) -> None:
+    fake = copied(simulated, tmp_path)
+    classes = fake.config.to_dict()["labels"]["LULC"]["classes"]
+    classes[0]["color"] = "#123456"
+    fake.change(labels={"LULC": {"classes": classes}})
+    assert evidence(fake).classes("LULC")[0] == ("water", "#123456")
+    classes[0]["name"] = "sea"
+    fake.change(labels={"LULC": {"classes": classes}})
+    with pytest.raises(CityHeadsError, match=r"classes\.json: LULC has the classes water, .* but the config has sea"):
+        evidence(fake).classes("LULC")
+
+
 @pytest.mark.usefixtures("coarse")
 def test_without_an_ablation_there_is_no_such_figure(simulated: fake_results.Fake, tmp_path: Path) -> None:
     fake = copied(simulated, tmp_path)
@@ -288,7 +307,7 @@ def test_without_an_ablation_there_is_no_such_figure(simulated: fake_results.Fak
     write_bytes(old, b"of before")
     tables: tuple[dict[str, object] | None, ...] = ({}, None)
     for table in tables:
-        for run in fake.config["runs"]:
+        for run in fake.config.runs:
             where = fake.results / "evaluation" / run / "0" / "metrics.json"
             write_json(where, read_json(where) | {"modality_ablation": table})
         assert draw_modality_ablation(evidence(fake)) is None
@@ -306,13 +325,17 @@ def test_without_radar_no_figure_speaks_of_it(simulated: fake_results.Fake, tmp_
     assert "radar" not in panels.caption + panels.alt
 
 
-def test_many_classes_with_long_names_do_not_collide(simulated: fake_results.Fake) -> None:
+def test_many_classes_with_long_names_do_not_collide(simulated: fake_results.Fake, tmp_path: Path) -> None:
+    fake = copied(simulated, tmp_path)
     names = ["open water", "herbaceous wetland", "low-intensity residential", "high-intensity residential", "evergreen"]
+    tables = CLASSES.read(fake.layout.dataset.classes)
+    classes = fake.config.to_dict()["labels"]["LULC"]["classes"]
+    for item, rule, name in zip(tables["labels"]["LULC"], classes, names, strict=True):
+        item["name"] = rule["name"] = name
+    CLASSES.write(fake.layout.dataset.classes, tables)
+    fake.change(labels={"LULC": {"classes": classes}})
     with style.style():
-        found = evidence(simulated)
-        found.settings = copy.deepcopy(found.settings)
-        for item, name in zip(found.settings["labels"]["LULC"]["classes"], names, strict=True):
-            item["name"] = name
+        found = evidence(fake)
         for drawing in (draw_confusion(found, "lulc"), draw_panels(found, "lulc"), draw_balance(found)):
             assert faults(drawing.figure) == [], drawing.id
 
@@ -379,8 +402,7 @@ def test_numbers_for_people() -> None:
 
 
 def test_timings_are_summed_per_rule(simulated: fake_results.Fake) -> None:
-    config = simulated.config
-    timings = {item.rule: item for item in Results(simulated.results, config["runs"], config["seeds"]).timings()}
+    timings = {item.rule: item for item in Results(simulated.results, simulated.config).timings()}
     assert list(timings)[:3] == ["simulate_archive", "select_scenes", "read_parent"]
     assert timings["read_parent"].jobs == 22
     assert timings["read_parent"].seconds == pytest.approx(sum(1.1 + 0.05 * i for i in range(22)))

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from cityheads.cli import main
-from cityheads.config.bridge import pick
+from cityheads.core.artifacts.bundle import BUNDLE_CLASSES
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
-from cityheads.product.predict import CityMap, fetch, predict_parent, tile_starts, tile_weights
+from cityheads.product.city_map import CityMap
+from cityheads.product.predict import fetch, predict_parent
 from cityheads.product.publish import publish
-from cityheads.verbs import VERBS
+from cityheads.product.tiles import tile_starts, tile_weights
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,13 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Fake:
 @pytest.fixture(scope="module")
 def bundle(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "bundle"
-    publish(pick(fake.config, VERBS["publish"].sections), parents=fake.parents, results=fake.results, out=out)
+    publish(fake.settings("publish"), parents=fake.parents, results=fake.results, out=out)
     return out
 
 
 @pytest.fixture(scope="module")
 def city(fake: Fake, bundle: Path) -> CityMap:
-    return CityMap(bundle, fake.results / "dataset")
+    return CityMap(bundle, fake.results)
 
 
 def point(fake: Fake, name: str, col: float, row: float) -> tuple[float, float]:
@@ -223,7 +224,7 @@ def set_at(rows: slice, cols: slice, value: float) -> Any:
 
 def test_missing_pixels_do_not_count(damaged: Fake, bundle: Path) -> None:
     overwrite(damaged, "S1RTC", set_at(slice(None), slice(0, 30), math.nan))
-    city = CityMap(bundle, damaged.results / "dataset")
+    city = CityMap(bundle, damaged.results)
     city.model = Pixelwise()
     found = city.at(*point(damaged, "peru", 30, 30), radius_m=80)
     assert found["valid_fraction"] == pytest.approx(0.5, abs=0.06)
@@ -236,7 +237,7 @@ def test_missing_pixels_do_not_count(damaged: Fake, bundle: Path) -> None:
 
 def test_place_without_imagery_is_refused(damaged: Fake, bundle: Path) -> None:
     overwrite(damaged, "S2L2A", set_at(slice(20, 40), slice(20, 40), 0))
-    city = CityMap(bundle, damaged.results / "dataset")
+    city = CityMap(bundle, damaged.results)
     with pytest.raises(CityHeadsError, match="peru has no imagery within 50 m"):
         city.at(*point(damaged, "peru", 30, 30), radius_m=50)
 
@@ -250,7 +251,7 @@ def test_dropped_sub_chip_is_mentioned(fake: Fake, city: CityMap) -> None:
 
 
 def test_missing_raster_or_one_on_another_grid_is_named(damaged: Fake, bundle: Path) -> None:
-    city = CityMap(bundle, damaged.results / "dataset")
+    city = CityMap(bundle, damaged.results)
     where = damaged.results / "parents" / "peru" / "DEM.tif"
     with rasterio.open(where, "r+") as target:
         target.transform = target.transform * rasterio.Affine.translation(0.5, 0)
@@ -267,7 +268,7 @@ def test_tampered_bundle_is_not_loaded(fake: Fake, bundle: Path, tmp_path: Path)
     weights[-1] ^= 1
     (tmp_path / "bundle" / "model.safetensors").write_bytes(weights)
     with pytest.raises(CityHeadsError, match=r"model.safetensors: its bytes"):
-        fetch(0.0, 0.0, bundle=tmp_path / "bundle", dataset=fake.results / "dataset")
+        fetch(0.0, 0.0, bundle=tmp_path / "bundle", results=fake.results)
 
 
 def test_model_for_larger_windows_than_a_parent_is_refused(fake: Fake, bundle: Path, tmp_path: Path) -> None:
@@ -280,14 +281,14 @@ def test_model_for_larger_windows_than_a_parent_is_refused(fake: Fake, bundle: P
     sums = tmp_path / "bundle" / "SHA256SUMS"
     sums.write_text(sums.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
     with pytest.raises(CityHeadsError, match="takes 128 px"):
-        CityMap(tmp_path / "bundle", fake.results / "dataset")
+        CityMap(tmp_path / "bundle", fake.results)
 
 
 def test_command_line_prints_json_and_nothing_else(
     fake: Fake, bundle: Path, city: CityMap, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lat, lon = point(fake, "peru", 30, 30)
-    where = ["--bundle", str(bundle), "--dataset", str(fake.results / "dataset")]
+    where = ["--bundle", str(bundle), "--results", str(fake.results)]
     assert main(["fetch", "--lat", str(lat), "--lon", str(lon), "--radius-m", "60", *where]) == 0
     assert json.loads(capsys.readouterr().out) == city.at(lat, lon, 60)
     assert main(["fetch", "--lat", "48", "--lon", "11", *where]) == 1
@@ -311,7 +312,7 @@ def special(
     for path in (fake.results / "parents").glob(f"*/{unused}.tif"):
         path.unlink()
     out = tmp_path_factory.mktemp("out") / "bundle"
-    publish(pick(fake.config, VERBS["publish"].sections), parents=fake.parents, results=fake.results, out=out)
+    publish(fake.settings("publish"), parents=fake.parents, results=fake.results, out=out)
     return fake, out, request.param
 
 
@@ -333,7 +334,7 @@ def with_inputs(fake: Fake, model: dict[str, Any], parent: str, top: int, left: 
 
 def test_answers_of_models_with_other_inputs(special: tuple[Fake, Path, dict[str, Any]]) -> None:
     fake, bundle, model = special
-    city = CityMap(bundle, fake.results / "dataset")
+    city = CityMap(bundle, fake.results)
     found = city.at(*point(fake, "peru", 30.2, 35.1), radius_m=90)
     assert found["valid_fraction"] == 1
     assert list(found["scenes"]) == (["DEM", "S2L2A"] if model is DERIVED else ["S1RTC", "S2L2A"])
@@ -348,7 +349,7 @@ def test_answers_of_models_with_other_inputs(special: tuple[Fake, Path, dict[str
 
 def test_maps_of_models_with_other_inputs(special: tuple[Fake, Path, dict[str, Any]]) -> None:
     fake, bundle, model = special
-    city = CityMap(bundle, fake.results / "dataset")
+    city = CityMap(bundle, fake.results)
     found = city.map_parent("chile", 0)
     for top, left in itertools.product((0, 32), (0, 32)):
         images = with_inputs(fake, model, "chile", top, left)
@@ -359,7 +360,7 @@ def test_maps_of_models_with_other_inputs(special: tuple[Fake, Path, dict[str, A
 
 def test_coordinates_are_those_of_each_windows_centre(special: tuple[Fake, Path, dict[str, Any]]) -> None:
     fake, bundle, model = special
-    city = CityMap(bundle, fake.results / "dataset")
+    city = CityMap(bundle, fake.results)
     given: list[dict[str, torch.Tensor]] = []
     handle = city.model.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
     try:
@@ -387,7 +388,7 @@ def test_only_bands_that_the_model_looks_at_must_have_data(
             array[band, rows, cols] = 0
 
         overwrite(own, "S2L2A", change)
-    found = CityMap(bundle, own.results / "dataset").map_parent("peru")
+    found = CityMap(bundle, own.results).map_parent("peru")
     for classes in found.values():
         assert (classes[:4, :6] == 255).all()
         assert (classes == 255).sum() == 24
@@ -431,8 +432,8 @@ def test_overlapping_tiles_are_blended_by_their_weights(fake: Fake, city: CityMa
 
 def test_map_is_a_geotiff_with_the_colours_of_its_classes(damaged: Fake, bundle: Path, tmp_path: Path) -> None:
     overwrite(damaged, "DEM", set_at(slice(0, 5), slice(0, 9), math.nan))
-    predict_parent(parent="peru", bundle=bundle, dataset=damaged.results / "dataset", out=tmp_path / "map")
-    classes = read_json(bundle / "classes.json")
+    predict_parent(parent="peru", bundle=bundle, results=damaged.results, out=tmp_path / "map")
+    classes = BUNDLE_CLASSES.read(bundle / "classes.json")["labels"]
     for head, label in (("lulc", "LULC"), ("buildings", "BUILDINGS")):
         with rasterio.open(tmp_path / "map" / f"{head}.tif") as found:
             with rasterio.open(damaged.results / "parents" / "peru" / "S2L2A.tif") as parent:

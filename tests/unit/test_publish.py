@@ -14,13 +14,14 @@ import pytest
 import yaml
 from fake_results import Fake
 
-from cityheads.config import load_config as typed_config
-from cityheads.config.bridge import load_config, pick
+from cityheads.config import load_config
+from cityheads.core.artifacts.bundle import BUNDLE_CLASSES
+from cityheads.core.artifacts.model import MODEL
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import MODALITIES
-from cityheads.product.publish import FILES, choose_seed, portable, publish, verify_bundle
-from cityheads.verbs import VERBS
+from cityheads.product.bundle import FILES, portable, verify_bundle
+from cityheads.product.publish import choose_seed, publish
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,8 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     return product_fixtures.make(tmp_path_factory.mktemp("product"), seeds=(0, 1))
 
 
-def write(fake: Fake, out: Path, config: dict[str, Any] | None = None) -> Path:
-    settings = pick(config or fake.config, VERBS["publish"].sections)
-    publish(settings, parents=fake.parents, results=fake.results, out=out)
+def write(fake: Fake, out: Path) -> Path:
+    publish(fake.settings("publish"), parents=fake.parents, results=fake.results, out=out)
     return out
 
 
@@ -85,19 +85,20 @@ def test_model_is_that_of_the_seed_with_the_best_validation_score(fake: Fake, bu
 
 def test_recipe_is_the_resolved_config(fake: Fake, bundle: Path) -> None:
     recipe = load_config(bundle / "recipe.yaml")
-    assert recipe == fake.config | {"parents": "parents.tsv"}
+    assert recipe == fake.config.model_copy(update={"parents": "parents.tsv"})
     assert (bundle / "parents.tsv").read_bytes() == fake.parents.read_bytes()
     # nothing was left to the defaults of some later version
-    raw, typed = yaml.safe_load((bundle / "recipe.yaml").read_text()), typed_config(bundle / "recipe.yaml")
-    assert raw == {key: value for key, value in typed.to_dict().items() if key != "results"}
+    raw = yaml.safe_load((bundle / "recipe.yaml").read_text())
+    assert raw == {key: value for key, value in recipe.to_dict().items() if key != "results"}
 
 
-def test_classes_are_those_of_the_model_in_its_order(bundle: Path) -> None:
-    tables, spec = read_json(bundle / "classes.json"), read_json(bundle / "model.json")
+def test_classes_are_those_of_the_model_in_its_order_with_the_colours_of_the_config(fake: Fake, bundle: Path) -> None:
+    tables, spec = BUNDLE_CLASSES.read(bundle / "classes.json")["labels"], MODEL.read(bundle / "model.json")
     assert {rule["label"] for rule in spec["heads"].values()} == set(tables)
     for rule in spec["heads"].values():
-        names = [(item["id"], item["name"]) for item in tables[rule["label"]]]
-        assert names == [(item["id"], item["name"]) for item in rule["classes"]]
+        table = tables[rule["label"]]
+        assert [(item["id"], item["name"]) for item in table] == [(c["id"], c["name"]) for c in rule["classes"]]
+        assert {item["id"]: item["color"] for item in table} == fake.config.labels[rule["label"]].colors
 
 
 def test_same_results_give_the_same_bytes(fake: Fake, bundle: Path, tmp_path: Path) -> None:
@@ -117,8 +118,9 @@ def test_publishing_again_replaces(bundle: Path, copy: Fake, tmp_path: Path) -> 
 def test_card_says_what_gate_and_evaluation_say(bundle: Path) -> None:
     card = (bundle / "card.md").read_text()
     gate, metrics = read_json(bundle / "gate.json"), read_json(bundle / "metrics.json")
+    titles = {"lulc": "mIoU", "buildings": "IoU of building"}
     for head, part in gate["heads"].items():
-        row = next(line for line in card.splitlines() if line.startswith(f"| {head} | {part['metric']} |"))
+        row = next(line for line in card.splitlines() if line.startswith(f"| {head} | {titles[head]} |"))
         assert f"{part['multihead']:.4f}" in row
         assert f"{part['single_task']:.4f}" in row
         assert f"{part['delta_pp']:+.2f}" in row
@@ -145,7 +147,7 @@ def table(card: str, section: str) -> list[list[str]]:
 
 def test_card_tells_what_a_missing_modality_costs(bundle: Path) -> None:
     card, metrics = (bundle / "card.md").read_text(), read_json(bundle / "metrics.json")
-    header, nothing, *rows = table(card, "A modality missing")
+    header, nothing, *rows = table(card, "Modality ablation")
     assert header == ["without", "lulc", "delta (pp)", "buildings", "delta (pp)"]
     assert nothing[1::2] == [f"{part['metric']['value']:.4f}" for part in metrics["heads"].values()]
     assert [row[0] for row in rows] == ["S2L2A", "S1RTC", "DEM"] == list(metrics["modality_ablation"])
@@ -167,13 +169,13 @@ def test_card_of_another_table_or_of_none(copy: Fake, tmp_path: Path) -> None:
     metrics["modality_ablation"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None}
     metrics["modality_ablation"]["DEM"]["buildings"] |= {"delta_pp": -4.5, "interval_pp": [-6.25, -2.75]}
     write_json(where, metrics)
-    rows = table((write(copy, tmp_path / "one") / "card.md").read_text(), "A modality missing")
+    rows = table((write(copy, tmp_path / "one") / "card.md").read_text(), "Modality ablation")
     assert rows[-1][:3] == ["DEM", "undefined", "undefined"]
     assert rows[-1][4] == "-4.50 [-6.25, -2.75]"
     write_json(where, metrics | {"modality_ablation": {}, "not_ablated": {"S2L2A": "the only image"}})
-    assert "S2L2A was not removed: the only image." in (write(copy, tmp_path / "two") / "card.md").read_text()
+    assert "S2L2A was not left out: it is the only image." in (write(copy, tmp_path / "two") / "card.md").read_text()
     write_json(where, metrics | {"modality_ablation": None, "not_ablated": {}})
-    assert "A modality missing" not in (write(copy, tmp_path / "three") / "card.md").read_text()
+    assert "Modality ablation" not in (write(copy, tmp_path / "three") / "card.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -223,9 +225,11 @@ def test_card_tells_every_verdict(copy: Fake, tmp_path: Path, verdict: str) -> N
 
 def test_real_data_are_attributed_and_not_called_simulated(tmp_path: Path) -> None:
     fake = product_fixtures.make(tmp_path / "real", simulated=False)
-    fake.config["project"]["name"] = "nyc"
-    fake.config["labels"]["BUILDINGS"]["source"] = "/home/someone/footprints.parquet"
-    fake.config["archive"]["catalog"] = "https://user:secret@stac.example.org/v1?sig=abc"
+    fake.change(
+        project={"name": "nyc"},
+        labels={"BUILDINGS": {"source": "/home/someone/footprints.parquet"}},
+        archive={"catalog": "https://user:secret@stac.example.org/v1?sig=abc"},
+    )
     bundle = write(fake, tmp_path / "bundle")
     card = (bundle / "card.md").read_text()
     assert "simulated" not in card.lower()
@@ -236,7 +240,7 @@ def test_real_data_are_attributed_and_not_called_simulated(tmp_path: Path) -> No
         text = path.read_bytes()
         for secret in (b"/home/someone", b"secret", b"sig=abc", str(tmp_path).encode()):
             assert secret not in text, path.name
-    assert load_config(bundle / "recipe.yaml")["archive"]["catalog"] == "https://stac.example.org/v1"
+    assert load_config(bundle / "recipe.yaml").archive.catalog == "https://stac.example.org/v1"
 
 
 def test_card_names_the_decoders_and_no_local_file_is_named(tmp_path: Path) -> None:
@@ -247,7 +251,7 @@ def test_card_names_the_decoders_and_no_local_file_is_named(tmp_path: Path) -> N
     spec["heads"]["lulc"]["decoder"] = "FullResolutionDecoder"
     spec["heads"]["buildings"]["decoder"] = None
     write_json(path, spec)
-    fake.config["model"] |= spec["model"]
+    fake.change(model={key: spec["model"][key] for key in ("weights", "coords_vocabulary")})
     bundle = write(fake, tmp_path / "bundle")
     card = (bundle / "card.md").read_text()
     assert "decoders: FullResolutionDecoder (lulc), UNetDecoder (buildings);" in card

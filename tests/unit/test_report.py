@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import itertools
 import re
 import shutil
@@ -15,10 +14,13 @@ import numpy as np
 import pytest
 
 from cityheads import CityHeadsError
+from cityheads.core.artifacts.figures import FIGURE_LIST
+from cityheads.core.artifacts.gate import GATE
 from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.evaluation.verdict import VERDICTS
 from cityheads.product.figures.draw import draw_figures
-from cityheads.product.report import ABSENT, report
+from cityheads.product.report.page import report
+from cityheads.product.report.scores import ABSENT
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -89,7 +91,7 @@ def own(fake: fake_results.Fake, tmp_path: Path) -> fake_results.Fake:
     """A copy that a test may change."""
     # links: files are replaced whole, so the original stays as it is
     shutil.copytree(fake.results, tmp_path / "results", copy_function=lambda source, to: Path(to).hardlink_to(source))
-    return fake_results.Fake(tmp_path / "results", fake.parents, copy.deepcopy(fake.config))
+    return fake_results.Fake(tmp_path / "results", fake.parents, fake.config)
 
 
 def test_it_is_well_formed_and_accessible(html: str) -> None:
@@ -122,7 +124,7 @@ def test_nothing_is_fetched(html: str) -> None:
 
 def test_all_figures_are_embedded_with_alt_text(fake: fake_results.Fake, html: str) -> None:
     images = Page(html).all("img")
-    entries = read_json(fake.results / "figures" / "figures.json")
+    entries = FIGURE_LIST.read(fake.layout.figure_list)["figures"]
     assert len(images) == len(entries)
     by_alt = {image["alt"]: image for image in images}
     for entry in entries:
@@ -146,20 +148,23 @@ def test_the_verdict_comes_first(fake: fake_results.Fake, html: str) -> None:
 
 @pytest.mark.parametrize("verdict", [*VERDICTS, "inconclusive"])
 def test_each_verdict_renders(own: fake_results.Fake, verdict: str) -> None:
-    gate = own.gate() | {"verdict": verdict, "reason": f"Since {verdict} & <so>.", "advice": "", "point_verdict": None}
-    write_json(own.results / "gate.json", gate)
+    gate = own.gate()
+    gate |= {"verdict": verdict, "reason": f"Since {verdict} & <so>.", "advice": "", "point_verdict": None}
+    GATE.write(own.layout.gate, gate)
     html = write(own)
     page = Page(html)
     assert f"Since {verdict} & <so>." in page.text()
     assert verdict.capitalize() in page.inside("span")
     assert f'<body class="v-{verdict}">' in html
-    assert "What would settle it" not in page.text()
+    assert "What would decide it" not in page.text()
 
 
 def _real(own: fake_results.Fake, catalog: str) -> None:
     """Make the config one of a catalogue in place of the simulated archive."""
-    own.config["archive"] |= {"provider": "stac", "catalog": catalog}
-    own.config["labels"]["BUILDINGS"] |= {"source": "footprints.parquet", "boundary": "city.gpkg"}
+    own.change(
+        archive={"provider": "stac", "catalog": catalog},
+        labels={"BUILDINGS": {"source": "footprints.parquet", "boundary": "city.gpkg"}},
+    )
 
 
 def test_simulated_data_are_called_so(own: fake_results.Fake, html: str) -> None:
@@ -167,18 +172,18 @@ def test_simulated_data_are_called_so(own: fake_results.Fake, html: str) -> None
     for path in (own.results / "gate.json", own.results / "dataset" / "statistics.json"):
         write_json(path, read_json(path) | {"simulated": False})
     _real(own, "https://stac.example.org/v1")
-    write_json(own.results / "gate.json", own.gate() | {"caveats": []})
-    entries = read_json(own.results / "figures" / "figures.json")
-    for entry in entries:
+    write_json(own.results / "gate.json", read_json(own.results / "gate.json") | {"caveats": []})
+    entries = FIGURE_LIST.read(own.layout.figure_list)
+    for entry in entries["figures"]:
         entry["alt"] = entry["alt"].removeprefix("Simulated data. ")
-    write_json(own.results / "figures" / "figures.json", entries)
-    own.config["project"]["name"] = "real"
+    FIGURE_LIST.write(own.layout.figure_list, entries)
+    own.change(project={"name": "real"})
     assert "simulated data" not in Page(write(own)).text().lower()
 
 
 def test_html_in_the_config_is_escaped(own: fake_results.Fake) -> None:
     bad = '<script>alert(1)</script> & "quotes" \''
-    own.config["project"] |= {"title": f"T {bad}", "notes": f"N {bad}"}
+    own.change(project={"title": f"T {bad}", "notes": f"N {bad}"})
     _real(own, f"https://x/{bad}")
     html = write(own)
     assert "<script>alert" not in html
@@ -240,14 +245,15 @@ def test_undefined_scores_are_said_not_zeroed(own: fake_results.Fake) -> None:
         write_json(path, metrics)
     gate = own.gate()
     gate["heads"]["buildings"] |= {"multihead": None, "single_task": None, "delta_pp": None, "interval_pp": None}
-    write_json(own.results / "gate.json", gate | {"verdict": "inconclusive", "point_verdict": None})
+    gate |= {"verdict": "inconclusive", "point_verdict": None}
+    GATE.write(own.layout.gate, gate)
     page = Page(write(own))
     # the verdict's row, the class's row, two models' intervals, and a row for each test parent
     assert page.text().count(ABSENT) == 2 + 2 + len(gate["test_parents"])
 
 
 def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> None:
-    section = html.split('<section id="without">')[1].split("</section>")[0]
+    section = html.split('<section id="ablation">')[1].split("</section>")[0]
     page = Page(section)
     assert page.inside("th")[-4:] == ["nothing", "S2L2A", "S1RTC", "DEM"]
     evaluations = {
@@ -277,7 +283,7 @@ def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> 
 
 def test_removed_modalities_of_several_seeds_are_averaged(tmp_path: Path) -> None:
     fake = complete(fake_results.make(tmp_path, seeds=(0, 1)))
-    section = write(fake).split('<section id="without">')[1].split("</section>")[0]
+    section = write(fake).split('<section id="ablation">')[1].split("</section>")[0]
     values = []
     for seed in (0, 1):
         one = read_json(fake.results / "evaluation" / "multihead" / str(seed) / "metrics.json")
@@ -288,7 +294,7 @@ def test_removed_modalities_of_several_seeds_are_averaged(tmp_path: Path) -> Non
 
 def test_what_could_not_be_removed_or_measured_is_said(own: fake_results.Fake) -> None:
     def change(**values: object) -> str:
-        for run in own.config["runs"]:
+        for run in own.config.runs:
             path = own.results / "evaluation" / run / "0" / "metrics.json"
             write_json(path, read_json(path) | values)
         return Page(write(own)).text()
@@ -303,9 +309,9 @@ def test_what_could_not_be_removed_or_measured_is_said(own: fake_results.Fake) -
     row = next(row for row in re.findall(r"<tr>.*?</tr>", write(own), re.DOTALL) if ">DEM</th>" in row)
     assert Page(row).inside("td")[0] == "n/a"
     told = change(modality_ablation={}, not_ablated={"S2L2A": "the only image that the model sees"})
-    assert "S2L2A was not removed: it is the only image that the model sees." in told
+    assert "S2L2A was not left out: it is the only image that the model sees." in told
     assert "How to read this" not in told
-    assert "Not measured: evaluation.without_modalities is off." in change(modality_ablation=None, not_ablated={})
+    assert "Not measured: evaluation.modality_ablation is off." in change(modality_ablation=None, not_ablated={})
 
 
 def test_missing_classes_are_warned_of(own: fake_results.Fake, html: str) -> None:
@@ -381,9 +387,9 @@ def test_any_number_of_heads_runs_and_seeds(tmp_path: Path) -> None:
     page = Page(write(fake))
     text = page.text()
     assert "Inconclusive" in text
-    for run in fake.config["runs"]:
+    for run in fake.config.runs:
         assert run in page.inside("th")
-    assert "Runs that the gate does not look at" in text
+    assert "Runs that the verdict does not look at" in text
     assert "mean of 3 seeds" in text
 
 
@@ -406,7 +412,6 @@ def test_without_benchmarks_it_says_so(own: fake_results.Fake) -> None:
         "evaluation/buildings/0/metrics.json",
         "runs/multihead/0/training.json",
         "runs/multihead/0/environment.json",
-        "runs/multihead/0/model.json",
         "scenes/P07.json",
         "parents/P07/reading.json",
         "labels/BUILDINGS/summary.json",
@@ -429,5 +434,5 @@ def test_synthesized_radar_is_said(own: fake_results.Fake, html: str) -> None:
     write_json(path, scenes)
     text = Page(write(own)).text()
     assert f"(3 of {statistics['chips']['test']} in test) was not acquired" in text
-    assert "none found; S1RTC was made by a generator" in text
+    assert "none found; S1RTC was generated" in text
     assert "synthesized: no item covers the parent" in text

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from cityheads.config import resolve, write_config
+from cityheads.config import resolve
 from cityheads.core.classes import fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import canonical_json
 from cityheads.core.grid import chip_ids, read_parents
 from cityheads.core.layout import Layout
 from cityheads.core.modalities import removable
@@ -24,6 +25,7 @@ except CityHeadsError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = Layout(Path(CITY.results))
+CONFIG = str(RESULTS.config)
 PARENTS = list(ROWS)
 SIMULATED = CITY.archive.provider == "simulated"
 MODALITIES = list(CITY.archive.imagery.names)
@@ -66,35 +68,23 @@ def at_start(action):
     workflow.onstart = lambda function: register(lambda log: (action(), function(log)))
 
 
-def placed(path):
-    """Give a path with what a module's `prefix:` puts before it."""
-    return str(workflow.modifier.path_modifier.modify(str(path)))
-
-
-# The config with all its defaults, as the jobs read it. It is no input: what a job depends on in it is in its parameters.
-CONFIG = placed(RESULTS.config)
-LOCK = placed(RESULTS.lock)
-_HELD = []
-
-
-def prepare_results():
-    """Keep a second run out, and write the config down for the jobs.
-
-    Snakemake's own lock outlives a killed run; the kernel's does not.
-    """
-    Path(LOCK).parent.mkdir(parents=True, exist_ok=True)
-    lock = open(LOCK, "w")
+def lock_results():
+    """Keep a second run out. Snakemake's own lock outlives a killed run; the kernel's does not."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    stream = LOCK.open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise WorkflowError(
-            f"{Path(LOCK).parent}: another run of the workflow is writing there; wait for it or stop it"
+            f"{LOCK.parent}: another run of the workflow is writing there; wait for it or stop it"
         ) from None
-    _HELD.append(lock)
-    write_config(CITY, Path(CONFIG))
+    _LOCKS.append(stream)
 
 
-at_start(prepare_results)
+_LOCKS = []
+# where a module's `prefix:` puts it
+LOCK = Path(workflow.modifier.path_modifier.modify(str(RESULTS.lock)))
+at_start(lock_results)
 
 # Jobs end when Snakemake does (`cityheads.cli`): killed, it leaves no orphan that goes on writing.
 os.environ.update(CITYHEADS_WORKFLOW=str(os.getpid()))

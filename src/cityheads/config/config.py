@@ -17,7 +17,6 @@ from cityheads.config.base import (
     Section,
     Text,
     UndeclaredSectionError,
-    affects,
     field,
     only_once,
     plain,
@@ -195,12 +194,9 @@ class Config(Section):
         found: dict[str, Any] = {}
         for name in sections:
             value: Any = self
-            counts = True
             for part in name.split("."):
-                counts = counts and affects(type(value).model_fields[part]) in kept
                 value = getattr(value, part)
-            if counts:
-                found[name] = plain(value, kept)
+            found[name] = plain(value, kept)
         if scene_search:
             del found["archive"]["synthesis"]
             found["labels"] = {

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cityheads.archive import hrefs
-from cityheads.config import Config, Label
 from cityheads.core.artifacts import chips as column
 from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES
@@ -55,11 +54,13 @@ _COLUMNS = (
 )
 
 
-def publish_catalog(config: Config, *, scenes: Path, parents_dir: Path, chips: Path, dataset: Path, out: Path) -> None:
+def publish_catalog(
+    settings: dict[str, Any], *, scenes: Path, parents_dir: Path, chips: Path, dataset: Path, out: Path
+) -> None:
     """Write a STAC catalogue of the kept sub-chips with all labels; ``catalog.json`` is written last.
 
     Args:
-        config: Config with sections ``project``, ``archive.imagery`` and ``labels``, from which the colours come.
+        settings: The config's ``project``, ``archive.imagery`` and ``labels`` sections.
         scenes: Folder of the frozen scene choices.
         parents_dir: Folder of the parents' rasters, for what was done to them (``reading.json``).
         chips: Folder of the sub-chips.
@@ -74,31 +75,31 @@ def publish_catalog(config: Config, *, scenes: Path, parents_dir: Path, chips: P
     assembled = DatasetFolder(dataset)
     # a label that nothing trains on is in the chips, but not in the dataset
     trained = [mask_layer(label) for label in CLASSES.read(assembled.classes)["labels"]]
-    modalities = config.archive.imagery.names
+    modalities = list(settings["archive.imagery"])
     columns = [column.valid_fraction(name) for name in modalities]
     columns += [column.sha256(layer) for layer in (*modalities, *trained)]
     rows = CHIPS.read(assembled.chips, (*_COLUMNS, *columns))
     kept = [row for row in rows if row["kept"]]
     choices = {name: SCENES.read(parent_file(scenes, name)) for name in sorted({row["parent_id"] for row in kept})}
     readings = {name: READING.read(ParentFolder(parents_dir / name).reading) for name in choices}
-    name = f"{config.project.name}-chips"
+    name = f"{settings['project']['name']}-chips"
     folder = out / name
     boxes, times = [], []
     for row in kept:
         geometry = shapely.from_wkb(row["geometry"])
         place = folder / "items" / f"{row['chip_id']}.json"
         choice = choices[row["parent_id"]]
-        item = _item(row, geometry, choice, readings[row["parent_id"]], config, chips, place, name)
+        item = _item(row, geometry, choice, readings[row["parent_id"]], settings, chips, place, name)
         boxes.append(geometry.bounds)
         times.append(item["properties"]["datetime"])
         write_json(place, item)
-    write_json(folder / "collection.json", _collection(name, config, rows, kept, boxes, times))
+    write_json(folder / "collection.json", _collection(name, settings, rows, kept, boxes, times))
     root = {"rel": "root", "href": "./catalog.json", "type": "application/json"}
-    catalog: dict[str, Any] = {
+    catalog = {
         "type": "Catalog",
         "stac_version": _STAC,
-        "id": config.project.name,
-        "title": config.project.title,
+        "id": settings["project"]["name"],
+        "title": settings["project"]["title"],
         "description": _description(rows, kept),
         "links": [root, {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"}],
     }
@@ -115,7 +116,7 @@ def _description(rows: list[dict[str, Any]], kept: list[dict[str, Any]]) -> str:
 
 def _collection(
     name: str,
-    config: Config,
+    settings: Mapping[str, Any],
     rows: list[dict[str, Any]],
     kept: list[dict[str, Any]],
     boxes: list[tuple[float, ...]],
@@ -135,7 +136,7 @@ def _collection(
         "type": "Collection",
         "stac_version": _STAC,
         "id": name,
-        "title": config.project.title,
+        "title": settings["project"]["title"],
         "description": _description(rows, kept),
         "license": "other",
         "extent": {
@@ -152,7 +153,7 @@ def _item(
     geometry: Any,
     choice: SceneChoice,
     reading: Reading,
-    config: Config,
+    settings: Mapping[str, Any],
     chips: Path,
     place: Path,
     collection: str,
@@ -174,10 +175,10 @@ def _item(
         "cityheads:versions": reading["versions"],
     }
     assets = {}
-    for name in config.archive.imagery.names:
+    for name in settings["archive.imagery"]:
         assets[name] = _imagery_asset(name, row, chips, place)
         properties[f"cityheads:valid_fraction_{name}"] = row[column.valid_fraction(name)]
-    for name, label in config.labels.items():
+    for name, label in settings["labels"].items():
         assets[mask_layer(name)] = _mask_asset(name, label, row, chips, place)
     return {
         "type": "Feature",
@@ -253,11 +254,13 @@ def _imagery_asset(name: str, row: Mapping[str, Any], chips: Path, place: Path) 
     return {**_file(name, row, chips, place), "title": name, "roles": ["data"], "bands": bands}
 
 
-def _mask_asset(name: str, label: Label, row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
+def _mask_asset(
+    name: str, label: Mapping[str, Any], row: Mapping[str, Any], chips: Path, place: Path
+) -> dict[str, Any]:
     classes = [
-        {"value": value, "name": item.name.replace(" ", "_"), "description": item.name,
-         "color_hint": item.color.lstrip("#").upper()}
-        for value, item in enumerate(label.classes)
+        {"value": value, "name": item["name"].replace(" ", "_"), "description": item["name"],
+         "color_hint": item["color"].lstrip("#").upper()}
+        for value, item in enumerate(label["classes"])
     ]  # fmt: skip
     ignored = {"value": IGNORE, "name": "ignore", "description": "not labelled", "nodata": True}
     return {

@@ -1,4 +1,4 @@
-"""The results folder, read back: one place that knows where each artifact lies and what is missing."""
+"""A finished results folder, read back: everything that figures and report show comes through here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,35 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from cityheads.config import Config
+from cityheads.core.artifacts.base import Artifact
+from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES, ClassEntry
+from cityheads.core.artifacts.environment import ENVIRONMENT, Environment
+from cityheads.core.artifacts.gate import GATE, Gate
+from cityheads.core.artifacts.history import read_history
 from cityheads.core.artifacts.metrics import METRICS, Metrics
 from cityheads.core.artifacts.predictions import PREDICTIONS, read_confusions
+from cityheads.core.artifacts.reading import READING, Reading
+from cityheads.core.artifacts.scenes import SCENES, SceneChoice
 from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT, SplitAssignment
 from cityheads.core.artifacts.statistics import STATISTICS, DatasetStatistics
+from cityheads.core.artifacts.training import TRAINING, Training
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import read_json
-from cityheads.core.layout import STAGES
+from cityheads.core.layout import STAGES, Layout
 
-__all__ = ["Results", "Timing", "read_table"]
+__all__ = ["Results", "Timing", "require"]
+
+T = TypeVar("T")
+
+_CHIP_COLUMNS = (
+    "chip_id", "parent_id", "row", "col", "split", "kept", "reason", "epsg", "left", "top", "chip_px", "resolution_m",
+    "store_index",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,113 +58,117 @@ class Timing:
     peak_mb: float | None
 
 
+def require(path: Path) -> Path:
+    """Give back the path of a file that must be there.
+
+    Raises:
+        CityHeadsError: There is no such file.
+    """
+    if not path.is_file():
+        raise CityHeadsError(f"{path}: no such file; run the workflow again to make it")
+    return path
+
+
 class Results:
-    """A finished results folder; every reader names the file that is missing.
+    """A finished results folder; every file is read and checked once.
 
     Args:
         root: The results folder.
-        runs: The config's ``runs`` section.
-        seeds: The config's ``seeds``.
+        config: Sections ``heads``, ``runs`` and ``seeds``.
     """
 
-    def __init__(self, root: Path, runs: Mapping[str, Any], seeds: list[int]) -> None:
-        self.root = Path(root)
-        self.runs = {name: list(rule["heads"]) for name, rule in runs.items()}
-        self.seeds = list(seeds)
+    def __init__(self, root: Path, config: Config) -> None:
+        self.layout = Layout(root)
+        self.runs = {name: list(run.heads) for name, run in config.runs.items()}
+        self.seeds = list(config.seeds)
+        self._metric = {name: head.metric for name, head in config.heads.items()}
+        self._found: dict[Path, Any] = {}
 
-    def path(self, *parts: str | int) -> Path:
-        """Give the path of an artifact.
-
-        Raises:
-            CityHeadsError: There is no such file.
-        """
-        path = self.root.joinpath(*map(str, parts))
-        if not path.is_file():
-            raise CityHeadsError(f"{path}: no such file; run the workflow again to make it")
-        return path
-
-    def json(self, *parts: str | int) -> Any:
-        """Read a JSON artifact."""
-        return read_json(self.path(*parts))
-
-    @functools.cached_property
-    def gate(self) -> dict[str, Any]:
-        """The verdict."""
-        found: dict[str, Any] = self.json("gate.json")
+    def _read(self, kind: Artifact[T], path: Path) -> T:
+        if path not in self._found:
+            self._found[path] = kind.read(path)
+        found: T = self._found[path]
         return found
 
-    @functools.cached_property
+    @property
+    def gate(self) -> Gate:
+        """The verdict."""
+        return self._read(GATE, self.layout.gate)
+
+    @property
     def splits(self) -> SplitAssignment:
         """Split per parent, and the classes that a split lacks."""
-        return SPLIT_ASSIGNMENT.read(self.path("dataset", "splits.json"))
+        return self._read(SPLIT_ASSIGNMENT, self.layout.dataset.splits)
 
-    @functools.cached_property
-    def classes(self) -> dict[str, list[ClassEntry]]:
-        """Class table per label that trains: id and name."""
-        return CLASSES.read(self.path("dataset", "classes.json"))["labels"]
+    @property
+    def classes(self) -> Mapping[str, list[ClassEntry]]:
+        """Class table per label that trains."""
+        return self._read(CLASSES, self.layout.dataset.classes)["labels"]
 
-    @functools.cached_property
+    @property
     def statistics(self) -> DatasetStatistics:
         """Pixels per class and split, sub-chips per split, what was dropped."""
-        return STATISTICS.read(self.path("dataset", "statistics.json"))
+        return self._read(STATISTICS, self.layout.dataset.statistics)
 
     @property
     def simulated(self) -> bool:
         """Whether any of the data is simulated."""
-        return bool(self.statistics["simulated"]) or bool(self.gate["simulated"])
+        return self.statistics["simulated"] or self.gate["simulated"]
 
     @functools.cached_property
     def chips(self) -> list[dict[str, Any]]:
-        """The manifest's rows, in order, without geometry and hashes."""
-        return read_table(
-            self.path("dataset", "chips.parquet"),
-            ("chip_id", "parent_id", "row", "col", "split", "kept", "reason", "epsg", "left", "top", "chip_px",
-             "resolution_m", "store_index"),
-        )  # fmt: skip
+        """The rows of the chip table, in order, without geometry and hashes."""
+        return CHIPS.read(self.layout.dataset.chips, _CHIP_COLUMNS)
 
-    def array(self, name: str) -> np.ndarray:
+    def scenes(self, parent: str) -> SceneChoice:
+        """Read the scene choice of a parent."""
+        return self._read(SCENES, self.layout.scene_choice(parent))
+
+    def reading(self, parent: str) -> Reading:
+        """Read what was measured when a parent was read."""
+        return self._read(READING, self.layout.parent(parent).reading)
+
+    def has_array(self, layer: str) -> bool:
+        """Say whether the packed store has a layer."""
+        return self.layout.dataset.store.array(layer).exists()
+
+    def array(self, layer: str) -> np.ndarray:
         """Map one layer of the packed store, (N, ...)."""
-        found: np.ndarray = np.load(self.path("dataset", "store", f"{name}.npy"), mmap_mode="r")
+        found: np.ndarray = np.load(require(self.layout.dataset.store.array(layer)), mmap_mode="r")
         return found
 
-    def has_array(self, name: str) -> bool:
-        """Say whether the packed store has a layer."""
-        return (self.root / "dataset" / "store" / f"{name}.npy").exists()
+    def training(self, run: str, seed: int) -> Training:
+        """Read what the training did: best epoch, parameters."""
+        return self._read(TRAINING, self.layout.run(run, seed).training)
 
-    def metrics(self, run: str, seed: int) -> Metrics:
-        """Read the scores of one run and seed."""
-        return METRICS.read(self.path("evaluation", run, seed, "metrics.json"))
-
-    def predictions(self, run: str, seed: int, head: str) -> tuple[list[str], np.ndarray]:
-        """Give the test sub-chips and the predicted classes, (N, h, w) uint8."""
-        chips = PREDICTIONS.read(self.path("evaluation", run, seed, "predictions", "index.json"))["chips"]
-        return chips, np.load(self.path("evaluation", run, seed, "predictions", f"{head}.npy"), mmap_mode="r")
-
-    def chip_confusion(self, run: str, seed: int, head: str, classes: int) -> dict[str, np.ndarray]:
-        """Give the confusion matrix of every test sub-chip, (classes, classes), rows true."""
-        chips = PREDICTIONS.read(self.path("evaluation", run, seed, "predictions", "index.json"))["chips"]
-        return read_confusions(self.path("evaluation", run, seed, "confusion.parquet"), head, chips, classes)
+    def environment(self, run: str, seed: int) -> Environment:
+        """Read where the training ran."""
+        return self._read(ENVIRONMENT, self.layout.run(run, seed).environment)
 
     def history(self, run: str, seed: int) -> dict[str, np.ndarray]:
         """Read the training history: a float array per column, NaN where a cell is empty."""
-        path = self.path("runs", run, seed, "history.csv")
-        with path.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        if not rows:
-            raise CityHeadsError(f"{path}: holds no epoch; delete the run's folder and train again")
-        try:
-            return {key: np.array([float(row[key] or "nan") for row in rows]) for key in rows[0]}
-        except (TypeError, ValueError) as error:
-            raise CityHeadsError(f"{path}: not a table of numbers ({error}); delete it and train again") from None
+        metrics = {head: self._metric[head] for head in self.runs[run]}
+        columns = read_history(self.layout.run(run, seed).history, metrics)
+        return {name: np.array(values) for name, values in columns.items()}
 
-    def training(self, run: str, seed: int) -> dict[str, Any]:
-        """Read what the training did: best epoch, parameters."""
-        found: dict[str, Any] = self.json("runs", run, seed, "training.json")
-        return found
+    def metrics(self, run: str, seed: int) -> Metrics:
+        """Read the scores of one run and seed."""
+        return self._read(METRICS, self.layout.evaluation(run, seed).metrics)
+
+    def predictions(self, run: str, seed: int, head: str) -> tuple[list[str], np.ndarray]:
+        """Give the test sub-chips and the predicted classes, (N, h, w) uint8."""
+        folder = self.layout.evaluation(run, seed)
+        chips = self._read(PREDICTIONS, folder.predictions)["chips"]
+        return chips, np.load(require(folder.prediction(head)), mmap_mode="r")
+
+    def chip_confusion(self, run: str, seed: int, head: str, classes: int) -> dict[str, np.ndarray]:
+        """Give the confusion matrix of every test sub-chip, (classes, classes), rows true."""
+        folder = self.layout.evaluation(run, seed)
+        return read_confusions(folder.confusion, head, self._read(PREDICTIONS, folder.predictions)["chips"], classes)
 
     def timings(self) -> list[Timing]:
         """Sum up the benchmark files per rule, in the order of the workflow; empty where none were written."""
-        folder = self.root / "benchmarks"
+        folder = self.layout.benchmarks
         order = {name: index for index, name in enumerate(STAGES)}
         rules: dict[str, list[dict[str, str]]] = {}
         for path in sorted(folder.rglob("*.tsv")):
@@ -174,23 +193,3 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Read columns of a Parquet file as one mapping a row.
-
-    Raises:
-        CityHeadsError: The file is unreadable or lacks a column.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise CityHeadsError(f"{path}: lacks column {missing[0]}; delete it and run again")
-            found: list[dict[str, Any]] = file.read(columns=list(columns)).to_pylist()
-            return found
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CityHeadsError(f"{path}: cannot be read as Parquet ({error}); delete it and run again") from None

@@ -36,7 +36,7 @@ def draw_confusion(evidence: Evidence, head: str) -> Drawing:
         share = np.divide(matrix, pixels[:, None], out=np.full(matrix.shape, np.nan), where=pixels[:, None] > 0)
         axes.set_title(f"{kind} ({run})", pad=6)
         # every seed saw the same pixels: they count once
-        _frame(axes, share, evidence.classes(evidence.label(head)), pixels // len(results.seeds))
+        _frame(axes, share, evidence.classes(evidence.config.heads[head].label), pixels // len(results.seeds))
         shares.append(share)
         recalls = (None if np.isnan(value) else float(value) for value in np.diag(share))
         told.append(f"{kind}: " + ", ".join(f"{n} {percent(value)}" for n, value in zip(names, recalls, strict=True)))

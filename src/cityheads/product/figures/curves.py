@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cityheads.core.errors import CityHeadsError
 from cityheads.product.figures.evidence import Evidence, LineStyle
 from cityheads.product.figures.sheet import Drawing, Sheet
 
@@ -111,9 +110,6 @@ def _plot(
     several = len(results.seeds) > 1
     for seed in results.seeds:
         history = results.history(run, seed)
-        if column not in history:
-            path = results.path("runs", run, seed, "history.csv")
-            raise CityHeadsError(f"{path}: lacks column {column}; delete the run's folder and train again")
         there = np.isfinite(history[column])
         # people count epochs from 1, as the progress messages do
         epoch, values = history["epoch"][there] + 1, history[column][there] * factor

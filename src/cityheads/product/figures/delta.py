@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from cityheads.core.artifacts.gate import HeadComparison
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet, beside, key, patch
@@ -73,7 +73,7 @@ def draw_delta(evidence: Evidence) -> Drawing:
     key(axes, entries, width=sheet.width(axes), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.6)
     sheet.fit([axes], _ROW_IN * len(heads))
     confidence = share(gate["confidence"])
-    interval = (
+    how = (
         f" with its {confidence} interval (bootstrap over parents, the same {gate['resamples']:,} resamples for "
         "both models)"
         if any(head["interval_pp"] for head in heads.values())
@@ -84,7 +84,7 @@ def draw_delta(evidence: Evidence) -> Drawing:
         id="delta",
         section="delta",
         title=_TITLE,
-        caption=f"Difference of the scores on the test parents{interval}. Dashed lines are the margins of the "
+        caption=f"Difference of the scores on the test parents{how}. Dashed lines are the margins of the "
         f"non-inferiority test.{ticks}",
         alt=f"Deltas with {confidence} intervals: {'; '.join(told)}. Margins at {signed(-strong)} and "
         f"{signed(-acceptable)} percentage points.",
@@ -92,15 +92,15 @@ def draw_delta(evidence: Evidence) -> Drawing:
     )
 
 
-def _range(heads: Mapping[str, Any], acceptable: float) -> tuple[float, float]:
+def _range(heads: Mapping[str, HeadComparison], acceptable: float) -> tuple[float, float]:
     """Give the ends of the axis: all that is drawn, and both margins' neighbourhood."""
-    values = [value for head in heads.values() for value in (head["interval_pp"] or []) if value is not None]
+    values = [value for head in heads.values() for value in head["interval_pp"] or []]
     values += [value for head in heads.values() for value in [head["delta_pp"], *_per_seed(head)] if value is not None]
     low, high = min([*values, -acceptable]), max([*values, acceptable])
     pad = 0.08 * (high - low)
     return low - pad, high + pad
 
 
-def _per_seed(head: Mapping[str, Any]) -> list[float | None]:
+def _per_seed(head: HeadComparison) -> list[float | None]:
     """Give the delta of every seed in percentage points."""
     return [item["delta_pp"] for item in head["per_seed"]]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from cityheads.core.files import atomic_path, write_json
+from cityheads.config import Config
+from cityheads.core.artifacts.figures import FIGURE_LIST, FigureEntry
+from cityheads.core.files import atomic_path
+from cityheads.core.layout import Layout
 from cityheads.product.figures.balance import draw_balance
 from cityheads.product.figures.confusion import draw_confusion
 from cityheads.product.figures.curves import draw_curves
@@ -26,7 +28,7 @@ __all__ = ["draw_figures"]
 log = logging.getLogger(__name__)
 
 
-def draw_figures(settings: dict[str, Any], *, parents: Path, results: Path, out: Path) -> None:
+def draw_figures(config: Config, *, parents: Path, results: Path, out: Path) -> None:
     """Draw all figures of the report.
 
     Writes ``map``, ``panels_{head}`` and ``confusion_{head}`` for each head of the run under test, ``curves_score``,
@@ -34,7 +36,7 @@ def draw_figures(settings: dict[str, Any], *, parents: Path, results: Path, out:
     ``modality_ablation`` where the evaluations removed modalities.
 
     Args:
-        settings: Sections ``grid``, ``labels``, ``heads``, ``runs``, ``seeds``, ``gate`` and ``report``.
+        config: Sections ``grid``, ``labels``, ``heads``, ``runs``, ``seeds``, ``noninferiority`` and ``report``.
         parents: Parent sheet.
         results: Results folder.
         out: Folder of the figures.
@@ -43,8 +45,8 @@ def draw_figures(settings: dict[str, Any], *, parents: Path, results: Path, out:
         CityHeadsError: An artifact is missing or unreadable.
     """
     out = Path(out)
-    evidence = Evidence(settings, Path(parents), Path(results))
-    entries = []
+    evidence = Evidence(config, Path(parents), Path(results))
+    entries: list[FigureEntry] = []
     with style():
         for drawing in _drawings(evidence):
             file = f"{drawing.id}.png"
@@ -63,7 +65,7 @@ def draw_figures(settings: dict[str, Any], *, parents: Path, results: Path, out:
             )
     if NAME not in {entry["id"] for entry in entries}:
         (out / f"{NAME}.png").unlink(missing_ok=True)
-    write_json(out / "figures.json", entries)
+    FIGURE_LIST.write(out / Layout(results).figure_list.name, {"figures": entries})
     log.info("%d figures in %s", len(entries), out)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from cityheads.config import Config
 from cityheads.core.classes import mask_layer
 from cityheads.core.confusion import HeadMetric
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Grid, read_parents
+from cityheads.core.grid import read_parents
 from cityheads.product.figures import style
-from cityheads.product.results import Results
+from cityheads.product.results import Results, require
 
 __all__ = ["Evidence", "LineStyle"]
 
@@ -23,7 +23,7 @@ class Evidence:
     """Results and settings behind the figures.
 
     Args:
-        settings: Sections ``grid``, ``labels``, ``heads``, ``runs``, ``seeds``, ``gate`` and ``report``.
+        config: Sections ``grid``, ``labels``, ``heads``, ``runs``, ``seeds``, ``noninferiority`` and ``report``.
         parents: Parent sheet.
         results: Results folder.
 
@@ -31,20 +31,20 @@ class Evidence:
         CityHeadsError: An artifact is missing, or the parents of sheet and results differ.
     """
 
-    def __init__(self, settings: Mapping[str, Any], parents: Path, results: Path) -> None:
-        self.settings = settings
-        self.grid = Grid.from_settings(settings["grid"])
+    def __init__(self, config: Config, parents: Path, results: Path) -> None:
+        self.config = config
+        self.grid = config.grid.grid
         self.parents = read_parents(parents, self.grid)
-        self.results = Results(results, settings["runs"], settings["seeds"])
-        self.shared_run: str = settings["gate"]["run"]
-        self.baselines: dict[str, str] = settings["gate"]["baselines"]
+        self.results = Results(results, config)
+        self.shared_run = config.noninferiority.run
+        self.baselines = config.noninferiority.baselines
         self.heads = self.results.runs[self.shared_run]
         self._require()
         self.split = self.results.splits["parents"]
         for parent in self.parents:
             if parent.parent_id not in self.split:
                 raise CityHeadsError(
-                    f"{self.results.root / 'dataset' / 'splits.json'}: has no parent {parent.parent_id} of {parents}; "
+                    f"{self.results.layout.dataset.splits}: has no parent {parent.parent_id} of {parents}; "
                     "run the workflow again"
                 )
         self.simulated = self.results.simulated
@@ -55,43 +55,49 @@ class Evidence:
         Raises:
             CityHeadsError: One is missing.
         """
-        found = self.results
-        for name in ("chips.parquet", "classes.json"):
-            found.path("dataset", name)
-        for name in ("S2L2A", *(mask_layer(self.label(head)) for head in self.heads)):
-            found.path("dataset", "store", f"{name}.npy")
+        found, layout = self.results, self.results.layout
+        require(layout.dataset.chips)
+        require(layout.dataset.classes)
+        for layer in ("S2L2A", *(mask_layer(self.config.heads[head].label) for head in self.heads)):
+            require(layout.dataset.store.array(layer))
         compared = {self.shared_run, *(self.baselines[head] for head in self.heads)}
         for run, heads in found.runs.items():
             for seed in found.seeds:
-                found.path("runs", run, seed, "history.csv")
-                found.path("runs", run, seed, "training.json")
+                require(layout.run(run, seed).history)
+                require(layout.run(run, seed).training)
                 if run in compared:
-                    found.path("evaluation", run, seed, "metrics.json")
+                    require(layout.evaluation(run, seed).metrics)
             if run in compared:
                 # the pictures show the first seed
-                where = ("evaluation", run, found.seeds[0])
-                found.path(*where, "confusion.parquet")
-                found.path(*where, "predictions", "index.json")
+                pictured = layout.evaluation(run, found.seeds[0])
+                require(pictured.confusion)
+                require(pictured.predictions)
                 for head in heads:
-                    found.path(*where, "predictions", f"{head}.npy")
-
-    def label(self, head: str) -> str:
-        """Give the label that a head learns."""
-        label: str = self.settings["heads"][head]["label"]
-        return label
+                    require(pictured.prediction(head))
 
     def classes(self, label: str) -> list[tuple[str, str]]:
-        """Give name and colour of a label's classes, in the order of their ids."""
-        return [(item["name"], item["color"]) for item in self.settings["labels"][label]["classes"]]
+        """Give name and colour of a label's classes, in the order of their ids: names of the dataset, our colours.
+
+        Raises:
+            CityHeadsError: The dataset has other classes than the config.
+        """
+        table, rule = self.results.classes[label], self.config.labels[label]
+        names = [item["name"] for item in table]
+        if names != list(rule.class_names):
+            raise CityHeadsError(
+                f"{self.results.layout.dataset.classes}: {label} has the classes {', '.join(names)}, but the config "
+                f"has {', '.join(rule.class_names)}; run the workflow again"
+            )
+        return [(item["name"], rule.colors[item["id"]]) for item in table]
 
     def class_names(self, head: str) -> list[str]:
         """Give the class names of a head, in the order of their ids."""
-        return [name for name, _ in self.classes(self.label(head))]
+        return [name for name, _ in self.classes(self.config.heads[head].label)]
 
     def metric(self, head: str) -> HeadMetric:
         """Give the metric that a head is judged by."""
-        rule, names = self.settings["heads"][head], self.class_names(head)
-        return HeadMetric.of(rule["metric"], names, rule.get("positive_class") or names[-1])
+        rule = self.config.heads[head]
+        return HeadMetric.of(rule.metric, self.class_names(head), rule.positive_class)
 
     def run_style(self, run: str) -> tuple[str, LineStyle]:
         """Give a run's colour and line style."""

@@ -18,7 +18,7 @@ from cityheads.core.grid import SPLITS, Parent, parent_polygon
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet, patch
-from cityheads.product.text import count
+from cityheads.product.text import counted
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -51,7 +51,7 @@ def draw_map(evidence: Evidence) -> Drawing:
         caption=f"{len(evidence.parents)} parents (tiles) of {side} x {side}, assigned whole to train, val and test, "
         "so that no test pixel has a training neighbour within its own square. North is up."
         + (" The line is the boundary of the surveyed area." if boundary is not None else ""),
-        alt=f"Map of {len(evidence.parents)} square parents in {count(len(zones), 'coordinate system')}, coloured by "
+        alt=f"Map of {len(evidence.parents)} square parents in {counted(len(zones), 'coordinate system')}, coloured by "
         f"split. {listed}.",
         figure=sheet.figure,
     )
@@ -60,7 +60,7 @@ def draw_map(evidence: Evidence) -> Drawing:
 def _boundary(evidence: Evidence) -> gpd.GeoDataFrame | None:
     """Read the surveyed area of the first label that has one."""
     for label in evidence.results.classes:
-        path = evidence.results.root / "labels" / label / "boundary.parquet"
+        path = evidence.results.layout.label(label).boundary
         if path.exists():
             import geopandas as gpd
 
@@ -252,7 +252,7 @@ def _key(evidence: Evidence, axes: Axes, outlined: bool) -> None:
     entries: list[Patch] = []
     for split in SPLITS:
         parents = sum(evidence.split[parent.parent_id] == split for parent in evidence.parents)
-        held = f"{count(parents, 'parent')}, {count(statistics['chips'][split], 'sub-chip')}"
+        held = f"{counted(parents, 'parent')}, {counted(statistics['chips'][split], 'sub-chip')}"
         entries.append(patch(rf"$\bf{{{split}}}$" + f"\n{held}", style.SPLIT_COLOR[split]))
     if any(statistics["dropped"].values()):
         entries.append(patch("dropped sub-chip", "white"))

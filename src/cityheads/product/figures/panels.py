@@ -54,11 +54,11 @@ def rank_chips(confusions: Mapping[str, np.ndarray], metric: HeadMetric, count: 
 def draw_panels(evidence: Evidence, head: str) -> Drawing:
     """Draw best, median and worst test sub-chips of a head."""
     results, metric, name = evidence.results, evidence.metric(head), evidence.metric(head).title
-    classes = evidence.classes(evidence.label(head))
+    classes = evidence.classes(evidence.config.heads[head].label)
     seed, baseline = results.seeds[0], evidence.baselines[head]
     shared = results.chip_confusion(evidence.shared_run, seed, head, len(classes))
     single = results.chip_confusion(baseline, seed, head, len(classes))
-    picked = rank_chips(shared, metric, evidence.settings["report"]["panels_per_head"])
+    picked = rank_chips(shared, metric, evidence.config.report.panels_per_head)
     title = f"Best, median and worst test sub-chips: {head}"
     sheet = Sheet(title, simulated=evidence.simulated, height=2 * max(len(picked), 1))
     radar = next((layer for layer in RADAR if results.has_array(layer)), None)
@@ -121,12 +121,12 @@ def _pictures(evidence: Evidence, head: str, chips: list[str], radar: str | None
     """Give the pictures of each sub-chip, (h, w, 3) RGB, in the order of the columns."""
     results, seed = evidence.results, evidence.results.seeds[0]
     rows = {row["chip_id"]: row["store_index"] for row in results.chips}
-    truth = results.array(mask_layer(evidence.label(head)))
+    truth = results.array(mask_layer(evidence.config.heads[head].label))
     optical = results.array("S2L2A")
     backscatter = results.array(radar) if radar else None
     predictions = [results.predictions(run, seed, head) for run in (evidence.shared_run, evidence.baselines[head])]
     points = stretch(optical, [rows[chip] for chip in chips])
-    palette = [color for _, color in evidence.classes(evidence.label(head))]
+    palette = [color for _, color in evidence.classes(evidence.config.heads[head].label)]
     for chip in chips:
         shown = [true_colour(np.asarray(optical[rows[chip]]), points)]
         if backscatter is not None:
