@@ -15,7 +15,6 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/config.smk"
 include: "workflow/rules/archive.smk"
 include: "workflow/rules/chips.smk"
 include: "workflow/rules/labels.smk"

@@ -25,16 +25,21 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.config import resolve
+
 ROOT = Path(__file__).parents[1]
 SHEET = ROOT / "config" / "parents.tsv"
-GRID = {"resolution_m": 10.0, "parent_px": 896, "chips_per_side": 4}
-LABEL = {
-    "kind": "footprints",
-    "feature_codes": [2100],
-    "rule": "centre",
-    "area_threshold": 0.5,
-    "classes": [{"name": "not building", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}],
-}
+CLASSES = [{"name": "not building", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}]
+CONFIG = resolve(
+    {
+        "grid": {"resolution_m": 10.0, "parent_px": 896, "chips_per_side": 4},
+        "archive": {"provider": "simulated"},
+        "labels": {"B": {"kind": "footprints", "classes": CLASSES}},
+        "heads": {"b": {"label": "B"}},
+        "runs": {"multihead": {"heads": ["b"]}, "b": {"heads": ["b"]}},
+    }
+)
+GRID = CONFIG.grid.grid
 
 
 def generate(path: Path, boundary: Path, count: int, seed: int = 0) -> None:
@@ -43,14 +48,13 @@ def generate(path: Path, boundary: Path, count: int, seed: int = 0) -> None:
     import shapely
     from pyproj import Transformer
 
-    from cityheads.core.grid import Grid, parent_polygon, read_parents
+    from cityheads.core.grid import parent_polygon, read_parents
 
-    grid = Grid.from_settings(GRID)
-    squares = [parent_polygon(row, grid) for row in read_parents(SHEET, grid)]
+    squares = [parent_polygon(row, GRID) for row in read_parents(SHEET, GRID)]
     generator = np.random.default_rng(seed)
     home = generator.integers(0, len(squares), count)
     lower = np.array([square.bounds[:2] for square in squares])[home]
-    centre = lower + generator.uniform(0, grid.side_m, (count, 2))
+    centre = lower + generator.uniform(0, GRID.side_m, (count, 2))
     # the 499 official footprints in the tests have a median of about 90 m2 and a long tail
     area = np.exp(generator.normal(np.log(95), 0.75, count)).clip(10, 50000)
     ratio = generator.uniform(0.35, 1, count)
@@ -93,16 +97,17 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def prepare(folder: Path) -> dict[str, Any]:
     """Clean, reproject, sort and store, once."""
+    from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY
     from cityheads.labels.footprints import prepare_footprints
 
     _, seconds = timed(
         lambda: prepare_footprints(
-            {"grid": GRID, "labels": {"B": LABEL}}, parents=SHEET, label="B", source=folder / "buildings.parquet",
+            CONFIG, parents=SHEET, label="B", source=folder / "buildings.parquet",
             boundary=folder / "boundary.geojson", out=folder / "p.parquet", boundary_out=folder / "b.parquet",
             summary=folder / "summary.json",
         )
     )  # fmt: skip
-    return {**seconds, "parents": 22, "kept": json.loads((folder / "summary.json").read_text())["kept"]}
+    return {**seconds, "parents": 22, "kept": FOOTPRINTS_SUMMARY.read(folder / "summary.json")["kept"]}
 
 
 def _digest(masks: dict[str, np.ndarray]) -> dict[str, str]:
@@ -112,20 +117,19 @@ def _digest(masks: dict[str, np.ndarray]) -> dict[str, str]:
 def ours(folder: Path, only: list[str]) -> dict[str, Any]:
     """Read each parent's own rows and rasterize them."""
     from cityheads.archive.warp import Target
-    from cityheads.core.grid import Grid, read_parents
+    from cityheads.core.grid import read_parents
     from cityheads.labels.footprints import building_mask, polygons_of
     from cityheads.labels.rasterize import rasterize_polygons
 
-    grid = Grid.from_settings(GRID)
-    parents = [row for row in read_parents(SHEET, grid) if row.parent_id in only]
+    parents = [row for row in read_parents(SHEET, GRID) if row.parent_id in only]
 
     def work() -> dict[str, np.ndarray]:
         masks = {}
         for parent in parents:
-            target = Target.of_parent(parent, grid)
-            surveyed = rasterize_polygons(polygons_of(folder / "b.parquet", parent, grid), target, "centre")
+            target = Target.of_parent(parent, GRID)
+            surveyed = rasterize_polygons(polygons_of(folder / "b.parquet", parent, GRID), target, "centre")
             masks[parent.parent_id] = building_mask(
-                polygons_of(folder / "p.parquet", parent, grid), surveyed, target, "centre"
+                polygons_of(folder / "p.parquet", parent, GRID), surveyed, target, "centre"
             )
         return masks
 
@@ -150,20 +154,19 @@ def whole_table(folder: Path, only: list[str]) -> dict[str, Any]:
     """(a) Reproject and clip the whole table for each parent."""
     import geopandas as gpd
 
-    from cityheads.core.grid import Grid, parent_polygon, read_parents
+    from cityheads.core.grid import parent_polygon, read_parents
 
-    grid = Grid.from_settings(GRID)
-    parents = [row for row in read_parents(SHEET, grid) if row.parent_id in only]
+    parents = [row for row in read_parents(SHEET, GRID) if row.parent_id in only]
     table = gpd.read_parquet(folder / "buildings.parquet")
     outline = gpd.read_file(folder / "boundary.geojson")
 
     def work() -> dict[str, np.ndarray]:
         masks = {}
         for parent in parents:
-            here = table.to_crs(parent.epsg).clip(parent_polygon(parent, grid))
+            here = table.to_crs(parent.epsg).clip(parent_polygon(parent, GRID))
             here = here[here.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
             masks[parent.parent_id] = _plain_mask(
-                here.geometry.to_numpy(), outline.to_crs(parent.epsg).geometry.to_numpy(), parent, grid
+                here.geometry.to_numpy(), outline.to_crs(parent.epsg).geometry.to_numpy(), parent, GRID
             )
         return masks
 
@@ -176,10 +179,9 @@ def indexed_table(folder: Path, only: list[str]) -> dict[str, Any]:
     import geopandas as gpd
     import shapely
 
-    from cityheads.core.grid import Grid, parent_polygon, read_parents
+    from cityheads.core.grid import parent_polygon, read_parents
 
-    grid = Grid.from_settings(GRID)
-    parents = [row for row in read_parents(SHEET, grid) if row.parent_id in only]
+    parents = [row for row in read_parents(SHEET, GRID) if row.parent_id in only]
 
     def build() -> tuple[np.ndarray, Any, np.ndarray]:
         shapes = gpd.read_parquet(folder / "p.parquet", columns=["geometry"]).geometry.to_numpy()
@@ -190,8 +192,8 @@ def indexed_table(folder: Path, only: list[str]) -> dict[str, Any]:
     def work() -> dict[str, np.ndarray]:
         masks = {}
         for parent in parents:
-            near = np.sort(tree.query(parent_polygon(parent, grid)))
-            masks[parent.parent_id] = _plain_mask(shapes[near], outline, parent, grid)
+            near = np.sort(tree.query(parent_polygon(parent, GRID)))
+            masks[parent.parent_id] = _plain_mask(shapes[near], outline, parent, GRID)
         return masks
 
     masks, seconds = timed(work)
@@ -233,9 +235,9 @@ def main() -> None:
         result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(result))
         return
-    from cityheads.core.grid import Grid, read_parents
+    from cityheads.core.grid import read_parents
 
-    everyone = [row.parent_id for row in read_parents(SHEET, Grid.from_settings(GRID))]
+    everyone = [row.parent_id for row in read_parents(SHEET, GRID)]
     folder.mkdir(parents=True, exist_ok=True)
     in_own_process("generate", folder, "--count", str(options.count))
     few = everyone if options.all else everyone[:: len(everyone) // 3][:3]
@@ -248,7 +250,7 @@ def main() -> None:
         "b": "(b) indexed table, rasterio",
     }
     scaled = {way: result["wall_s"] * len(everyone) / result["parents"] for way, result in results.items()}
-    print(f"{options.count:,} polygons, {len(everyone)} parents of {GRID['parent_px']} px, rule centre")
+    print(f"{options.count:,} polygons, {len(everyone)} parents of {GRID.parent_px} px, rule centre")
     print(f"{'':40}{'wall s':>9}{'CPU s':>9}{'peak GB':>9}{'ours is':>10}")
     for way, result in results.items():
         cpu = result["cpu_s"] * len(everyone) / result["parents"]

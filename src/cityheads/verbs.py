@@ -64,6 +64,10 @@ _RECIPE = (
 )  # fmt: skip
 
 
+#: What reading a raster of the archive looks at.
+_ACCESS = ("archive.asset_base", "archive.sign", "archive.workers", "archive.offline", "archive.network")
+
+
 def _out(what: str) -> Argument:
     return Argument("out", what)
 
@@ -71,14 +75,6 @@ def _out(what: str) -> Argument:
 VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
-        Verb(
-            "resolve_config",
-            "write a config with all its defaults, for the jobs of the workflow",
-            "cityheads.config.load:resolve_config",
-            (),
-            (Argument("text", "the config as JSON", str), _out("YAML file to write")),
-            version=1,
-        ),
         Verb(
             "simulate_archive",
             "make a small archive in the shape of the real ones",
@@ -104,7 +100,7 @@ VERBS: dict[str, Verb] = {
             "read_parent",
             "read all modalities of one parent onto one grid",
             "cityheads.archive.read.parent:read_parent",
-            ("grid", "archive", "quality"),
+            ("grid", *_ACCESS, "archive.imagery", "archive.synthesis", "quality.s1_median_db"),
             (_PARENTS, _PARENT, _SCENES, _out("folder for S2L2A.tif, S1RTC.tif, DEM.tif, SCL.tif and reading.json")),
             version=1,
         ),
@@ -112,7 +108,13 @@ VERBS: dict[str, Verb] = {
             "slice_parent",
             "cut one parent into sub-chips and measure their quality",
             "cityheads.dataset.chips:slice_parent",
-            ("grid", "quality", "archive.imagery"),
+            (
+                "grid",
+                "archive.imagery",
+                "quality.min_valid_fraction",
+                "quality.min_in_range_fraction",
+                "quality.min_clear_fraction",
+            ),
             (
                 _PARENTS,
                 _PARENT,
@@ -154,7 +156,7 @@ VERBS: dict[str, Verb] = {
             "rasterize_landcover",
             "map a land-cover product to classes on one parent's grid",
             "cityheads.labels.landcover:rasterize_landcover",
-            ("grid", "archive", "labels"),
+            ("grid", *_ACCESS, "labels"),
             (_PARENTS, _PARENT, _LABEL, _SCENES, _CHIPS, _out("the parent's mask (GeoTIFF)")),
             version=1,
         ),

@@ -69,7 +69,6 @@ def files(results: Path, labels: dict[str, str], modalities: list[str]) -> dict[
 
     read = [*modalities, "SCL"]
     return {
-        "resolve_config": {"config.yaml": [at.config]},
         "simulate_archive": {"archive": under(at.archive.root, "**/*")},
         "select_scenes": {"scenes": under(at.scenes)},
         "read_parent": {f"parents/*/{name}.tif": under(at.parents, f"*/{name}.tif") for name in read}

@@ -13,16 +13,32 @@ import pystac
 import pytest
 import rasterio
 import shapely
-from made_archive import EPSG, LEFT, TOP, complete, config
+from config_fixtures import make_config
+from made_archive import EPSG, LEFT, TOP, complete
 from pystac.extensions.projection import ProjectionExtension
 
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
-from cityheads.config.bridge import pick, resolve
 from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.catalog import publish_catalog
 from cityheads.dataset.chips import slice_parent
 from cityheads.labels.landcover import rasterize_landcover
+from cityheads.verbs import VERBS
+
+WATER = {"name": "water", "color": "#3a7bc8", "codes": [80]}
+DRY = {"name": "dry land", "color": "#c8574d", "codes": [10, 30, 50]}
+#: No head learns WATER: it is published all the same.
+CITY: dict[str, Any] = {
+    "project": {"name": "made", "title": "Made"},
+    "grid": {"parent_px": 32, "chips_per_side": 2},
+    "archive": {"provider": "stac", "catalog": "catalog.json"},
+    "labels": {
+        "LULC": {"kind": "landcover", "classes": [WATER, DRY]},
+        "WATER": {"kind": "landcover", "classes": [DRY, WATER]},
+    },
+    "heads": {"lulc": {"label": "LULC"}},
+    "runs": {"multihead": {"heads": ["lulc"]}, "lulc": {"heads": ["lulc"]}},
+}
 
 PARENTS = {"A": (LEFT, TOP), "B": (LEFT + 320, TOP), "C": (LEFT, TOP - 320)}
 
@@ -42,45 +58,37 @@ def publish(folder: Path) -> Path:
     with rasterio.open(folder / "archive" / "assets" / "S2_A" / "SCL.tif", "r+") as scl:
         scl.write(codes, 1)
     catalog = str(archive.write())
-    classes = [
-        {"name": "water", "color": "#3a7bc8", "codes": [80]},
-        {"name": "dry land", "color": "#c8574d", "codes": [10, 30, 50]},
-    ]
-    config = resolve(
-        {
-            "project": {"name": "made", "title": "Made"},
-            "grid": {"parent_px": 32, "chips_per_side": 2},
-            "archive": {"provider": "stac", "catalog": catalog},
-            "labels": {"LULC": {"kind": "landcover", "classes": classes}},
-            "heads": {"lulc": {"label": "LULC"}},
-            "runs": {"multihead": {"heads": ["lulc"]}, "lulc": {"heads": ["lulc"]}},
-        }
-    )
+    config = make_config(CITY, archive={"catalog": catalog})
     parents = folder / "parents.tsv"
     rows = [f"{name}\t{EPSG}\t{left}\t{top}" for name, (left, top) in PARENTS.items()]
     parents.write_text("\n".join(["parent_id\tepsg\tleft\ttop", *rows, ""]))
     for name in PARENTS:
         scenes, raster = folder / "scenes" / f"{name}.json", folder / "parents" / name
         select_scenes(
-            pick(config, ("grid", "archive", "labels")), parents=parents, parent=name, catalog=catalog, out=scenes
+            config.restricted_to(VERBS["select_scenes"].sections),
+            parents=parents,
+            parent=name,
+            catalog=catalog,
+            out=scenes,
         )
         read_parent(
-            pick(config, ("grid", "archive", "quality")), parents=parents, parent=name, scenes=scenes, out=raster
+            config.restricted_to(VERBS["read_parent"].sections), parents=parents, parent=name, scenes=scenes, out=raster
         )
         slice_parent(
-            pick(config, ("grid", "quality", "archive.imagery")), parents=parents, parent=name, parent_dir=raster,
+            config.restricted_to(VERBS["slice_parent"].sections), parents=parents, parent=name, parent_dir=raster,
             chips=folder / "chips", out=folder / "quality" / f"{name}.json",
         )  # fmt: skip
-        rasterize_landcover(
-            pick(config, ("grid", "archive", "labels")), parents=parents, parent=name, label="LULC", scenes=scenes,
-            chips=folder / "chips", out=raster / "MASK_LULC.tif",
-        )  # fmt: skip
+        for label in config.labels:
+            rasterize_landcover(
+                config.restricted_to(VERBS["rasterize_landcover"].sections), parents=parents, parent=name, label=label,
+                scenes=scenes, chips=folder / "chips", out=raster / f"MASK_{label}.tif",
+            )  # fmt: skip
     assemble_dataset(
-        pick(config, ("grid", "archive.imagery", "labels", "heads", "runs", "splits")), parents=parents,
+        config.restricted_to(VERBS["assemble_dataset"].sections), parents=parents,
         scenes=folder / "scenes", quality=folder / "quality", chips=folder / "chips", out=folder / "dataset",
     )  # fmt: skip
     publish_catalog(
-        pick(config, ("project", "archive.imagery", "labels")), scenes=folder / "scenes",
+        config.restricted_to(VERBS["publish_catalog"].sections), scenes=folder / "scenes",
         parents_dir=folder / "parents", chips=folder / "chips", dataset=folder / "dataset", out=folder / "stac",
     )  # fmt: skip
     return folder
@@ -113,7 +121,7 @@ def test_it_lists_the_kept_sub_chips_and_counts_the_dropped(published: Path) -> 
 def test_grids_files_and_checksums_are_those_of_the_rasters(published: Path) -> None:
     for item in items(published):
         projection = ProjectionExtension.ext(item)
-        assert set(item.assets) == {"S2L2A", "S1RTC", "DEM", "MASK_LULC"}
+        assert set(item.assets) == {"S2L2A", "S1RTC", "DEM", "MASK_LULC", "MASK_WATER"}
         for asset in item.assets.values():
             path = Path(asset.get_absolute_href() or "")
             content = path.read_bytes()
@@ -164,7 +172,7 @@ def test_synthesized_layers_are_named_and_lead_to_no_scene(published: Path, tmp_
     scenes.write_text(json.dumps(choice))
     reading.write_text(json.dumps(layers))
     publish_catalog(
-        config().restricted_to(("project", "archive.imagery", "labels")), scenes=place / "scenes",
+        make_config(CITY).restricted_to(VERBS["publish_catalog"].sections), scenes=place / "scenes",
         parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset", out=place / "stac",
     )  # fmt: skip
     for item in items(place):

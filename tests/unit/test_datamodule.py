@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio.warp
 import torch
 from model_fixtures import CHIP_PX, write_store
 
@@ -133,47 +132,6 @@ def test_a_split_smaller_than_a_batch_is_one_batch(dataset_dir: Path) -> None:
     assert [len(batch["chip_id"]) for batch in data.train_dataloader()] == [16]
 
 
-def test_a_changed_store_is_noticed(tmp_path: Path) -> None:
-    folder = write_store(tmp_path / "dataset", chips=6)
-    store = ChipStore(folder)
-    store.verify()
-    path = folder / "store" / "DEM.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CityHeadsError, match=r"DEM\.npy: its bytes have changed"):
-        store.verify()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CityHeadsError, match=r"DEM\.npy: cannot be read"):
-        ChipStore(folder).array("DEM")
-    path.unlink()
-    with pytest.raises(CityHeadsError, match=r"DEM\.npy: no such file"):
-        store.verify()
-
-
-def test_an_array_of_another_kind_is_noticed(tmp_path: Path) -> None:
-    folder = write_store(tmp_path / "dataset", chips=6)
-    np.save(folder / "store" / "DEM.npy", np.zeros((6, 1, 8, 8), np.float32))
-    with pytest.raises(CityHeadsError, match=r"is not what its index says"):
-        ChipStore(folder).array("DEM")
-
-
-def test_coordinates_are_the_centres(tmp_path: Path) -> None:
-    """The truth is what GDAL says of the first chip's centre."""
-    store = ChipStore(write_store(tmp_path))
-    coords = store.inputs(["coords", "NDVI"])["coords"]
-    assert coords.dtype == np.float32
-    assert coords.shape == (24, 2)
-    (lon,), (lat,) = rasterio.warp.transform("EPSG:32618", "EPSG:4326", [583960 + 160], [4507520 - 160])
-    np.testing.assert_allclose(coords[0], [lon, lat], atol=1e-5)
-    # half a kilometre further east in each step of 32 px
-    assert np.allclose(np.diff(coords[:, 0]), 320 / (111320 * np.cos(np.radians(40.7))), rtol=1e-2)
-    dataset = ChipDataset(store, [3, 0], ["S2L2A", "coords"], {}, augment="d4")
-    batch = dataset.__getitems__([(0, 1), (1, 1)])
-    np.testing.assert_array_equal(batch["image"]["coords"].numpy(), coords[[3, 0]])
-    assert list(batch["image"]) == ["S2L2A", "coords"]
-
-
 def test_unknown_layers_and_empty_splits_are_named(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "dataset", chips=2)
     with pytest.raises(CityHeadsError, match="no layer 'MASK_ROADS'"):
@@ -181,5 +139,12 @@ def test_unknown_layers_and_empty_splits_are_named(tmp_path: Path) -> None:
     data = ChipDataModule(folder, ["DEM"], LABELS)
     with pytest.raises(CityHeadsError, match="split 'val' has no chips"):
         data.dataset("val")
-    with pytest.raises(CityHeadsError, match="no such file"):
-        ChipStore(tmp_path / "elsewhere")
+
+
+def test_coordinates_are_an_input_that_no_turn_moves(dataset_dir: Path) -> None:
+    store = ChipStore(dataset_dir)
+    coords = store.coords()
+    dataset = ChipDataset(store, [3, 0], ["S2L2A", "coords"], {}, augment="d4")
+    batch = dataset.__getitems__([(0, 1), (1, 1)])
+    np.testing.assert_array_equal(batch["image"]["coords"].numpy(), coords[[3, 0]])
+    assert list(batch["image"]) == ["S2L2A", "coords"]

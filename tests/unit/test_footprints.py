@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +13,31 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from label_fixtures import label_config, target_of, write_geojson, write_sheet
+from scene_fixtures import chosen_item, chosen_layer, scene_choice
 
-from cityheads.archive.warp import Target
-from cityheads.config.bridge import resolve
 from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY, FootprintsSummary
+from cityheads.core.artifacts.scenes import SCENES
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, subchips
 from cityheads.labels.footprints import building_mask, polygons_of, prepare_footprints, rasterize_buildings
-from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
+from cityheads.labels.rasterize import rasterize_polygons
 from cityheads.labels.vector_files import read_near, read_vectors
 
 #: The Murray Hill block's grid: 10 m, UTM 18N, 132 x 126 px from the upper left corner of its footprints.
 LEFT, TOP, WIDTH, HEIGHT = 585750.0, 4511950.0, 132, 126
 
 
-def settings_of(parent_px: int = 128, chips_per_side: int = 4, **label: Any) -> dict[str, Any]:
-    classes = [{"name": "not building", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}]
-    config = resolve(
-        {
-            "grid": {"parent_px": parent_px, "chips_per_side": chips_per_side},
-            "archive": {"provider": "simulated"},
-            "labels": {"BUILDINGS": {"kind": "footprints", "classes": classes, **label}},
-            "heads": {"buildings": {"label": "BUILDINGS"}},
-            "runs": {"multihead": {"heads": ["buildings"]}, "buildings": {"heads": ["buildings"]}},
-        }
-    )
-    return {key: config[key] for key in ("grid", "labels")}
-
-
-def write_sheet(path: Path, *parents: Parent) -> Path:
-    rows = [f"{row.parent_id}\t{row.epsg}\t{row.left!r}\t{row.top!r}" for row in parents]
-    path.write_text("\n".join(["parent_id\tepsg\tleft\ttop", *rows]) + "\n")
-    return path
-
-
-def write_geojson(
-    path: Path, shapes: list[Any], properties: list[dict[str, Any]] | None = None, epsg: int = 4326
-) -> Path:
-    frame = gpd.GeoDataFrame(properties or [{"feature_code": "2100"}] * len(shapes), geometry=shapes, crs=epsg)
-    frame.to_crs(4326).to_file(path, driver="GeoJSON")
-    return path
+CLASSES = [{"name": "not building", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}]
 
 
 class City:
     """A prepared city in a scratch folder."""
 
-    def __init__(self, folder: Path, parents: list[Parent], **config: Any) -> None:
+    def __init__(self, folder: Path, parents: list[Parent], parent_px: int = 128, **label: Any) -> None:
         self.folder = folder
-        self.settings = settings_of(**config)
+        self.config = label_config("BUILDINGS", {"kind": "footprints", "classes": CLASSES, **label}, parent_px)
         self.sheet = write_sheet(folder / "parents.tsv", *parents)
         self.parents = parents
         self.footprints = folder / "footprints.parquet"
@@ -72,19 +45,22 @@ class City:
 
     def prepare(self, source: Path, boundary: Path) -> FootprintsSummary:
         prepare_footprints(
-            self.settings, parents=self.sheet, label="BUILDINGS", source=source, boundary=boundary,
+            self.config, parents=self.sheet, label="BUILDINGS", source=source, boundary=boundary,
             out=self.footprints, boundary_out=self.boundary, summary=self.folder / "summary.json",
         )  # fmt: skip
         return FOOTPRINTS_SUMMARY.read(self.folder / "summary.json")
 
-    def mask(self, number: int = 0) -> np.ndarray:
+    def rasterize(self, number: int = 0, scenes: Path | None = None) -> Path:
         parent = self.parents[number].parent_id
         out = self.folder / "parents" / parent / "MASK_BUILDINGS.tif"
         rasterize_buildings(
-            self.settings, parents=self.sheet, parent=parent, label="BUILDINGS", footprints=self.footprints,
-            boundary=self.boundary, chips=self.folder / "chips", out=out,
+            self.config, parents=self.sheet, parent=parent, label="BUILDINGS", footprints=self.footprints,
+            boundary=self.boundary, chips=self.folder / "chips", out=out, scenes=scenes,
         )  # fmt: skip
-        with rasterio.open(out) as source:
+        return out
+
+    def mask(self, number: int = 0) -> np.ndarray:
+        with rasterio.open(self.rasterize(number)) as source:
             return source.read(1)
 
 
@@ -98,59 +74,7 @@ def boroughs(realdata: Path) -> Path:
     return realdata / "nyc_boroughs" / "nybb_16a.zip"
 
 
-@pytest.fixture(scope="session")
-def real_polygons(murray_hill: Path) -> np.ndarray:
-    """All 1,285 polygons of the block in UTM 18N, through geopandas."""
-    return gpd.read_file(murray_hill).to_crs(32618).geometry.to_numpy()
-
-
-def target_of(width: int, height: int, left: float = 0.0, top: float = 0.0, step: float = 10.0) -> Target:
-    return Target((height, width), Affine(step, 0, left, 0, -step, top), rasterio.crs.CRS.from_epsg(32618))
-
-
-def pixel_boxes(target: Target) -> np.ndarray:
-    """Every pixel as a box, row by row."""
-    rows, columns = np.indices(target.shape)
-    step, left, top = target.transform.a, target.transform.c, target.transform.f
-    x, y = left + columns.ravel() * step, top - rows.ravel() * step
-    return shapely.box(x, y - step, x + step, y)
-
-
 # ------------------------------------------------------------------------------------------------ the real block
-
-
-def test_the_three_rules_on_the_real_block(real_polygons: np.ndarray) -> None:
-    """38.7 % by pixel centre and 60.6 % all touched, where the area is 0.644 km2: 39.3 % of 1.31 x 1.25 km."""
-    block = target_of(WIDTH, HEIGHT, LEFT, TOP)
-    assert round(100 * rasterize_polygons(real_polygons, block, "centre").mean(), 1) == 38.7
-    assert round(100 * rasterize_polygons(real_polygons, block, "all_touched").mean(), 1) == 60.6
-    fraction = covered_fraction(real_polygons, block)
-    union = shapely.union_all(real_polygons).area
-    assert fraction.sum() * 100 == pytest.approx(union, rel=1e-6)
-    assert round(100 * union / 1.31e3 / 1.25e3, 1) == 39.3
-    # half a pixel covered is nearly what the centre says, but not pixel by pixel
-    assert rasterize_polygons(real_polygons, block, "area", 0.5).mean() == pytest.approx(0.387, abs=0.01)
-
-
-@pytest.mark.parametrize("all_touched", [False, True])
-def test_real_pixels_are_gdals(real_polygons: np.ndarray, all_touched: bool) -> None:
-    from rasterio.features import rasterize
-
-    block = target_of(WIDTH, HEIGHT, LEFT, TOP)
-    gdals = rasterize(real_polygons, block.shape, transform=block.transform, all_touched=all_touched)
-    np.testing.assert_array_equal(
-        rasterize_polygons(real_polygons, block, "all_touched" if all_touched else "centre"), gdals == 1
-    )
-
-
-def test_real_fractions_are_shapelys(real_polygons: np.ndarray) -> None:
-    block = target_of(WIDTH, HEIGHT, LEFT, TOP)
-    fraction = covered_fraction(real_polygons, block)
-    parts, boxes = shapely.get_parts(shapely.union_all(real_polygons)), pixel_boxes(block)
-    box, part = shapely.STRtree(parts).query(boxes)
-    true = np.zeros(len(boxes))
-    np.add.at(true, box, shapely.area(shapely.intersection(boxes[box], parts[part])) / 100)
-    np.testing.assert_allclose(fraction.ravel(), true, atol=2e-6)
 
 
 def test_the_real_block_through_both_verbs(tmp_path: Path, murray_hill: Path, boroughs: Path) -> None:
@@ -359,31 +283,6 @@ def test_values_and_corners_that_make_no_sense(tmp_path: Path) -> None:
     assert (facts["kept"], facts["dropped"]["not_finite"]) == (1, 1)
 
 
-number_texts = st.one_of(
-    st.floats(allow_nan=False).map(str), st.integers().map(str), st.text(max_size=6), st.just(" 12 ")
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(number_texts, max_size=8))
-def test_numbers_are_pythons(texts: list[str]) -> None:
-    import pyarrow as pa
-
-    from cityheads.labels.vector_files import numbers
-
-    values, unreadable = numbers(pa.chunked_array([pa.array(texts, pa.string())]))
-    wrong = 0
-    for text, value in zip(texts, values, strict=True):
-        if not text.strip():
-            assert np.isnan(value)
-        elif re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text.strip(), re.ASCII):
-            assert value == float(text)
-        else:
-            wrong += 1
-            assert np.isnan(value)
-    assert unreadable == wrong
-
-
 def test_garages_by_option(tmp_path: Path, murray_hill: Path, boroughs: Path) -> None:
     city = City(tmp_path, [Parent("M1", 32618, LEFT, TOP)], feature_codes=[2100, 5110])
     assert city.prepare(murray_hill, boroughs)["kept"] == 1281
@@ -526,96 +425,6 @@ def test_parents_in_several_zones(tmp_path: Path) -> None:
     np.testing.assert_array_equal(city.mask(1), expected)
 
 
-# -------------------------------------------------------------------------------- an independent oracle: shapely
-
-# centimetres: numbers near 1e-300, which no coordinate is, underflow in exactextract, and triangles a micrometre wide
-# are for the rasterizers to round as they like
-points = st.tuples(*(st.integers(a * 100, b * 100).map(lambda v: v / 100) for a, b in ((-20, 180), (-180, 20))))
-
-
-@st.composite
-def shapes(draw: st.DrawFn) -> Any:
-    """Polygons with holes, multi-parts, slivers and pieces across the picture's edge."""
-    kind = draw(st.sampled_from(["hull", "star", "holed", "multi", "rectangle"]))
-    if kind == "rectangle":
-        x, y = draw(points)
-        return shapely.box(x, y, x + draw(st.floats(0.5, 80)), y + draw(st.floats(0.5, 80)))
-    if kind == "star":
-        x, y = draw(points)
-        radii = draw(st.lists(st.floats(1, 60), min_size=5, max_size=12))
-        angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
-        shape = shapely.Polygon(np.column_stack([x + radii * np.cos(angles), y + radii * np.sin(angles)]))
-    elif kind == "multi":
-        discs = [shapely.Point(draw(points)).buffer(draw(st.floats(2, 25)), quad_segs=2) for _ in range(3)]
-        shape = shapely.union_all(discs)
-    else:
-        shape = shapely.MultiPoint(draw(st.lists(points, min_size=3, max_size=8))).convex_hull
-        if kind == "holed" and shape.geom_type == "Polygon":
-            shape = shape.difference(shape.centroid.buffer(draw(st.floats(0.5, 20)), quad_segs=3))
-    assume(shape.geom_type in ("Polygon", "MultiPolygon") and shape.is_valid and shape.area > 1e-3)
-    return shape
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(st.lists(shapes(), min_size=1, max_size=5))
-def test_covered_area_is_shapelys_for_any_polygons(drawn: list[Any]) -> None:
-    target = target_of(16, 16)
-    fraction = covered_fraction(np.array(drawn, object), target)
-    union = shapely.union_all(drawn)
-    true = shapely.area(shapely.intersection(pixel_boxes(target), union)).reshape(16, 16) / 100
-    np.testing.assert_allclose(fraction, true, atol=5e-6)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(st.lists(shapes(), min_size=1, max_size=5))
-def test_centre_and_touch_are_what_they_say(drawn: list[Any]) -> None:
-    """A centre clearly inside is covered, one clearly outside is not; all-touched holds the centres and touches."""
-    target = target_of(16, 16)
-    array = np.array(drawn, object)
-    union = shapely.union_all(drawn)
-    boxes = pixel_boxes(target)
-    distance = shapely.distance(shapely.centroid(boxes), union.boundary).reshape(16, 16)
-    inside = shapely.contains(union, shapely.centroid(boxes)).reshape(16, 16)
-    clear = distance > 1e-6
-    centre = rasterize_polygons(array, target, "centre")
-    np.testing.assert_array_equal(centre[clear], inside[clear])
-    touched = rasterize_polygons(array, target, "all_touched")
-    meets = shapely.area(shapely.intersection(boxes, union)).reshape(16, 16)
-    assert not (touched & ~shapely.dwithin(boxes, union, 1e-6).reshape(16, 16)).any()
-    # GDAL walks the outline in single steps and may leave out a pixel that is only nicked at a corner
-    assert touched[meets > 1].all()
-    assert touched[centre].all()
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(st.lists(shapes(), min_size=1, max_size=4), st.sampled_from([0.01, 0.25, 0.5, 1.0]))
-def test_the_area_rule_is_its_threshold(drawn: list[Any], threshold: float) -> None:
-    target = target_of(16, 16)
-    true = shapely.area(shapely.intersection(pixel_boxes(target), shapely.union_all(drawn))).reshape(16, 16) / 100
-    covered = rasterize_polygons(np.array(drawn, object), target, "area", threshold)
-    clear = abs(true - threshold) > 1e-5
-    np.testing.assert_array_equal(covered[clear], (true >= threshold)[clear])
-
-
-def test_overlapping_polygons_count_once_and_touching_ones_add_up() -> None:
-    target = target_of(2, 1)
-    one, two, three = shapely.box(0, -10, 4, 0), shapely.box(2, -10, 6, 0), shapely.box(6, -10, 7, 0)
-    np.testing.assert_allclose(covered_fraction(np.array([one, two, three]), target), [[0.7, 0.0]], atol=1e-6)
-    assert rasterize_polygons(np.array([one, two]), target, "area", 0.6).tolist() == [[True, False]], (
-        "at the threshold is enough"
-    )
-
-
-@pytest.mark.parametrize("rule", ["centre", "all_touched", "area"])
-def test_wkb_and_shapely_and_nothing(rule: str) -> None:
-    target = target_of(8, 8)
-    array = np.array([shapely.box(5, -33, 42, -7)])
-    wkb = np.empty(1, object)
-    wkb[:] = shapely.to_wkb(array)
-    np.testing.assert_array_equal(rasterize_polygons(array, target, rule), rasterize_polygons(wkb, target, rule))
-    assert not rasterize_polygons(np.empty(0, object), target, rule).any()
-
-
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -718,3 +527,53 @@ def test_several_layers_are_not_guessed_at(tmp_path: Path) -> None:
     rows().to_file(tmp_path / "b.gpkg", layer="two")
     with pytest.raises(CityHeadsError, match="holds the layers one, two"):
         read_vectors(tmp_path / "b.gpkg")
+
+
+# ----------------------------------------------------------------------------------------- dates and covered fractions
+
+WEST = shapely.box(586000, 4510000, 587640, 4513000)
+
+
+def dated(folder: Path, shapes: list[Any], years: list[Any], **label: Any) -> City:
+    """Prepare buildings of some years; only the west has been surveyed."""
+    columns = {"feature_code": [2100] * len(shapes), "construction_year": years}
+    gpd.GeoDataFrame(columns, geometry=shapes, crs=32618).to_file(folder / "b.gpkg")
+    city = City(folder, [PLACE], **label)
+    city.prepare(folder / "b.gpkg", write_geojson(folder / "a.geojson", [WEST], epsg=32618))
+    return city
+
+
+def scenes_of(folder: Path, when: str | None) -> Path:
+    path = folder / "scenes.json"
+    items = [] if when is None else [chosen_item("a", datetime=when)]
+    SCENES.write(path, scene_choice(PLACE, {"S2L2A": chosen_layer(items)}))
+    return path
+
+
+def test_only_buildings_that_stood_when_the_image_was_taken(tmp_path: Path) -> None:
+    shapes = [shapely.box(587000 + 100 * i, 4511900, 587050 + 100 * i, 4511950) for i in range(4)]
+    years = [1931, 2022, 2023, None]
+    city = dated(tmp_path, shapes, years, standing_only=True)
+    with rasterio.open(city.rasterize(scenes=scenes_of(tmp_path, "2022-06-30T15:40:00Z"))) as source:
+        mask, tags = source.read(1), source.tags()
+    assert [int((mask[:, 10 * i : 10 * i + 5] == 1).sum()) for i in range(4)] == [25, 25, 0, 25]
+    assert (tags["scene_year"], tags["newer_left_out"], tags["undated_kept"]) == ("2022", "1", "1")
+    with pytest.raises(CityHeadsError, match="standing_only': needs --scenes"):
+        city.rasterize()
+    with pytest.raises(CityHeadsError, match=r"scenes.json: names no date of a Sentinel-2 scene"):
+        city.rasterize(scenes=scenes_of(tmp_path, None))
+    everyone = dated(tmp_path, shapes, years)
+    assert (everyone.mask() == 1).sum() == 100
+
+
+def test_the_covered_fraction_beside_the_mask(tmp_path: Path) -> None:
+    shapes = [shapely.box(587005, 4511900, 587052, 4511950), shapely.box(588003, 4511900, 588010, 4511950)]
+    out = dated(tmp_path, shapes, [1931, 1931], fraction_layer=True).rasterize()
+    with rasterio.open(out.with_name("FRACTION_BUILDINGS.tif")) as source:
+        fraction = source.read(1)
+        assert np.isnan(source.nodata)
+    np.testing.assert_allclose(fraction[5:10, :7], np.tile([0.5, 1, 1, 1, 1, 0.2, 0], (5, 1)), atol=1e-6)
+    np.testing.assert_allclose(fraction[5:10, 100], 0.7, atol=1e-6)
+    assert np.isnan(fraction[:, 64:100]).all(), "outside the surveyed area, and no building: unknown"
+    with rasterio.open(tmp_path / "chips" / "FRACTION_BUILDINGS" / "P1_r0c3.tif") as source:
+        np.testing.assert_array_equal(source.read(1), fraction[:32, 96:])

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import yaml
 from affine import Affine
+from config_fixtures import make_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_fixtures import label_config, write_sheet
 from pyproj import Transformer
 from rasterio.io import MemoryFile
 from scene_fixtures import chosen_item, chosen_layer, scene_choice
 
 from cityheads.archive.warp import Target
-from cityheads.config.bridge import load_config, resolve
+from cityheads.config import Config, LandcoverLabel, load_config, read_yaml
 from cityheads.core.artifacts.scenes import SCENES
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
@@ -34,26 +35,12 @@ WORLDCOVER = [
 CLASS_OF = {80: 0, 90: 0, 95: 0, 50: 1, 10: 2, 20: 2, 30: 3, 40: 3, 60: 4, 70: 4, 100: 4, 0: 255}
 
 
-def settings_of(parent_px: int, chips_per_side: int, **label: Any) -> dict[str, Any]:
-    config = resolve(
-        {
-            "grid": {"parent_px": parent_px, "chips_per_side": chips_per_side},
-            "archive": {"provider": "stac", "catalog": "catalog.json"},
-            "labels": {"LULC": {"kind": "landcover", "classes": WORLDCOVER, **label}},
-            "heads": {"lulc": {"label": "LULC"}},
-            "runs": {"multihead": {"heads": ["lulc"]}, "lulc": {"heads": ["lulc"]}},
-        }
-    )
-    return {key: config[key] for key in ("grid", "archive", "labels")}
+def config_of(parent_px: int, *, asset_base: Path | None = None, **label: Any) -> Config:
+    archive = {"provider": "stac", "catalog": "catalog.json", "asset_base": asset_base and str(asset_base)}
+    return label_config("LULC", {"kind": "landcover", "classes": WORLDCOVER} | label, parent_px, archive=archive)
 
 
 PARENT = Parent("P1", 32618, 587000.0, 4512000.0)
-
-
-def write_sheet(path: Path, *parents: Parent) -> Path:
-    rows = [f"{row.parent_id}\t{row.epsg}\t{row.left!r}\t{row.top!r}" for row in parents]
-    path.write_text("\n".join(["parent_id\tepsg\tleft\ttop", *rows]) + "\n")
-    return path
 
 
 def write_scenes(
@@ -80,9 +67,7 @@ def read(path: Path) -> np.ndarray:
         return source.read(1)
 
 
-def run(
-    tmp_path: Path, config: dict[str, Any], scenes: Path, parent: Parent = PARENT, label: str = "LULC"
-) -> np.ndarray:
+def run(tmp_path: Path, config: Config, scenes: Path, parent: Parent = PARENT, label: str = "LULC") -> np.ndarray:
     sheet = write_sheet(tmp_path / "parents.tsv", parent)
     out = tmp_path / "parents" / parent.parent_id / f"MASK_{label}.tif"
     rasterize_landcover(
@@ -95,8 +80,7 @@ def test_every_pixel_of_a_real_worldcover_tile_is_the_cell_under_its_centre(tmp_
     """Principe's coast, with water, forest and the town of Santo Antonio, against GDAL's own point query."""
     tile = realdata / "worldcover_N00E006" / "ESA_WorldCover_10m_2021_v200_N00E006_Map.tif"
     parent = Parent("P1", 32632, 323000.0, 182500.0)
-    config = settings_of(128, 4)
-    config["archive"]["asset_base"] = str(tile.parent)
+    config = config_of(128, asset_base=tile.parent)
     mask = run(tmp_path, config, write_scenes(tmp_path, "LULC", tile.name, parent=parent), parent)
     box = parent_geobox(parent, Grid(10, 128, 4))
     columns, rows = np.meshgrid(np.arange(128), np.arange(128))
@@ -142,9 +126,9 @@ def test_gdals_warper_differs_from_the_lookup_at_cell_edges_only(realdata: Path)
 def test_real_io_lulc_codes_on_their_own_off_grid_raster(
     tmp_path: Path, realdata: Path, repository: Path, place: str
 ) -> None:
-    config = load_config(repository / "config" / "terramesh.yaml")
-    config["archive"]["asset_base"] = str(realdata / "terramesh_catalog")
-    parents = read_parents(repository / "config" / "terramesh_parents.tsv", Grid.from_settings(config["grid"]))
+    written = read_yaml(repository / "config" / "terramesh.yaml")
+    config = make_config(written, archive={"asset_base": str(realdata / "terramesh_catalog")})
+    parents = read_parents(repository / "config" / "terramesh_parents.tsv", config.grid.grid)
     href = f"assets/{place}/lulc.tif"
     codes = read(realdata / "terramesh_catalog" / href)
     with rasterio.open(realdata / "terramesh_catalog" / href) as source:
@@ -152,15 +136,17 @@ def test_real_io_lulc_codes_on_their_own_off_grid_raster(
     for label in ("LULC", "BUILDINGS"):
         mask = run(tmp_path, config, write_scenes(tmp_path, label, href, parent=parent), parent, label)
         expected = np.full(codes.shape, IGNORE, np.uint8)
-        for number, item in enumerate(config["labels"][label]["classes"]):
-            expected[np.isin(codes, item["codes"])] = number
+        section = config.labels[label]
+        assert isinstance(section, LandcoverLabel)
+        for number, item in enumerate(section.classes):
+            expected[np.isin(codes, item.codes)] = number
         np.testing.assert_array_equal(mask, expected)
 
 
 def test_sub_chips_are_exact_cuts_of_the_parent(tmp_path: Path) -> None:
     codes = np.random.default_rng(1).choice(list(CLASS_OF), (70, 70)).astype(np.uint8)
     write_codes(tmp_path / "a.tif", codes, Affine(10, 0, 586970, 0, -10, 4512030), "EPSG:32618")
-    mask = run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "a.tif"))
+    mask = run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "a.tif"))
     np.testing.assert_array_equal(mask, np.vectorize(CLASS_OF.get)(codes[3:67, 3:67]))
     mosaic = np.zeros_like(mask)
     for piece in subchips(PARENT, Grid(10, 64, 4)):
@@ -177,7 +163,7 @@ def test_the_first_item_with_a_class_wins_and_the_rest_is_ignored(tmp_path: Path
     first[:, :20] = 10
     write_codes(tmp_path / "a.tif", first, transform, "EPSG:32618")
     write_codes(tmp_path / "b.tif", np.full((64, 50), 80, np.uint8), transform, "EPSG:32618")
-    mask = run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "a.tif", "b.tif"))
+    mask = run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "a.tif", "b.tif"))
     assert (mask[:, :20] == 2).all()
     assert (mask[:, 20:50] == 0).all(), "nodata of the first item is filled from the second"
     assert (mask[:, 50:] == IGNORE).all(), "beyond all items nothing is known"
@@ -189,7 +175,7 @@ def test_an_ignored_code_is_filled_from_the_next_item(tmp_path: Path) -> None:
     clouds[0] = 7
     write_codes(tmp_path / "a.tif", clouds, transform, "EPSG:32618", nodata=None)
     write_codes(tmp_path / "b.tif", np.full((64, 64), 50, np.uint8), transform, "EPSG:32618")
-    config = settings_of(64, 4, ignore_codes=[0, 7])
+    config = config_of(64, ignore_codes=[0, 7])
     mask = run(tmp_path, config, write_scenes(tmp_path, "LULC", "a.tif", "b.tif"))
     assert (mask[0] == 1).all()
     assert (mask[1:] == 2).all()
@@ -252,7 +238,7 @@ def test_a_code_without_a_class_names_code_label_and_item(tmp_path: Path) -> Non
     with pytest.raises(
         CityHeadsError, match=r"label LULC, item tile7: code 110 \(3 px\) has no class; list it"
     ) as error:
-        run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "tile7.tif"))
+        run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "tile7.tif"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "chips").exists(), "nothing half-written"
 
@@ -261,7 +247,7 @@ def test_a_strange_code_outside_the_parent_is_no_fault(tmp_path: Path) -> None:
     codes = np.full((64, 65), 10, np.uint8)
     codes[:, 64] = 110
     write_codes(tmp_path / "a.tif", codes, Affine(10, 0, 587000, 0, -10, 4512000), "EPSG:32618")
-    assert (run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "a.tif")) == 2).all()
+    assert (run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "a.tif")) == 2).all()
 
 
 def test_a_truncated_tile_is_one_line(tmp_path: Path) -> None:
@@ -269,26 +255,27 @@ def test_a_truncated_tile_is_one_line(tmp_path: Path) -> None:
     path = write_codes(tmp_path / "a.tif", codes, Affine(10, 0, 587000, 0, -10, 4512000), "EPSG:32618")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CityHeadsError, match=r"item a: .*cannot be read"):
-        run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "a.tif"))
+        run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "a.tif"))
     assert not (tmp_path / "chips").exists()
 
 
 def test_a_raster_without_a_crs_is_one_line(tmp_path: Path) -> None:
     write_codes(tmp_path / "a.tif", np.full((64, 64), 10, np.uint8), Affine(10, 0, 587000, 0, -10, 4512000), None)
     with pytest.raises(CityHeadsError, match="the raster has no CRS"):
-        run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "a.tif"))
+        run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "a.tif"))
 
 
 def test_a_missing_file_and_a_missing_choice_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(CityHeadsError, match="no such file"):
-        run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "absent.tif"))
+        run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "absent.tif"))
     with pytest.raises(CityHeadsError, match=r"scenes.json: no item is chosen for label LULC"):
-        run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "OTHER", "absent.tif"))
+        run(tmp_path, config_of(64), write_scenes(tmp_path, "OTHER", "absent.tif"))
 
 
 def test_codes_map_as_the_design_says(repository: Path) -> None:
-    config = yaml.safe_load((repository / "config" / "config.yaml").read_text())
-    table = code_table(resolve(config)["labels"]["LULC"])
+    section = load_config(repository / "config" / "config.yaml").labels["LULC"]
+    assert isinstance(section, LandcoverLabel)
+    table = code_table([item.codes for item in section.classes], section.ignore_codes)
     assert table == CLASS_OF
     codes = np.array([[10, 95], [0, 100]], np.uint8)
     np.testing.assert_array_equal(map_codes(codes, table, "x"), [[2, 0], [255, 4]])
@@ -299,7 +286,7 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     write_codes(tmp_path / "a.tif", codes, Affine(10, 0, 587000, 0, -10, 4512000), "EPSG:32618")
     contents = []
     for _ in range(2):
-        run(tmp_path, settings_of(64, 4), write_scenes(tmp_path, "LULC", "a.tif"))
+        run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "a.tif"))
         files = sorted((tmp_path / "chips").rglob("*.tif")) + sorted((tmp_path / "parents").rglob("*.tif"))
         assert len(files) == 17
         contents.append([file.read_bytes() for file in files])

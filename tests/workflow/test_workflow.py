@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 STAGES = {
-    "resolve_config": 1,
     "simulate_archive": 1,
     "prepare_footprints": 1,
     "select_scenes": 22,
@@ -154,9 +153,8 @@ def test_every_rule_has_what_a_rule_must_have() -> None:
             assert re.search(rf"^ +{directive}:", body, re.MULTILINE), f"rule {name} has no {directive}"
         assert "mem_mb=" in body, f"rule {name} states no memory"
         assert f"exec cityheads {name} " in body
-        if name != "resolve_config":
-            assert f'settings("{name}"' in body
-            assert "config=ancient(CONFIG)" in body, f"rule {name}: the config's date is no reason to run again"
+        assert f'settings("{name}"' in body
+        assert "config=untracked(CONFIG)" in body, f"rule {name}: the config's date is no reason to run again"
         # scene choices are frozen: an upgrade does not search again
         assert (f'version("{name}")' in body) == (name != "select_scenes"), name
         if name in ("select_scenes", "read_parent", "rasterize_landcover"):

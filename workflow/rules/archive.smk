@@ -4,8 +4,6 @@
 if SIMULATED:
 
     rule simulate_archive:
-        input:
-            config=ancient(CONFIG),
         output:
             catalog=str(RESULTS.archive.catalog),
             footprints=str(RESULTS.archive.footprints),
@@ -20,6 +18,7 @@ if SIMULATED:
         resources:
             mem_mb=1500,
         params:
+            config=untracked(CONFIG),
             version=version("simulate_archive"),
             settings=settings("simulate_archive"),
             places=place(*PARENTS),
@@ -28,13 +27,12 @@ if SIMULATED:
         message:
             "Simulate an archive (no real data)"
         shell:
-            "exec cityheads simulate_archive --config {input.config:q} --log {log:q}"
+            "exec cityheads simulate_archive --config {params.config:q} --log {log:q}"
             " --parents {params.sheet:q} --out {params.out:q}"
 
 
 rule select_scenes:
     input:
-        config=ancient(CONFIG),
         catalog=str(RESULTS.archive.catalog) if SIMULATED else [],
     output:
         str(RESULTS.scene_choice("{parent}")),
@@ -49,6 +47,7 @@ rule select_scenes:
         mem_mb=500,
         network=1,
     params:
+        config=untracked(CONFIG),
         # no version: an archive grows, so that a newer program would choose other scenes; a choice that exists is searched
         # again when its place or the question changes, and when asked for (--forcerun select_scenes)
         settings=settings("select_scenes", scene_search=True),
@@ -58,13 +57,12 @@ rule select_scenes:
     message:
         "Choose the scenes of parent {wildcards.parent}"
     shell:
-        "exec cityheads select_scenes --config {input.config:q} --log {log:q}"
+        "exec cityheads select_scenes --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --parent {wildcards.parent} --catalog {params.catalog:q} --out {output:q}"
 
 
 rule read_parent:
     input:
-        config=ancient(CONFIG),
         scenes=rules.select_scenes.output,
     output:
         layers=[
@@ -85,6 +83,7 @@ rule read_parent:
         mem_mb=6000 if SYNTHESIS else 1000,
         network=1,
     params:
+        config=untracked(CONFIG),
         version=version("read_parent"),
         settings=settings("read_parent"),
         place=own_place,
@@ -93,5 +92,5 @@ rule read_parent:
     message:
         "Read all modalities of parent {wildcards.parent} onto one grid"
     shell:
-        "exec cityheads read_parent --config {input.config:q} --log {log:q}"
+        "exec cityheads read_parent --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --parent {wildcards.parent} --scenes {input.scenes:q} --out {params.out:q}"

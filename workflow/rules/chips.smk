@@ -3,7 +3,6 @@
 
 rule slice_parent:
     input:
-        config=ancient(CONFIG),
         layers=rules.read_parent.output.layers,
     output:
         chips=pieces(MODALITIES),
@@ -18,6 +17,7 @@ rule slice_parent:
     resources:
         mem_mb=500,
     params:
+        config=untracked(CONFIG),
         version=version("slice_parent"),
         settings=settings("slice_parent"),
         place=own_place,
@@ -27,6 +27,6 @@ rule slice_parent:
     message:
         "Slice parent {wildcards.parent} into sub-chips"
     shell:
-        "exec cityheads slice_parent --config {input.config:q} --log {log:q}"
+        "exec cityheads slice_parent --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --parent {wildcards.parent} --parent-dir {params.parent_dir:q}"
         " --chips {params.chips:q} --out {output.quality:q}"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from cityheads.config import resolve
+from cityheads.config import resolve, write_config
 from cityheads.core.classes import fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import canonical_json
 from cityheads.core.grid import chip_ids, read_parents
 from cityheads.core.layout import Layout
 from cityheads.core.modalities import removable
@@ -25,7 +24,6 @@ except CityHeadsError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = Layout(Path(CITY.results))
-CONFIG = str(RESULTS.config)
 PARENTS = list(ROWS)
 SIMULATED = CITY.archive.provider == "simulated"
 MODALITIES = list(CITY.archive.imagery.names)
@@ -68,23 +66,35 @@ def at_start(action):
     workflow.onstart = lambda function: register(lambda log: (action(), function(log)))
 
 
-def lock_results():
-    """Keep a second run out. Snakemake's own lock outlives a killed run; the kernel's does not."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    stream = LOCK.open("w")
+def placed(path):
+    """Give a path with what a module's `prefix:` puts before it."""
+    return str(workflow.modifier.path_modifier.modify(str(path)))
+
+
+# The config with all its defaults, as the jobs read it. It is no input: what a job depends on in it is in its parameters.
+CONFIG = placed(RESULTS.config)
+LOCK = placed(RESULTS.lock)
+_HELD = []
+
+
+def prepare_results():
+    """Keep a second run out, and write the config down for the jobs.
+
+    Snakemake's own lock outlives a killed run; the kernel's does not.
+    """
+    Path(LOCK).parent.mkdir(parents=True, exist_ok=True)
+    lock = open(LOCK, "w")
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise WorkflowError(
-            f"{LOCK.parent}: another run of the workflow is writing there; wait for it or stop it"
+            f"{Path(LOCK).parent}: another run of the workflow is writing there; wait for it or stop it"
         ) from None
-    _LOCKS.append(stream)
+    _HELD.append(lock)
+    write_config(CITY, Path(CONFIG))
 
 
-_LOCKS = []
-# where a module's `prefix:` puts it
-LOCK = Path(workflow.modifier.path_modifier.modify(str(RESULTS.lock)))
-at_start(lock_results)
+at_start(prepare_results)
 
 # Jobs end when Snakemake does (`cityheads.cli`): killed, it leaves no orphan that goes on writing.
 os.environ.update(CITYHEADS_WORKFLOW=str(os.getpid()))

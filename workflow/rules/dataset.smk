@@ -3,7 +3,6 @@
 
 rule assemble_dataset:
     input:
-        config=ancient(CONFIG),
         scenes=of_parents(RESULTS.scene_choice),
         quality=of_parents(RESULTS.chip_quality),
         chips=[
@@ -31,6 +30,7 @@ rule assemble_dataset:
     resources:
         mem_mb=1500,
     params:
+        config=untracked(CONFIG),
         version=version("assemble_dataset"),
         settings=settings("assemble_dataset", learnt=True),
         rows=sheet_rows(),
@@ -42,14 +42,13 @@ rule assemble_dataset:
     message:
         "Account for all sub-chips, assign the splits, pack the dataset"
     shell:
-        "exec cityheads assemble_dataset --config {input.config:q} --log {log:q}"
+        "exec cityheads assemble_dataset --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --scenes {params.scenes:q} --quality {params.quality:q} --chips {params.chips:q}"
         " --out {params.out:q}"
 
 
 rule check_labels:
     input:
-        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
         imagery=of_parents(lambda parent: RESULTS.parent(parent).raster("S2L2A")),
         masks=[
@@ -70,6 +69,7 @@ rule check_labels:
     resources:
         mem_mb=2000,
     params:
+        config=untracked(CONFIG),
         version=version("check_labels"),
         settings=settings("check_labels"),
         rows=sheet_rows(),
@@ -78,5 +78,5 @@ rule check_labels:
     message:
         "Compare the labels with each other and with the imagery"
     shell:
-        "exec cityheads check_labels --config {input.config:q} --log {log:q}"
+        "exec cityheads check_labels --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --results {params.results:q} --picture {output.picture:q} --out {output.found:q}"

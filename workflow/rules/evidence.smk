@@ -25,7 +25,6 @@ FIGURES |= {
 
 rule compare:
     input:
-        config=ancient(CONFIG),
         metrics=of_trainings(
             lambda run, seed: RESULTS.evaluation(run, seed).metrics, COMPARED
         ),
@@ -46,19 +45,19 @@ rule compare:
     resources:
         mem_mb=500,
     params:
+        config=untracked(CONFIG),
         version=version("compare"),
         settings=settings("compare"),
         evaluation=folder_of("input.metrics", up=3),
     message:
         "Compare the shared model with its single-task baselines"
     shell:
-        "exec cityheads compare --config {input.config:q} --log {log:q}"
+        "exec cityheads compare --config {params.config:q} --log {log:q}"
         " --evaluation {params.evaluation:q} --page {output.page:q} --out {output.gate:q}"
 
 
 rule draw_figures:
     input:
-        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
         gate=rules.compare.output.gate,
         boundaries=[str(RESULTS.label(label).boundary) for label in FOOTPRINTS],
@@ -86,6 +85,7 @@ rule draw_figures:
     resources:
         mem_mb=1500,
     params:
+        config=untracked(CONFIG),
         version=version("draw_figures"),
         settings=settings("draw_figures", colors=True),
         rows=sheet_rows(),
@@ -95,13 +95,12 @@ rule draw_figures:
     message:
         "Draw the figures"
     shell:
-        "exec cityheads draw_figures --config {input.config:q} --log {log:q}"
+        "exec cityheads draw_figures --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --results {params.results:q} --out {params.out:q}"
 
 
 rule report:
     input:
-        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
         scenes=rules.assemble_dataset.input.scenes,
         readings=of_parents(lambda parent: RESULTS.parent(parent).reading),
@@ -123,10 +122,11 @@ rule report:
     resources:
         mem_mb=1000,
     params:
+        config=untracked(CONFIG),
         version=version("report"),
         settings=settings("report", colors=True),
         results=folder_of("input.gate"),
     message:
         "Write the report to {output}"
     shell:
-        "exec cityheads report --config {input.config:q} --log {log:q} --results {params.results:q} --out {output:q}"
+        "exec cityheads report --config {params.config:q} --log {log:q} --results {params.results:q} --out {output:q}"

@@ -5,7 +5,6 @@ if FOOTPRINTS:
 
     rule prepare_footprints:
         input:
-            config=ancient(CONFIG),
             source=footprint_source,
             boundary=footprint_boundary,
         output:
@@ -24,6 +23,7 @@ if FOOTPRINTS:
         resources:
             mem_mb=3000,
         params:
+            config=untracked(CONFIG),
             version=version("prepare_footprints"),
             settings=settings("prepare_footprints", label=True),
             crs=",".join(sorted({str(row.epsg) for row in ROWS.values()})),
@@ -31,13 +31,12 @@ if FOOTPRINTS:
         message:
             "Clean the footprints of {wildcards.label}"
         shell:
-            "exec cityheads prepare_footprints --config {input.config:q} --log {log:q}"
+            "exec cityheads prepare_footprints --config {params.config:q} --log {log:q}"
             " --parents {params.sheet:q} --label {wildcards.label} --source {input.source:q} --boundary {input.boundary:q}"
             " --out {output.footprints:q} --boundary-out {output.boundary:q} --summary {output.summary:q}"
 
     rule rasterize_buildings:
         input:
-            config=ancient(CONFIG),
             footprints=rules.prepare_footprints.output.footprints,
             boundary=rules.prepare_footprints.output.boundary,
             scenes=branch(
@@ -60,6 +59,7 @@ if FOOTPRINTS:
         resources:
             mem_mb=1000,
         params:
+            config=untracked(CONFIG),
             version=version("rasterize_buildings"),
             settings=settings("rasterize_buildings", label=True),
             place=own_place,
@@ -71,7 +71,7 @@ if FOOTPRINTS:
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
         shell:
-            "exec cityheads rasterize_buildings --config {input.config:q} --log {log:q}"
+            "exec cityheads rasterize_buildings --config {params.config:q} --log {log:q}"
             " --parents {params.sheet:q} --parent {wildcards.parent} --label {wildcards.label}"
             " --footprints {input.footprints:q} --boundary {input.boundary:q} --chips {params.chips:q}"
             " --out {output.mask:q} {params.scenes}"
@@ -90,7 +90,6 @@ if LANDCOVER:
 
     rule rasterize_landcover:
         input:
-            config=ancient(CONFIG),
             scenes=rules.select_scenes.output,
         output:
             chips=pieces([mask_layer("{label}")]),
@@ -108,6 +107,7 @@ if LANDCOVER:
             mem_mb=500,
             network=1,
         params:
+            config=untracked(CONFIG),
             version=version("rasterize_landcover"),
             settings=settings("rasterize_landcover", label=True),
             place=own_place,
@@ -116,7 +116,7 @@ if LANDCOVER:
         message:
             "Map land cover to {wildcards.label} for parent {wildcards.parent}"
         shell:
-            "exec cityheads rasterize_landcover --config {input.config:q} --log {log:q}"
+            "exec cityheads rasterize_landcover --config {params.config:q} --log {log:q}"
             " --parents {params.sheet:q} --parent {wildcards.parent} --label {wildcards.label}"
             " --scenes {input.scenes:q} --chips {params.chips:q} --out {output.mask:q}"
 
@@ -125,7 +125,6 @@ if LAYERS:
 
     rule rasterize_layer:
         input:
-            config=ancient(CONFIG),
             source=lambda wildcards: users(LABELS[wildcards.label].source),
             boundary=lambda wildcards: (
                 users(LABELS[wildcards.label].boundary)
@@ -147,6 +146,7 @@ if LAYERS:
         resources:
             mem_mb=1000,
         params:
+            config=untracked(CONFIG),
             version=version("rasterize_layer"),
             settings=settings("rasterize_layer", label=True),
             place=own_place,
@@ -158,6 +158,6 @@ if LAYERS:
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
         shell:
-            "exec cityheads rasterize_layer --config {input.config:q} --log {log:q}"
+            "exec cityheads rasterize_layer --config {params.config:q} --log {log:q}"
             " --parents {params.sheet:q} --parent {wildcards.parent} --label {wildcards.label}"
             " --source {input.source:q} --chips {params.chips:q} --out {output.mask:q} {params.boundary}"

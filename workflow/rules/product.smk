@@ -3,7 +3,6 @@
 
 rule publish:
     input:
-        config=ancient(CONFIG),
         gate=rules.compare.output.gate,
         dataset=rules.assemble_dataset.output,
         scenes=rules.assemble_dataset.input.scenes,
@@ -28,6 +27,7 @@ rule publish:
     resources:
         mem_mb=500,
     params:
+        config=untracked(CONFIG),
         version=version("publish"),
         settings=settings("publish", colors=True),
         rows=sheet_rows(),
@@ -36,13 +36,12 @@ rule publish:
     message:
         "Bundle the shared model with its recipe, scores and card"
     shell:
-        "exec cityheads publish --config {input.config:q} --log {log:q}"
+        "exec cityheads publish --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --results {params.results:q} --out {output.bundle:q}"
 
 
 rule publish_catalog:
     input:
-        config=ancient(CONFIG),
         dataset=rules.assemble_dataset.output,
         manifest=rules.assemble_dataset.output.manifest,
         scenes=rules.assemble_dataset.input.scenes,
@@ -64,6 +63,7 @@ rule publish_catalog:
     resources:
         mem_mb=1000,
     params:
+        config=untracked(CONFIG),
         version=version("publish_catalog"),
         settings=settings("publish_catalog", colors=True),
         scenes=folder_of("input.scenes"),
@@ -74,6 +74,6 @@ rule publish_catalog:
     message:
         "Describe the dataset as a static STAC catalogue"
     shell:
-        "exec cityheads publish_catalog --config {input.config:q} --log {log:q}"
+        "exec cityheads publish_catalog --config {params.config:q} --log {log:q}"
         " --scenes {params.scenes:q} --parents-dir {params.parents_dir:q} --chips {params.chips:q}"
         " --dataset {params.dataset:q} --out {params.out:q}"

@@ -3,7 +3,6 @@
 
 rule train:
     input:
-        config=ancient(CONFIG),
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
     output:
@@ -23,6 +22,7 @@ rule train:
         mem_mb=3500,
         gpu=0 if CITY.train.accelerator == "cpu" else 1,
     params:
+        config=untracked(CONFIG),
         version=version("train"),
         settings=settings("train", run=True),
         dataset=folder_of("input.manifest"),
@@ -30,13 +30,12 @@ rule train:
     message:
         "Train run {wildcards.run} with seed {wildcards.seed}"
     shell:
-        "exec cityheads train --config {input.config:q} --log {log:q}"
+        "exec cityheads train --config {params.config:q} --log {log:q}"
         " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset:q} --out {params.out:q}"
 
 
 rule evaluate:
     input:
-        config=ancient(CONFIG),
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
         weights=rules.train.output.weights,
@@ -55,6 +54,7 @@ rule evaluate:
     resources:
         mem_mb=3000,
     params:
+        config=untracked(CONFIG),
         version=version("evaluate"),
         settings=settings("evaluate", run=True),
         dataset=folder_of("input.manifest"),
@@ -63,6 +63,6 @@ rule evaluate:
     message:
         "Evaluate run {wildcards.run} with seed {wildcards.seed} on the held-out parents"
     shell:
-        "exec cityheads evaluate --config {input.config:q} --log {log:q}"
+        "exec cityheads evaluate --config {params.config:q} --log {log:q}"
         " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset:q} --run-dir {params.run_dir:q}"
         " --out {params.out:q}"

@@ -35,7 +35,7 @@ from cityheads.config.labels import (
     VectorClass,
     VectorLabel,
 )
-from cityheads.config.load import load_config, read_yaml, resolve
+from cityheads.config.load import load_config, read_yaml, resolve, write_config
 from cityheads.config.model import LoraConfig, ModelConfig, TimConfig
 from cityheads.config.project import GridConfig, ProjectConfig, QualityConfig, SimulateConfig
 from cityheads.config.splits import FractionsConfig, SplitsConfig
@@ -84,4 +84,5 @@ __all__ = [
     "load_config",
     "read_yaml",
     "resolve",
+    "write_config",
 ]

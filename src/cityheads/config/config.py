@@ -17,6 +17,7 @@ from cityheads.config.base import (
     Section,
     Text,
     UndeclaredSectionError,
+    affects,
     field,
     only_once,
     plain,
@@ -194,9 +195,12 @@ class Config(Section):
         found: dict[str, Any] = {}
         for name in sections:
             value: Any = self
+            counts = True
             for part in name.split("."):
+                counts = counts and affects(type(value).model_fields[part]) in kept
                 value = getattr(value, part)
-            found[name] = plain(value, kept)
+            if counts:
+                found[name] = plain(value, kept)
         if scene_search:
             del found["archive"]["synthesis"]
             found["labels"] = {

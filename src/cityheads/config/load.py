@@ -17,7 +17,7 @@ from cityheads.config.config import Config
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 
-__all__ = ["load_config", "read_yaml", "resolve", "resolve_config", "unwrap"]
+__all__ = ["load_config", "read_yaml", "resolve", "unwrap", "write_config"]
 
 #: Keys of before, by their place now, with what to write in place of them.
 RENAMED = {
@@ -127,18 +127,14 @@ def resolve(raw: Mapping[str, Any]) -> Config:
         raise CityHeadsError(min(problems, key=lambda problem: problem.depth).explain(raw)) from None
 
 
-def resolve_config(*, text: str, out: Path) -> None:
-    """Write a config with all its defaults, for the jobs of the workflow.
+def write_config(config: Config, path: Path) -> None:
+    """Write a config with all its defaults as YAML, which `load_config` reads to the same config.
 
-    Args:
-        text: The config as YAML or JSON.
-        out: YAML file to write, which `load_config` reads to the same config.
-
-    Raises:
-        CityHeadsError: The config is wrong; the message names the key.
+    A file that says the same already is left alone.
     """
-    config = resolve(yaml.load(text, Loader=_Loader))
-    write_bytes(out, yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True).encode())
+    content = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True).encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content)
 
 
 class _Problem:

@@ -26,7 +26,6 @@ __all__ = [
 
 #: The rules in the order in which the data pass through them.
 STAGES = (
-    "resolve_config",
     "simulate_archive",
     "select_scenes",
     "read_parent",

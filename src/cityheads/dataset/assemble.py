@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 
+from cityheads.config import Config
 from cityheads.core.artifacts import chips as column
 from cityheads.core.artifacts.chips import CHIPS, chip_schema
 from cityheads.core.artifacts.classes import CLASSES
@@ -34,9 +35,7 @@ __all__ = ["assemble_dataset"]
 log = logging.getLogger(__name__)
 
 
-def assemble_dataset(
-    settings: dict[str, Any], *, parents: Path, scenes: Path, quality: Path, chips: Path, out: Path
-) -> None:
+def assemble_dataset(config: Config, *, parents: Path, scenes: Path, quality: Path, chips: Path, out: Path) -> None:
     """Account for every sub-chip, assign the splits, and pack the kept sub-chips.
 
     Writes ``store/`` (one array per layer), ``splits.json``, ``classes.json``, ``statistics.json`` and, last,
@@ -44,7 +43,7 @@ def assemble_dataset(
     that some head of some run learns are looked at: another one changes nothing here, the splits neither.
 
     Args:
-        settings: Sections ``grid``, ``archive.imagery``, ``labels``, ``heads``, ``runs`` and ``splits`` of the config.
+        config: Config with sections ``grid``, ``archive.imagery``, ``labels``, ``heads``, ``runs`` and ``splits``.
         parents: Parent sheet.
         scenes: Folder of the frozen scene choices.
         quality: Folder of the quality files.
@@ -55,11 +54,10 @@ def assemble_dataset(
         CityHeadsError: A file is missing or unreadable, every sub-chip was dropped, or a split lacks a class while
             ``splits.require_every_class`` holds.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     sheet = read_parents(parents, grid)
-    modalities = list(settings["archive.imagery"])
-    splitting = settings["splits"]
-    classes = _classes_that_train(settings)
+    modalities, splitting = config.archive.imagery.names, config.splits
+    classes = _classes_that_train(config)
     rows: list[dict[str, Any]] = []
     for parent in sheet:
         rows += _rows(parent, grid, scenes, quality, chips, modalities, classes)
@@ -70,12 +68,12 @@ def assemble_dataset(
     pixels = {label: np.stack([row.pop(f"pixels_{label}") for row in rows]) for label in classes}
     assigned, method = assign_splits(sheet, _pixels_per_parent(rows, pixels, sheet), splitting)
     lock = lock_of(sheet, assigned)
-    check_lock(lock, splitting["test_lock"])
+    check_lock(lock, splitting.test_lock)
     for row in rows:
         row["split"] = assigned[row["parent_id"]]
-    _drop_near_held_out([row for row in rows if row["kept"]], sheet, assigned, grid, splitting["buffer_m"])
+    _drop_near_held_out([row for row in rows if row["kept"]], sheet, assigned, grid, splitting.buffer_m)
     per_split = _pixels_per_split(rows, pixels)
-    missing = _missing(per_split, classes, required=splitting["require_every_class"])
+    missing = _missing(per_split, classes, required=splitting.require_every_class)
 
     folder = DatasetFolder(out)
     kept = [row for row in rows if row["kept"]]
@@ -86,9 +84,9 @@ def assemble_dataset(
         folder.splits,
         {
             "method": method,
-            "seed": None if method == "sheet" else splitting["seed"],
+            "seed": None if method == "sheet" else splitting.seed,
             "test_lock": lock,
-            "buffer_m": splitting["buffer_m"],
+            "buffer_m": splitting.buffer_m,
             "parents": assigned,
             "class_fractions": {
                 split: {label: _fractions(of[label]) for label in classes} for split, of in per_split.items()
@@ -122,11 +120,10 @@ def assemble_dataset(
     log.info("%d sub-chips, %d kept; %s", len(rows), len(kept), {s: list(assigned.values()).count(s) for s in SPLITS})
 
 
-def _classes_that_train(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+def _classes_that_train(config: Config) -> dict[str, tuple[str, ...]]:
     """Give the class names of each label that some head of some run learns, in the order of the config."""
-    learnt = {settings["heads"][head]["label"] for run in settings["runs"].values() for head in run["heads"]}
-    labels = settings["labels"]
-    return {label: [item["name"] for item in labels[label]["classes"]] for label in labels if label in learnt}
+    learnt = {config.heads[head].label for run in config.runs.values() for head in run.heads}
+    return {name: label.class_names for name, label in config.labels.items() if name in learnt}
 
 
 def _pixels_per_parent(
@@ -151,7 +148,7 @@ def _pixels_per_split(rows: list[dict[str, Any]], pixels: Mapping[str, np.ndarra
 
 
 def _missing(
-    per_split: Mapping[str, Mapping[str, np.ndarray]], classes: Mapping[str, list[str]], *, required: bool
+    per_split: Mapping[str, Mapping[str, np.ndarray]], classes: Mapping[str, Sequence[str]], *, required: bool
 ) -> list[MissingClass]:
     """List the classes that a split lacks.
 
@@ -191,8 +188,8 @@ def _rows(
     scenes: Path,
     quality: Path,
     chips: Path,
-    modalities: list[str],
-    classes: Mapping[str, list[str]],
+    modalities: Sequence[str],
+    classes: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     """Give a parent's rows of the chip table, and in ``pixels_{label}`` the pixels per class, last the ignored ones."""
     chosen = read_scenes(parent_file(scenes, parent.parent_id), parent)
@@ -257,7 +254,12 @@ def _fractions(pixels: np.ndarray) -> list[float | None]:
 
 
 def _pack(
-    store: StoreFolder, kept: list[dict[str, Any]], grid: Grid, chips: Path, modalities: list[str], labels: list[str]
+    store: StoreFolder,
+    kept: list[dict[str, Any]],
+    grid: Grid,
+    chips: Path,
+    modalities: Sequence[str],
+    labels: Sequence[str],
 ) -> None:
     """Write one array per layer, chip after chip, straight to disk; and the index, last."""
     px = grid.chip_px
@@ -279,7 +281,7 @@ def _pack(
     STORE_INDEX.write(store.index, {"chips": [row["chip_id"] for row in kept], "chip_px": px, "arrays": arrays})
 
 
-def _statistics(store: StoreFolder, kept: list[dict[str, Any]], modalities: list[str]) -> dict[str, BandStatistics]:
+def _statistics(store: StoreFolder, kept: list[dict[str, Any]], modalities: Sequence[str]) -> dict[str, BandStatistics]:
     """Give mean and standard deviation per band over the valid pixels of the training split, in stored units."""
     train = [index for index, row in enumerate(kept) if row["split"] == "train"]
     found: dict[str, BandStatistics] = {}
@@ -310,7 +312,7 @@ def _statistics(store: StoreFolder, kept: list[dict[str, Any]], modalities: list
 
 
 def _write_chip_table(
-    path: Path, rows: list[dict[str, Any]], modalities: list[str], classes: Mapping[str, list[str]]
+    path: Path, rows: list[dict[str, Any]], modalities: Sequence[str], classes: Mapping[str, Sequence[str]]
 ) -> None:
     """Write the chip table with each sub-chip's square in longitude and latitude."""
     import pyarrow as pa

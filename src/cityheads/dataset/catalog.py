@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cityheads.archive import hrefs
+from cityheads.config import Config, Label
 from cityheads.core.artifacts import chips as column
 from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES
@@ -54,13 +55,11 @@ _COLUMNS = (
 )
 
 
-def publish_catalog(
-    settings: dict[str, Any], *, scenes: Path, parents_dir: Path, chips: Path, dataset: Path, out: Path
-) -> None:
+def publish_catalog(config: Config, *, scenes: Path, parents_dir: Path, chips: Path, dataset: Path, out: Path) -> None:
     """Write a STAC catalogue of the kept sub-chips with all labels; ``catalog.json`` is written last.
 
     Args:
-        settings: The config's ``project``, ``archive.imagery`` and ``labels`` sections.
+        config: Config with sections ``project``, ``archive.imagery`` and ``labels``, from which the colours come.
         scenes: Folder of the frozen scene choices.
         parents_dir: Folder of the parents' rasters, for what was done to them (``reading.json``).
         chips: Folder of the sub-chips.
@@ -75,31 +74,31 @@ def publish_catalog(
     assembled = DatasetFolder(dataset)
     # a label that nothing trains on is in the chips, but not in the dataset
     trained = [mask_layer(label) for label in CLASSES.read(assembled.classes)["labels"]]
-    modalities = list(settings["archive.imagery"])
+    modalities = config.archive.imagery.names
     columns = [column.valid_fraction(name) for name in modalities]
     columns += [column.sha256(layer) for layer in (*modalities, *trained)]
     rows = CHIPS.read(assembled.chips, (*_COLUMNS, *columns))
     kept = [row for row in rows if row["kept"]]
     choices = {name: SCENES.read(parent_file(scenes, name)) for name in sorted({row["parent_id"] for row in kept})}
     readings = {name: READING.read(ParentFolder(parents_dir / name).reading) for name in choices}
-    name = f"{settings['project']['name']}-chips"
+    name = f"{config.project.name}-chips"
     folder = out / name
     boxes, times = [], []
     for row in kept:
         geometry = shapely.from_wkb(row["geometry"])
         place = folder / "items" / f"{row['chip_id']}.json"
         choice = choices[row["parent_id"]]
-        item = _item(row, geometry, choice, readings[row["parent_id"]], settings, chips, place, name)
+        item = _item(row, geometry, choice, readings[row["parent_id"]], config, chips, place, name)
         boxes.append(geometry.bounds)
         times.append(item["properties"]["datetime"])
         write_json(place, item)
-    write_json(folder / "collection.json", _collection(name, settings, rows, kept, boxes, times))
+    write_json(folder / "collection.json", _collection(name, config, rows, kept, boxes, times))
     root = {"rel": "root", "href": "./catalog.json", "type": "application/json"}
-    catalog = {
+    catalog: dict[str, Any] = {
         "type": "Catalog",
         "stac_version": _STAC,
-        "id": settings["project"]["name"],
-        "title": settings["project"]["title"],
+        "id": config.project.name,
+        "title": config.project.title,
         "description": _description(rows, kept),
         "links": [root, {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"}],
     }
@@ -116,7 +115,7 @@ def _description(rows: list[dict[str, Any]], kept: list[dict[str, Any]]) -> str:
 
 def _collection(
     name: str,
-    settings: Mapping[str, Any],
+    config: Config,
     rows: list[dict[str, Any]],
     kept: list[dict[str, Any]],
     boxes: list[tuple[float, ...]],
@@ -136,7 +135,7 @@ def _collection(
         "type": "Collection",
         "stac_version": _STAC,
         "id": name,
-        "title": settings["project"]["title"],
+        "title": config.project.title,
         "description": _description(rows, kept),
         "license": "other",
         "extent": {
@@ -153,7 +152,7 @@ def _item(
     geometry: Any,
     choice: SceneChoice,
     reading: Reading,
-    settings: Mapping[str, Any],
+    config: Config,
     chips: Path,
     place: Path,
     collection: str,
@@ -175,10 +174,10 @@ def _item(
         "cityheads:versions": reading["versions"],
     }
     assets = {}
-    for name in settings["archive.imagery"]:
+    for name in config.archive.imagery.names:
         assets[name] = _imagery_asset(name, row, chips, place)
         properties[f"cityheads:valid_fraction_{name}"] = row[column.valid_fraction(name)]
-    for name, label in settings["labels"].items():
+    for name, label in config.labels.items():
         assets[mask_layer(name)] = _mask_asset(name, label, row, chips, place)
     return {
         "type": "Feature",
@@ -254,13 +253,11 @@ def _imagery_asset(name: str, row: Mapping[str, Any], chips: Path, place: Path) 
     return {**_file(name, row, chips, place), "title": name, "roles": ["data"], "bands": bands}
 
 
-def _mask_asset(
-    name: str, label: Mapping[str, Any], row: Mapping[str, Any], chips: Path, place: Path
-) -> dict[str, Any]:
+def _mask_asset(name: str, label: Label, row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
     classes = [
-        {"value": value, "name": item["name"].replace(" ", "_"), "description": item["name"],
-         "color_hint": item["color"].lstrip("#").upper()}
-        for value, item in enumerate(label["classes"])
+        {"value": value, "name": item.name.replace(" ", "_"), "description": item.name,
+         "color_hint": item.color.lstrip("#").upper()}
+        for value, item in enumerate(label.classes)
     ]  # fmt: skip
     ignored = {"value": IGNORE, "name": "ignore", "description": "not labelled", "nodata": True}
     return {

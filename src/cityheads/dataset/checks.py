@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cityheads.config import Config, Label
 from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.label_check import LABEL_CHECK, Agreement, EdgeShift, LabelCheck
 from cityheads.core.artifacts.statistics import STATISTICS
 from cityheads.core.classes import IGNORE, mask_layer
+from cityheads.core.confusion import pair_counts
 from cityheads.core.files import atomic_path
-from cityheads.core.grid import SPLITS, Grid, Split, SubChip, read_parents, subchips
+from cityheads.core.grid import SPLITS, Split, SubChip, read_parents, subchips
 from cityheads.core.layout import DatasetFolder, Layout
 from cityheads.core.raster import read_raster
 
@@ -43,8 +45,7 @@ def cross_table(one: np.ndarray, two: np.ndarray, n_one: int, n_two: int) -> np.
         (n_one, n_two) int64.
     """
     known = (one != IGNORE) & (two != IGNORE)
-    pairs = one[known].astype(np.int64) * n_two + two[known]
-    return np.bincount(pairs, minlength=n_one * n_two).reshape(n_one, n_two)
+    return pair_counts(one[known], two[known], n_one, n_two)
 
 
 def _edges(picture: np.ndarray) -> np.ndarray:
@@ -108,11 +109,11 @@ def _vertex(line: np.ndarray, at: int) -> float:
     return 0.0 if bend == 0 else float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
 
 
-def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, picture: Path, out: Path) -> None:
+def check_labels(config: Config, *, parents: Path, results: Path, picture: Path, out: Path) -> None:
     """Compare the label layers with each other and with the imagery, and draw what was found.
 
     Args:
-        settings: Sections ``grid`` and ``labels`` of the config.
+        config: Config with sections ``grid`` and ``labels``.
         parents: Parent sheet.
         results: Results folder with the parents' rasters and the dataset.
         picture: The same as a picture (PNG).
@@ -121,14 +122,13 @@ def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, pict
     Raises:
         CityHeadsError: A raster or the dataset is missing.
     """
-    labels = settings["labels"]
+    labels, grid = config.labels, config.grid.grid
     layout = Layout(results)
-    grid = Grid.from_settings(settings["grid"])
     sheet = read_parents(parents, grid)
     # polygons have edges at all; land cover on a 10 m grid has been registered to the imagery by its makers
-    edged = [name for name, label in labels.items() if label["kind"] in ("footprints", "vector")]
+    edged = [name for name, label in labels.items() if label.kind in ("footprints", "vector")]
     pairs = [(one, two) for one in edged for two in labels if two not in edged]
-    tables = {pair: np.zeros([len(labels[name]["classes"]) for name in pair], np.int64) for pair in pairs}
+    tables = {pair: np.zeros([len(labels[name].classes) for name in pair], np.int64) for pair in pairs}
     ignored: dict[str, dict[str, float]] = {name: {} for name in labels}
     shifts: dict[str, dict[str, EdgeShift | None]] = {name: {} for name in edged}
     surfaces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in edged}
@@ -140,7 +140,7 @@ def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, pict
         kept = [piece for piece in subchips(parent, grid) if piece.chip_id in split_of]
         for name, mask in masks.items():
             ignored[name][parent.parent_id] = round(float((mask == IGNORE).mean()), 6)
-            counts[name] |= _class_counts(mask, kept, len(labels[name]["classes"]))
+            counts[name] |= _class_counts(mask, kept, len(labels[name].classes))
         for one, two in pairs:
             tables[one, two] += cross_table(masks[one], masks[two], *tables[one, two].shape)
         brightness = _brightness(folder.raster("S2L2A"))
@@ -150,7 +150,7 @@ def check_labels(settings: dict[str, Any], *, parents: Path, results: Path, pict
             if np.isfinite(correlation).all():
                 surfaces[name].append((correlation, pixels))
     together = {name: _mean_surface(surfaces[name]) for name in edged}
-    names = {label: [item["name"] for item in rules["classes"]] for label, rules in labels.items()}
+    names = {name: label.class_names for name, label in labels.items()}
     found: LabelCheck = {
         "simulated": STATISTICS.read(layout.dataset.statistics)["simulated"],
         "agreement": [_agreement(one, two, tables[one, two], labels) for one, two in pairs],
@@ -186,14 +186,14 @@ def _mean_surface(surfaces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray |
     return np.asarray(sum(correlation * pixels for correlation, pixels in surfaces) / weights)
 
 
-def _agreement(one: str, two: str, table: np.ndarray, labels: Mapping[str, Any]) -> Agreement:
+def _agreement(one: str, two: str, table: np.ndarray, labels: Mapping[str, Label]) -> Agreement:
     """Say on which classes the polygons lie, and which share of each class they cover."""
-    names = [item["name"] for item in labels[two]["classes"]]
+    names = labels[two].class_names
     on, total = table[-1], table.sum(axis=0)
     best = int(on.argmax())
     return {
         "polygons": one,
-        "class": labels[one]["classes"][-1]["name"],
+        "class": labels[one].class_names[-1],
         "other": two,
         "pixels": table.tolist(),
         "lies_on": {name: _ratio(on[i], on.sum()) for i, name in enumerate(names)},
@@ -221,7 +221,7 @@ def _class_counts(mask: np.ndarray, pieces: list[SubChip], classes: int) -> dict
 
 
 def _balance(
-    counts: Mapping[str, np.ndarray], split_of: Mapping[str, Split], names: list[str]
+    counts: Mapping[str, np.ndarray], split_of: Mapping[str, Split], names: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     """Give the share of each class among the labelled pixels of each split."""
     found: dict[str, dict[str, float | None]] = {}
@@ -234,7 +234,7 @@ def _balance(
     return found
 
 
-def _one_class_chips(counts: Mapping[str, np.ndarray], names: list[str]) -> dict[str, list[str]]:
+def _one_class_chips(counts: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, list[str]]:
     """List the sub-chips that hold a single class, by that class."""
     found: dict[str, list[str]] = {name: [] for name in names}
     for chip, count in counts.items():
@@ -270,7 +270,9 @@ def _sentences(found: LabelCheck) -> list[str]:
     return lines
 
 
-def _draw(path: Path, found: LabelCheck, together: Mapping[str, np.ndarray | None], labels: Mapping[str, Any]) -> None:
+def _draw(
+    path: Path, found: LabelCheck, together: Mapping[str, np.ndarray | None], labels: Mapping[str, Label]
+) -> None:
     """Draw a panel per agreement, registration and balance."""
     import matplotlib
 
@@ -293,14 +295,14 @@ def _draw(path: Path, found: LabelCheck, together: Mapping[str, np.ndarray | Non
     plt.close(figure)
 
 
-def _draw_agreement(axis: Any, item: Any, _: Any, labels: Mapping[str, Any]) -> None:
-    classes = labels[item["other"]]["classes"]
+def _draw_agreement(axis: Any, item: Any, _: Any, labels: Mapping[str, Label]) -> None:
+    classes = labels[item["other"]].classes
     places = np.arange(len(classes))
-    on = [item["lies_on"][entry["name"]] or 0 for entry in classes]
-    covered = [item["covers"][entry["name"]] or 0 for entry in classes]
-    axis.barh(places - 0.2, on, 0.38, color=[entry["color"] for entry in classes])
+    on = [item["lies_on"][entry.name] or 0 for entry in classes]
+    covered = [item["covers"][entry.name] or 0 for entry in classes]
+    axis.barh(places - 0.2, on, 0.38, color=[entry.color for entry in classes])
     axis.barh(places + 0.2, covered, 0.38, color="#9a9a9a")
-    axis.set_yticks(places, [entry["name"] for entry in classes])
+    axis.set_yticks(places, [entry.name for entry in classes])
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_xlabel(f"colour: share of '{item['class']}' on the class; grey: share of the class covered")
@@ -326,14 +328,12 @@ def _draw_registration(axis: Any, item: Any, together: Mapping[str, Any], _: Any
     axis.set_title(f"Registration of {name}: cross all, dots parents")
 
 
-def _draw_balance(axis: Any, item: Any, _: Any, labels: Mapping[str, Any]) -> None:
+def _draw_balance(axis: Any, item: Any, _: Any, labels: Mapping[str, Label]) -> None:
     name, splits = item
     start = np.zeros(len(SPLITS))
-    for entry in labels[name]["classes"]:
-        shares = [splits[split][entry["name"]] or 0 for split in SPLITS]
-        axis.barh(
-            SPLITS, shares, left=start, color=entry["color"], label=entry["name"], edgecolor="#555", linewidth=0.3
-        )
+    for entry in labels[name].classes:
+        shares = [splits[split][entry.name] or 0 for split in SPLITS]
+        axis.barh(SPLITS, shares, left=start, color=entry.color, label=entry.name, edgecolor="#555", linewidth=0.3)
         start += shares
     axis.invert_yaxis()
     axis.set_xlim(0, 1)

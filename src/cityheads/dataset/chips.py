@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.config import Config, QualityConfig
 from cityheads.core.artifacts.quality import QUALITY, ChipQuality
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Grid, find_parent, parent_geobox, read_parents, subchips
+from cityheads.core.grid import find_parent, parent_geobox, read_parents, subchips
 from cityheads.core.layout import ParentFolder, chip_file
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA, Modality
 from cityheads.core.raster import read_raster, write_raster
@@ -59,16 +60,14 @@ def clear_fraction(scl: np.ndarray) -> float:
     return float(np.isin(scl[known], sorted(SCL_CLEAR)).mean())
 
 
-def slice_parent(
-    settings: dict[str, Any], *, parents: Path, parent: str, parent_dir: Path, chips: Path, out: Path
-) -> None:
+def slice_parent(config: Config, *, parents: Path, parent: str, parent_dir: Path, chips: Path, out: Path) -> None:
     """Cut one parent's rasters into sub-chips and write the quality of each.
 
     All sub-chips are written; which are kept is said in ``out`` and later in the manifest, so that what was dropped can
     still be looked at.
 
     Args:
-        settings: Sections ``grid``, ``quality`` and ``archive.imagery`` of the config.
+        config: Config with sections ``grid``, ``quality`` and ``archive.imagery``.
         parents: Parent sheet.
         parent: Parent id.
         parent_dir: Folder with the parent's ``{MODALITY}.tif`` and, where the archive has one, ``SCL.tif``.
@@ -78,16 +77,17 @@ def slice_parent(
     Raises:
         CityHeadsError: A raster is missing, unreadable, or not on the parent's grid.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     row = find_parent(read_parents(parents, grid), parent, parents)
+    imagery = config.archive.imagery
     geobox = parent_geobox(row, grid)
     pieces = subchips(row, grid)
     rasters = ParentFolder(parent_dir)
     layers: dict[str, np.ndarray] = {}
-    for name in settings["archive.imagery"]:
+    for name in imagery.names:
         layers[name] = _read_on(rasters.raster(name), geobox)
     scl = None
-    if settings["archive.imagery"]["S2L2A"]["scl_asset"] is not None:
+    if imagery.s2.scl_asset is not None:
         scl = _read_on(rasters.raster("SCL"), geobox)[0]
 
     quality: list[ChipQuality] = []
@@ -116,7 +116,7 @@ def slice_parent(
                 "valid_fraction": valid,
                 "in_range_fraction": in_range,
                 "clear_fraction": clear,
-                "reasons": _reasons(valid, in_range, clear, settings["quality"]),
+                "reasons": _reasons(valid, in_range, clear, config.quality),
             }
         )
     QUALITY.write(out, {"parent_id": parent, "chips": quality})
@@ -134,17 +134,17 @@ def _read_on(path: Path, geobox: Any) -> np.ndarray:
 
 
 def _reasons(
-    valid: dict[str, float], in_range: dict[str, float | None], clear: float | None, quality: dict[str, Any]
+    valid: dict[str, float], in_range: dict[str, float | None], clear: float | None, quality: QualityConfig
 ) -> list[str]:
     """Say why a sub-chip is dropped, worst kind of fault first; empty for one that is kept."""
     reasons = [
-        f"{name} has too many missing pixels" for name, share in valid.items() if share < quality["min_valid_fraction"]
+        f"{name} has too many missing pixels" for name, share in valid.items() if share < quality.min_valid_fraction
     ]
     reasons += [
         f"{name} has too many impossible values"
         for name, share in in_range.items()
-        if share is not None and share < quality["min_in_range_fraction"]
+        if share is not None and share < quality.min_in_range_fraction
     ]
-    if clear is not None and clear < quality["min_clear_fraction"]:
+    if clear is not None and clear < quality.min_clear_fraction:
         reasons.append("too cloudy")
     return reasons

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import shapely
 
+from cityheads.config import FractionsConfig, SplitsConfig
 from cityheads.core.artifacts.splits import MissingClass
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes
@@ -26,7 +26,7 @@ _STARTS = 4096
 _DESCENTS = 16
 
 
-def split_sizes(parents: int, fractions: Mapping[str, float]) -> dict[str, int]:
+def split_sizes(parents: int, fractions: FractionsConfig) -> dict[str, int]:
     """Turn fractions into whole numbers of parents (largest remainder), at least one parent a split.
 
     Raises:
@@ -34,7 +34,7 @@ def split_sizes(parents: int, fractions: Mapping[str, float]) -> dict[str, int]:
     """
     if parents < len(SPLITS):
         raise CityHeadsError(f"{parents} parents cannot fill {len(SPLITS)} splits; add parents to the sheet")
-    exact = {name: fractions[name] * parents for name in SPLITS}
+    exact = {name: getattr(fractions, name) * parents for name in SPLITS}
     sizes: dict[str, int] = {name: max(1, int(exact[name])) for name in SPLITS}
     while sum(sizes.values()) < parents:
         sizes[max(SPLITS, key=lambda name: exact[name] - sizes[name])] += 1
@@ -44,7 +44,7 @@ def split_sizes(parents: int, fractions: Mapping[str, float]) -> dict[str, int]:
 
 
 def assign_splits(
-    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig
 ) -> tuple[dict[str, Split], str]:
     """Assign every parent to a split.
 
@@ -57,7 +57,7 @@ def assign_splits(
     Args:
         parents: Parents in sheet order.
         counts: Labelled pixels per parent and class, (P, n_classes) per label.
-        settings: The config's ``splits`` section.
+        splitting: The config's ``splits`` section.
 
     Returns:
         Split per parent id, and the method: ``sheet``, ``search``, ``fold K of N`` or ``region NAME left out``.
@@ -66,9 +66,8 @@ def assign_splits(
         CityHeadsError: Too few parents, a sheet that leaves a split empty, or no such region.
     """
     ids = [parent.parent_id for parent in parents]
-    method = settings["method"]
     given = {parent.parent_id: parent.split for parent in parents if parent.split}
-    if method == "search" and len(given) == len(parents):
+    if splitting.method == "search" and len(given) == len(parents):
         empty = [name for name in SPLITS if name not in given.values()]
         if empty:
             raise CityHeadsError(
@@ -76,34 +75,34 @@ def assign_splits(
             )
         return given, "sheet"
     shares = _shares(counts)
-    rng = np.random.default_rng(settings["seed"])
-    if method == "folds":
-        folds, fold = settings["folds"], settings["fold"]
+    rng = np.random.default_rng(splitting.seed)
+    if splitting.method == "folds":
+        folds, fold = splitting.folds, splitting.fold
         if len(parents) < folds:
             raise CityHeadsError(f"{len(parents)} parents cannot fill {folds} folds; lower splits.folds")
         groups = _search(np.arange(len(parents)) % folds, shares, rng)
         names: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
         assigned = {identifier: names.get(int(group), "train") for identifier, group in zip(ids, groups, strict=True)}
         return assigned, f"fold {fold} of {folds}"
-    if method == "region":
-        return _leave_out(parents, shares, settings, rng), f"region {settings['region']} left out"
-    sizes = split_sizes(len(parents), settings["fractions"])
+    if splitting.method == "region":
+        return _leave_out(parents, shares, splitting, rng), f"region {splitting.region} left out"
+    sizes = split_sizes(len(parents), splitting.fractions)
     groups = _search(np.repeat(np.arange(len(SPLITS)), [sizes[name] for name in SPLITS]), shares, rng)
     return {identifier: SPLITS[group] for identifier, group in zip(ids, groups, strict=True)}, "search"
 
 
 def _leave_out(
-    parents: Sequence[Parent], shares: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator
+    parents: Sequence[Parent], shares: np.ndarray, splitting: SplitsConfig, rng: np.random.Generator
 ) -> dict[str, Split]:
     regions = sorted({parent.region for parent in parents if parent.region})
-    if settings["region"] not in regions:
+    if splitting.region not in regions:
         known = f"there are {', '.join(regions)}" if regions else "the parent sheet has no region column"
-        raise CityHeadsError(f"config key 'splits.region': no region '{settings['region']}'; {known}")
-    left = [index for index, parent in enumerate(parents) if parent.region != settings["region"]]
+        raise CityHeadsError(f"config key 'splits.region': no region '{splitting.region}'; {known}")
+    left = [index for index, parent in enumerate(parents) if parent.region != splitting.region]
     if len(left) < 2:
-        raise CityHeadsError(f"leaving region '{settings['region']}' out leaves {len(left)} parents; two are needed")
-    fractions = settings["fractions"]
-    val = min(len(left) - 1, max(1, round(len(left) * fractions["val"] / (fractions["train"] + fractions["val"]))))
+        raise CityHeadsError(f"leaving region '{splitting.region}' out leaves {len(left)} parents; two are needed")
+    fractions = splitting.fractions
+    val = min(len(left) - 1, max(1, round(len(left) * fractions.val / (fractions.train + fractions.val))))
     groups = _search(np.repeat([0, 1], [len(left) - val, val]), shares[left], rng)
     assigned: dict[str, Split] = {parent.parent_id: "test" for parent in parents}
     assigned |= {parents[index].parent_id: SPLITS[group] for index, group in zip(left, groups, strict=True)}

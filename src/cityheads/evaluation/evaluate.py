@@ -15,6 +15,7 @@ from cityheads.config import Config
 from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.metrics import METRICS, AblatedHead, HeadScores
+from cityheads.core.artifacts.model import ModelHead, SavedModel
 from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
 from cityheads.core.artifacts.statistics import STATISTICS
 from cityheads.core.artifacts.store import STORE_INDEX
@@ -36,7 +37,7 @@ from cityheads.core.layout import DatasetFolder, EvaluationFolder, RunFolder
 from cityheads.core.modalities import removable
 from cityheads.evaluation import ablation, bootstrap
 
-__all__ = ["Scored", "TestChip", "as_predictor", "device_of", "evaluate", "evaluate_model"]
+__all__ = ["Scored", "TestChip", "evaluate", "evaluate_model"]
 
 log = logging.getLogger(__name__)
 
@@ -140,16 +141,16 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
     train = config.train
     chips = _test_chips(folder)
     model, spec = load_model(run_folder.root)
-    _check(spec, run, seed, list(config.runs[run].heads), run_folder, folder)
-    heads: dict[str, Any] = spec["heads"]
+    _check(spec, run, seed, config.runs[run].heads, run_folder, folder)
+    heads = spec["heads"]
     store = ChipStore(folder.root)
     store.verify()
-    device, images = device_of(train.accelerator), store.inputs(spec["modalities"])
+    device, images = _device_of(train.accelerator), store.inputs(spec["modalities"])
     masks = {head: store.array(mask_layer(rule["label"])) for head, rule in heads.items()}
 
     def score(drop: Sequence[str] = ()) -> Scored:
         return evaluate_model(
-            as_predictor(model, device, drop),
+            _as_predictor(model, device, drop),
             images,
             masks,
             {head: len(rule["classes"]) for head, rule in heads.items()},
@@ -177,7 +178,7 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
             "run": run,
             "seed": seed,
             "split": "test",
-            "simulated": bool(spec["simulated"]) or STATISTICS.read(folder.statistics)["simulated"],
+            "simulated": spec["simulated"] or STATISTICS.read(folder.statistics)["simulated"],
             "parents": list(dict.fromkeys(chip.parent_id for chip in chips)),
             "chips": len(chips),
             "chips_sha256": sha256_bytes("\n".join(ids).encode()),
@@ -194,7 +195,7 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
             log.info("%s/%d %s without %s: %s %s", run, seed, head, modality, name, _show(found[head]["value"]))
 
 
-def as_predictor(model: Any, device: str, drop: Sequence[str] = ()) -> Predictor:
+def _as_predictor(model: Any, device: str, drop: Sequence[str] = ()) -> Predictor:
     """Wrap a multi-head model as numpy in, classes out.
 
     Args:
@@ -214,7 +215,7 @@ def as_predictor(model: Any, device: str, drop: Sequence[str] = ()) -> Predictor
     return predict
 
 
-def device_of(accelerator: str) -> str:
+def _device_of(accelerator: str) -> str:
     """Give torch's device for the config's ``train.accelerator``.
 
     Raises:
@@ -250,9 +251,9 @@ def _test_chips(dataset: DatasetFolder) -> list[TestChip]:
 
 
 def _check(
-    spec: Mapping[str, Any], run: str, seed: int, heads: list[str], run_dir: RunFolder, dataset: DatasetFolder
+    spec: SavedModel, run: str, seed: int, heads: Sequence[str], run_dir: RunFolder, dataset: DatasetFolder
 ) -> None:
-    if (spec["run"], spec["seed"]) != (run, seed) or list(spec["heads"]) != heads:
+    if (spec["run"], spec["seed"]) != (run, seed) or list(spec["heads"]) != list(heads):
         raise CityHeadsError(
             f"{run_dir.model}: is run {spec['run']}, seed {spec['seed']}, with the heads "
             f"{', '.join(spec['heads'])}; wanted is {run}, seed {seed}, with {', '.join(heads)}; train again"
@@ -267,9 +268,8 @@ def _check(
             )
 
 
-def _metric(rule: Mapping[str, Any]) -> HeadMetric:
-    classes = [item["name"] for item in rule["classes"]]
-    return HeadMetric.of(rule["metric"], classes, rule.get("positive_class") or classes[-1])
+def _metric(rule: ModelHead) -> HeadMetric:
+    return HeadMetric.of(rule["metric"], [item["name"] for item in rule["classes"]], rule["positive_class"])
 
 
 def _by_parent(chips: Sequence[TestChip], confusions: np.ndarray) -> dict[str, np.ndarray]:
@@ -280,7 +280,7 @@ def _by_parent(chips: Sequence[TestChip], confusions: np.ndarray) -> dict[str, n
 
 
 def _scores(
-    chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, Any], metrics: Mapping[str, HeadMetric]
+    chips: Sequence[TestChip], scored: Scored, heads: Mapping[str, ModelHead], metrics: Mapping[str, HeadMetric]
 ) -> dict[str, HeadScores]:
     """Score each head on its pooled confusion matrix, with an interval over the choice of test parents."""
     found: dict[str, HeadScores] = {}

@@ -6,17 +6,18 @@ Where nothing is known the mask is 255 throughout: such sub-chips train and coun
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cityheads.archive.warp import Target
+from cityheads.config import Config, RasterLabel, VectorLabel
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
 from cityheads.labels.masks import write_mask
+from cityheads.labels.section import label_section
 
 __all__ = ["rasterize_layer"]
 
@@ -26,7 +27,7 @@ _RASTERS = (".tif", ".tiff")
 
 
 def rasterize_layer(
-    settings: dict[str, Any],
+    config: Config,
     *,
     parents: Path,
     parent: str,
@@ -39,7 +40,7 @@ def rasterize_layer(
     """Write one parent's mask of a raster or vector layer, and its sub-chips.
 
     Args:
-        settings: Sections ``grid`` and ``labels`` of the config.
+        config: Config with sections ``grid`` and ``labels``.
         parents: Parent sheet.
         parent: Parent id.
         label: Name of the label layer, of kind raster or vector.
@@ -52,22 +53,25 @@ def rasterize_layer(
         CityHeadsError: The source is missing or cannot be read, a code or value is not mapped, or the attribute is not
             a column.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     row = find_parent(read_parents(parents, grid), parent, parents)
-    rules = settings["labels"][label]
-    if rules["kind"] == "raster":
-        mask, used = _from_rasters(source, row, grid, label, rules)
+    raster = config.labels.get(label)
+    tags: dict[str, str]
+    if isinstance(raster, RasterLabel):
+        names = raster.class_names
+        mask, used = _from_rasters(source, row, grid, label, raster)
         tags = {"files": ";".join(used)}
     else:
-        mask = _from_vectors(source, boundary, row, grid, label, rules)
-        tags = {"file": Path(source).name, "rule": rules["rule"]}
-    names = [item["name"] for item in rules["classes"]]
+        vector = label_section(config, label, VectorLabel)
+        names = vector.class_names
+        mask = _from_vectors(source, boundary, row, grid, label, vector)
+        tags = {"file": Path(source).name, "rule": vector.rule}
     write_mask(mask, row, grid, label, names, out, chips, tags=tags)
     log.info("%s: %s, %.1f %% of the pixels ignored", parent, label, 100 * float((mask == IGNORE).mean()))
 
 
 def _from_rasters(
-    folder: Path, parent: Parent, grid: Grid, label: str, rules: Mapping[str, Any]
+    folder: Path, parent: Parent, grid: Grid, label: str, section: RasterLabel
 ) -> tuple[np.ndarray, list[str]]:
     """Map the codes of every raster that meets the parent; the first in the order of names wins."""
     import rasterio
@@ -81,8 +85,7 @@ def _from_rasters(
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in _RASTERS)
     if not files:
         raise CityHeadsError(f"{folder}: holds no GeoTIFF (*.tif); see the config key 'labels.{label}.source'")
-    classes = [item | {"codes": item["codes"] or [number]} for number, item in enumerate(rules["classes"])]
-    table = code_table({"classes": classes, "ignore_codes": rules["ignore_codes"]})
+    table = code_table([item.codes or (number,) for number, item in enumerate(section.classes)], section.ignore_codes)
     target = Target.of_parent(parent, grid)
     squares: dict[str, Any] = {}
     mask = np.full(target.shape, IGNORE, np.uint8)
@@ -118,7 +121,7 @@ def _square(parent: Parent, grid: Grid, crs_wkt: str) -> Any:
 
 
 def _from_vectors(
-    source: Path, boundary: Path | None, parent: Parent, grid: Grid, label: str, rules: Mapping[str, Any]
+    source: Path, boundary: Path | None, parent: Parent, grid: Grid, label: str, section: VectorLabel
 ) -> np.ndarray:
     """Rasterize the polygons class by class, later classes over earlier ones, ignored values last."""
     from cityheads.labels.rasterize import rasterize_polygons
@@ -126,10 +129,10 @@ def _from_vectors(
     target = Target.of_parent(parent, grid)
     polygons, attributes = _polygons_near(source, parent, grid)
     mask = np.full(target.shape, IGNORE, np.uint8)
-    classes, attribute = rules["classes"], rules["attribute"]
+    classes, attribute = section.classes, section.attribute
     background = 0
     if attribute is not None:
-        background = next((number for number, item in enumerate(classes) if not item["values"]), -1)
+        background = next((number for number, item in enumerate(classes) if not item.values), -1)
     if background >= 0:
         if boundary is None:
             raise CityHeadsError(f"config key 'labels.{label}.boundary': name the vector file of the surveyed area")
@@ -144,17 +147,17 @@ def _from_vectors(
                 f"{', '.join(attributes.column_names[:12])}"
             )
         values = np.array([str(value) for value in attributes[attribute].to_pylist()], object)
-        listed = {value for item in classes for value in item["values"]} | set(rules["ignore_values"])
+        listed = {value for item in classes for value in item.values} | set(section.ignore_values)
         unknown = sorted(set(values) - listed)
         if unknown:
             raise CityHeadsError(
                 f"{source}: value '{unknown[0]}' of column '{attribute}' has no class; list it under a class's "
                 f"'values' or labels.{label}.ignore_values"
             )
-        groups = {number: np.isin(values, item["values"]) for number, item in enumerate(classes) if item["values"]}
-        groups[IGNORE] = np.isin(values, rules["ignore_values"])
+        groups = {number: np.isin(values, item.values) for number, item in enumerate(classes) if item.values}
+        groups[IGNORE] = np.isin(values, section.ignore_values)
     for number, chosen in groups.items():
-        mask[rasterize_polygons(polygons[chosen], target, rules["rule"], rules["area_threshold"])] = number
+        mask[rasterize_polygons(polygons[chosen], target, section.rule, section.area_threshold)] = number
     return mask
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from cityheads.archive.hrefs import is_remote, scrub
 from cityheads.archive.http import check_online
+from cityheads.config import Config
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path, read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.core.grid import Grid, Parent, parent_polygon, read_parents
@@ -43,7 +44,7 @@ _FOOT_M = 0.3048
 
 
 def fetch_footprints(
-    settings: dict[str, Any],
+    config: Config,
     *,
     parents: Path,
     provider: str,
@@ -53,7 +54,7 @@ def fetch_footprints(
     """Fetch building footprints, or do nothing where a whole copy lies already.
 
     Args:
-        settings: Sections ``grid`` and ``archive`` of the config; of the latter only how patient the network use is.
+        config: Config with sections ``grid`` and ``archive``; of the latter only how the network is used.
         parents: Parent sheet; of Overture's world only the buildings around the parents are taken.
         provider: ``nyc`` (the city's official layer, page by page), ``overture`` (Overture Maps' buildings), or
             ``file`` (any URL that serves a file, such as another city's export or a boundary).
@@ -79,15 +80,15 @@ def fetch_footprints(
         log.info("%s: is there already, whole", out)
         return
     if is_remote(url):
-        check_online(settings["archive"], f"{scrub(url)}")
+        check_online(config.archive, f"{scrub(url)}")
     if provider == "overture":
-        grid = Grid.from_settings(settings["grid"])
+        grid = config.grid.grid
         facts = _fetch_overture(url, read_parents(parents, grid), grid, out)
     else:
         from cityheads.archive.http import client
 
         fetch = _fetch_pages if provider == "nyc" else _fetch_file
-        facts = fetch(client(settings["archive"].network), url, out)
+        facts = fetch(client(config.archive.network), url, out)
     note = {"provider": provider, "url": scrub(url), "bytes": out.stat().st_size, "sha256": sha256_file(out), **facts}
     write_json(_note(out), note)
     shutil.rmtree(_pieces(out), ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from cityheads.archive.warp import Target
+from cityheads.config import Config, FootprintsLabel, PixelRule
 from cityheads.core.artifacts.footprints import (
     FOOTPRINTS_SUMMARY,
     BoundarySummary,
@@ -26,6 +27,7 @@ from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_
 from cityheads.core.layout import ParentFolder
 from cityheads.labels.masks import write_cuts, write_mask
 from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
+from cityheads.labels.section import label_section
 from cityheads.labels.vector_files import (
     Vectors,
     dates,
@@ -66,7 +68,7 @@ _MARGIN_DEG = 1e-4
 
 
 def prepare_footprints(
-    settings: dict[str, Any],
+    config: Config,
     *,
     parents: Path,
     label: str,
@@ -85,7 +87,7 @@ def prepare_footprints(
     values, also years and heights of 0, are null.
 
     Args:
-        settings: Sections ``grid`` and ``labels`` of the config.
+        config: Config with sections ``grid`` and ``labels``.
         parents: Parent sheet.
         label: Name of the label layer, of kind footprints.
         source: Vector file of the footprints.
@@ -100,20 +102,20 @@ def prepare_footprints(
     """
     import pyarrow as pa
 
-    rules = settings["labels"][label]
-    grid = Grid.from_settings(settings["grid"])
+    section = label_section(config, label, FootprintsLabel)
+    grid = config.grid.grid
     sheet = read_parents(parents, grid)
     codes = {row.epsg for row in sheet}
     epsg = codes.pop() if len(codes) == 1 else 4326
 
     vectors = read_vectors(source)
     attributes, columns, unreadable = _attributes(vectors.attributes)
-    if rules["feature_codes"] and columns["feature_code"] is None:
+    if section.feature_codes and columns["feature_code"] is None:
         raise CityHeadsError(
             f"{source}: no feature code column ({', '.join(COLUMNS['feature_code'])}); set "
             f"labels.{label}.feature_codes to [] to keep all rows"
         )
-    geometry, kept, counts = _clean(source, vectors, attributes, rules["feature_codes"], label)
+    geometry, kept, counts = _clean(source, vectors, attributes, section.feature_codes, label)
     provenance, crs = _provenance(source, vectors), vectors.crs
     del vectors  # a city's geometries take a gigabyte: let the file's own go before they are copied into another CRS
     geometry = project(geometry, crs, epsg)
@@ -149,7 +151,7 @@ def prepare_footprints(
 
 
 def rasterize_buildings(
-    settings: dict[str, Any],
+    config: Config,
     *,
     parents: Path,
     parent: str,
@@ -166,7 +168,7 @@ def rasterize_buildings(
     nobody looked. A parent without any building is a true negative, not an error.
 
     Args:
-        settings: Sections ``grid`` and ``labels`` of the config.
+        config: Config with sections ``grid`` and ``labels``.
         parents: Parent sheet.
         parent: Parent id.
         label: Name of the label layer, of kind footprints.
@@ -180,12 +182,12 @@ def rasterize_buildings(
     Raises:
         CityHeadsError: A prepared file is missing or damaged, or the date of the scene is not known.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     row = find_parent(read_parents(parents, grid), parent, parents)
-    rules = settings["labels"][label]
+    section = label_section(config, label, FootprintsLabel)
     target = Target.of_parent(row, grid)
-    tags = {"rule": rules["rule"]}
-    if rules["standing_only"]:
+    tags: dict[str, str] = {"rule": section.rule}
+    if section.standing_only:
         year = _scene_year(scenes, row, label)
         buildings, newer, undated = _standing(footprints, row, grid, year)
         tags |= {"scene_year": str(year), "newer_left_out": str(newer), "undated_kept": str(undated)}
@@ -193,29 +195,28 @@ def rasterize_buildings(
     else:
         buildings = polygons_of(footprints, row, grid)
     surveyed = rasterize_polygons(polygons_of(boundary, row, grid), target, "centre")
-    mask = building_mask(buildings, surveyed, target, rules["rule"], rules["area_threshold"])
-    if rules["rule"] == "area":
-        tags["area_threshold"] = str(rules["area_threshold"])
-    if rules["fraction_layer"]:
+    mask = building_mask(buildings, surveyed, target, section.rule, section.area_threshold)
+    if section.rule == "area":
+        tags["area_threshold"] = str(section.area_threshold)
+    if section.fraction_layer:
         fraction = covered_fraction(buildings, target).astype(np.float32)
         fraction[~surveyed & (fraction == 0)] = np.nan
         layer = fraction_layer(label)
         place = ParentFolder(out.parent).raster(layer)
         write_cuts(fraction, row, grid, layer, place, chips, nodata=np.nan, bands=["covered fraction"])
-    names = [item["name"] for item in rules["classes"]]
-    write_mask(mask, row, grid, label, names, out, chips, tags=tags)
+    write_mask(mask, row, grid, label, section.class_names, out, chips, tags=tags)
     log.info(
         "%s: %d footprints, %.1f %% of the surveyed pixels are buildings (rule %s), %.1f %% of all are ignored",
         parent,
         len(buildings),
         100 * _share(mask == 1, mask != IGNORE),
-        rules["rule"],
+        section.rule,
         100 * float((mask == IGNORE).mean()),
     )
 
 
 def building_mask(
-    buildings: np.ndarray, surveyed: np.ndarray, target: Target, rule: str, area_threshold: float = 0.5
+    buildings: np.ndarray, surveyed: np.ndarray, target: Target, rule: PixelRule, area_threshold: float = 0.5
 ) -> np.ndarray:
     """Give the mask of one grid: 1 building, 0 none, 255 none known because outside the surveyed area.
 
@@ -312,7 +313,7 @@ def _attributes(table: pa.Table) -> tuple[pa.Table, dict[str, str | None], dict[
 
 
 def _clean(
-    path: Path, vectors: Vectors, attributes: pa.Table, feature_codes: list[int], label: str
+    path: Path, vectors: Vectors, attributes: pa.Table, feature_codes: Sequence[int], label: str
 ) -> tuple[np.ndarray, np.ndarray, RowCounts]:
     """Drop what is no building, repair rings, drop duplicates.
 
@@ -334,7 +335,8 @@ def _clean(
     if not rows.size:
         held = ", ".join(f"{code} ({number})" for code, number in histogram.items())
         raise CityHeadsError(
-            f"{path}: no polygon has a feature code of labels.{label}.feature_codes {feature_codes}; it holds {held}"
+            f"{path}: no polygon has a feature code of labels.{label}.feature_codes {list(feature_codes)}; it holds "
+            f"{held}"
         )
     shapes = polygons[rows]
     broken = ~shapely.is_valid(shapes)

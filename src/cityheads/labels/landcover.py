@@ -7,7 +7,7 @@ projection and not through GDAL's warper, whose approximation (an eighth of a pi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import numpy as np
 from cityheads.archive.hrefs import base_of
 from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target
+from cityheads.config import Config, LandcoverLabel
 from cityheads.core.artifacts.scenes import read_scenes
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Grid, find_parent, read_parents
+from cityheads.core.grid import find_parent, read_parents
 from cityheads.labels.masks import write_mask
+from cityheads.labels.section import label_section
 
 __all__ = ["code_table", "map_codes", "rasterize_landcover", "sample_nearest"]
 
@@ -31,11 +33,16 @@ log = logging.getLogger(__name__)
 _SNAP_CELLS = 1e-6
 
 
-def code_table(label_settings: Mapping[str, Any]) -> dict[int, int]:
-    """Give the class id of every known source code; codes to ignore give 255."""
-    table = dict.fromkeys(label_settings["ignore_codes"], IGNORE)
-    for number, item in enumerate(label_settings["classes"]):
-        table |= dict.fromkeys(item["codes"], number)
+def code_table(codes: Sequence[Iterable[int]], ignore_codes: Iterable[int]) -> dict[int, int]:
+    """Give the class id of every known source code.
+
+    Args:
+        codes: Source codes of each class, in the order of the ids.
+        ignore_codes: Source codes that become 255.
+    """
+    table = dict.fromkeys(ignore_codes, IGNORE)
+    for number, of_class in enumerate(codes):
+        table |= dict.fromkeys(of_class, number)
     return table
 
 
@@ -103,7 +110,7 @@ def sample_nearest(source: Any, target: Target) -> tuple[np.ndarray, np.ndarray]
 
 
 def rasterize_landcover(
-    settings: dict[str, Any], *, parents: Path, parent: str, label: str, scenes: Path, chips: Path, out: Path
+    config: Config, *, parents: Path, parent: str, label: str, scenes: Path, chips: Path, out: Path
 ) -> None:
     """Write one parent's land-cover mask and its sub-chips.
 
@@ -111,7 +118,7 @@ def rasterize_landcover(
     wins. Pixels that no item covers, nodata and ignored codes become 255.
 
     Args:
-        settings: Sections ``grid``, ``archive`` and ``labels`` of the config.
+        config: Config with sections ``grid``, ``archive`` and ``labels``.
         parents: Parent sheet.
         parent: Parent id.
         label: Name of the label layer, of kind landcover.
@@ -122,21 +129,21 @@ def rasterize_landcover(
     Raises:
         CityHeadsError: No item is chosen, an asset cannot be read, or a code is not mapped.
     """
-    grid = Grid.from_settings(settings["grid"])
+    grid = config.grid.grid
     row = find_parent(read_parents(parents, grid), parent, parents)
-    rules = settings["labels"][label]
-    table = code_table(rules)
+    section = label_section(config, label, LandcoverLabel)
+    table = code_table([item.codes for item in section.classes], section.ignore_codes)
     target = Target.of_parent(row, grid)
     chosen = read_scenes(scenes, row)
     layer = chosen["layers"].get(label)
     if not layer or not layer["items"]:
         raise CityHeadsError(f"{scenes}: no item is chosen for label {label}; delete the file and run again")
-    base = base_of(chosen["catalog"], settings["archive"]["asset_base"])
+    base = base_of(chosen["catalog"], config.archive.asset_base)
     mask = np.full(target.shape, IGNORE, np.uint8)
     for item in layer["items"]:
         href = item["assets"]["map"]
         where = f"label {label}, item {item['id']}"
-        with open_raster(href, base, archive=settings["archive"], where=where) as source:
+        with open_raster(href, base, archive=config.archive, where=where) as source:
             if source.crs is None:
                 raise CityHeadsError("the raster has no CRS")
             codes, valid = sample_nearest(source, target)
@@ -147,5 +154,5 @@ def rasterize_landcover(
         "%s: %s from %d items, %.1f %% of the pixels ignored", parent, label, len(layer["items"]), 100 * unlabelled
     )
     items = ";".join(item["id"] for item in layer["items"])
-    names = [item["name"] for item in rules["classes"]]
-    write_mask(mask, row, grid, label, names, out, chips, tags={"items": items, "collection": str(layer["collection"])})
+    tags = {"items": items, "collection": str(layer["collection"])}
+    write_mask(mask, row, grid, label, section.class_names, out, chips, tags=tags)

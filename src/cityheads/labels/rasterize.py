@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 
 from cityheads.archive.warp import Target
+from cityheads.config import PixelRule
 
 __all__ = ["AREA_TOLERANCE", "covered_fraction", "rasterize_polygons"]
 
@@ -24,7 +25,9 @@ AREA_TOLERANCE = 1e-6
 _SNAP_PX = 2.0**-24
 
 
-def rasterize_polygons(polygons: np.ndarray, target: Target, rule: str, area_threshold: float = 0.5) -> np.ndarray:
+def rasterize_polygons(
+    polygons: np.ndarray, target: Target, rule: PixelRule, area_threshold: float = 0.5
+) -> np.ndarray:
     """Say which pixels the polygons cover under a rule.
 
     Args:

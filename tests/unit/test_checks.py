@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from config_fixtures import make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -18,17 +19,32 @@ from cityheads.core.artifacts.label_check import LABEL_CHECK
 from cityheads.core.artifacts.statistics import STATISTICS
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Grid, Parent, parent_geobox, subchips
+from cityheads.core.grid import Parent, parent_geobox, subchips
 from cityheads.core.raster import write_raster
 from cityheads.dataset.checks import check_labels, cross_table, edge_correlation, edge_shift
 
-GRID = {"resolution_m": 10.0, "parent_px": 128, "chips_per_side": 2}
-WATER, DEVELOPED = {"name": "water", "color": "#3a7bc8"}, {"name": "developed", "color": "#c8574d"}
-NONE, BUILDING = {"name": "none", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}
-LABELS = {
-    "LULC": {"kind": "landcover", "classes": [WATER, DEVELOPED]},
-    "BUILDINGS": {"kind": "footprints", "classes": [NONE, BUILDING]},
-}
+CONFIG = make_config(
+    {
+        "archive": {"provider": "simulated"},
+        "grid": {"parent_px": 128, "chips_per_side": 2},
+        "labels": {
+            "LULC": {
+                "kind": "landcover",
+                "classes": [
+                    {"name": "water", "color": "#3a7bc8", "codes": [80]},
+                    {"name": "developed", "color": "#c8574d", "codes": [50]},
+                ],
+            },
+            # no head learns it: it is checked all the same
+            "BUILDINGS": {
+                "kind": "footprints",
+                "classes": [{"name": "none", "color": "#e8e6e1"}, {"name": "building", "color": "#4b3f72"}],
+            },
+        },
+        "heads": {"lulc": {"label": "LULC"}},
+        "runs": {"multihead": {"heads": ["lulc"]}, "lulc": {"heads": ["lulc"]}},
+    }
+)
 
 
 def blocks(seed: int = 0, side: int = 128) -> np.ndarray:
@@ -99,7 +115,7 @@ def results(folder: Path, shift: tuple[int, int]) -> tuple[Path, dict[str, np.nd
     sheet.write_text(
         "parent_id\tepsg\tleft\ttop\n" + "".join(f"{p.parent_id}\t32618\t{p.left}\t{p.top}\n" for p in parents)
     )
-    grid = Grid.from_settings(GRID)
+    grid = CONFIG.grid.grid
     buildings = blocks()
     buildings[:, :64] = 0
     land = np.ones((128, 128), np.uint8)
@@ -130,7 +146,7 @@ def test_the_whole_check(tmp_path: Path) -> None:
     sheet, made = results(tmp_path, (1, 2))
     picture, out = tmp_path / "check.png", tmp_path / "check.json"
     for _ in range(2):
-        check_labels({"grid": GRID, "labels": LABELS}, parents=sheet, results=tmp_path, picture=picture, out=out)
+        check_labels(CONFIG, parents=sheet, results=tmp_path, picture=picture, out=out)
     found = LABEL_CHECK.read(out)
     assert found["simulated"] is True
     agreement = found["agreement"][0]
@@ -158,5 +174,5 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "dataset" / "chips.parquet").unlink()
     picture, out = tmp_path / "a.png", tmp_path / "a.json"
     with pytest.raises(CityHeadsError, match=r"chips.parquet: no such file; make it anew: .* assemble_dataset"):
-        check_labels({"grid": GRID, "labels": LABELS}, parents=sheet, results=tmp_path, picture=picture, out=out)
+        check_labels(CONFIG, parents=sheet, results=tmp_path, picture=picture, out=out)
     assert not (tmp_path / "a.png").exists()

@@ -1,4 +1,4 @@
-"""Further labels: folders of rasters, vector layers, and what is known nowhere; fractions and dates of buildings."""
+"""Further labels: folders of rasters, vector layers, and what is known nowhere."""
 
 from __future__ import annotations
 
@@ -11,48 +11,31 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from scene_fixtures import chosen_item, chosen_layer, scene_choice
+from label_fixtures import label_config, write_sheet
 
-from cityheads.config.bridge import resolve
-from cityheads.core.artifacts.scenes import SCENES
+from cityheads.config import Config
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
 from cityheads.labels.custom import rasterize_layer
-from cityheads.labels.footprints import prepare_footprints, rasterize_buildings
 
 HERE = Parent("P1", 32618, 587000.0, 4512000.0)
 NEXT = Parent("P2", 32618, 588280.0, 4512000.0)
 DRY_WET = [{"name": "dry", "color": "#e8e6e1"}, {"name": "wet", "color": "#3a7bc8"}]
 
 
-def settings_of(label: dict[str, Any]) -> dict[str, Any]:
-    config = resolve(
-        {
-            "grid": {"parent_px": 128, "chips_per_side": 4},
-            "archive": {"provider": "simulated"},
-            "labels": {"FLOOD": {"classes": DRY_WET, **label}},
-            "heads": {"flood": {"label": "FLOOD"}},
-            "runs": {"multihead": {"heads": ["flood"]}, "flood": {"heads": ["flood"]}},
-        }
-    )
-    return {key: config[key] for key in ("grid", "labels")}
-
-
-def sheet_of(folder: Path) -> Path:
-    path = folder / "parents.tsv"
-    lines = [f"{row.parent_id}\t{row.epsg}\t{row.left}\t{row.top}" for row in (HERE, NEXT)]
-    path.write_text("\n".join(["parent_id\tepsg\tleft\ttop", *lines]) + "\n")
-    return path
+def config_of(label: dict[str, Any]) -> Config:
+    return label_config("FLOOD", {"classes": DRY_WET} | label)
 
 
 def run(
     folder: Path, label: dict[str, Any], source: Path, parent: str = "P1", boundary: Path | None = None
 ) -> np.ndarray:
     out = folder / "parents" / parent / "MASK_FLOOD.tif"
+    sheet = write_sheet(folder / "parents.tsv", HERE, NEXT)
     rasterize_layer(
-        settings_of(label), parents=sheet_of(folder), parent=parent, label="FLOOD", source=source,
-        chips=folder / "chips", out=out, boundary=boundary,
+        config_of(label), parents=sheet, parent=parent, label="FLOOD", source=source, chips=folder / "chips", out=out,
+        boundary=boundary,
     )  # fmt: skip
     assert len(list((folder / "chips" / "MASK_FLOOD").glob(f"{parent}_r*c*.tif"))) == 16
     with rasterio.open(out) as mask:
@@ -179,67 +162,17 @@ def test_a_vector_layer_with_classes(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_configs_that_make_no_sense(label: dict[str, Any], message: str) -> None:
     with pytest.raises(CityHeadsError, match=message):
-        settings_of(label)
+        config_of(label)
 
 
 # ------------------------------------------------------------------------- what buildings can give besides the mask
 
 
-def prepare(folder: Path, shapes: list[Any], years: list[Any], label: dict[str, Any]) -> dict[str, Any]:
-    settings = settings_of({"kind": "footprints"} | label)
-    source, boundary = folder / "b.gpkg", folder / "a.gpkg"
-    columns = {"feature_code": [2100] * len(shapes), "construction_year": years}
-    gpd.GeoDataFrame(columns, geometry=shapes, crs=32618).to_file(source)
-    vector(boundary, [WEST])
-    prepare_footprints(
-        settings, parents=sheet_of(folder), label="FLOOD", source=source, boundary=boundary, out=folder / "f.parquet",
-        boundary_out=folder / "b.parquet", summary=folder / "s.json",
-    )  # fmt: skip
-    return settings
-
-
-def rasterize(folder: Path, settings: dict[str, Any], scenes: Path | None = None) -> Path:
-    out = folder / "parents" / "P1" / "MASK_FLOOD.tif"
-    rasterize_buildings(
-        settings, parents=sheet_of(folder), parent="P1", label="FLOOD", footprints=folder / "f.parquet",
-        boundary=folder / "b.parquet", chips=folder / "chips", out=out, scenes=scenes,
-    )  # fmt: skip
-    return out
-
-
-def scenes_of(folder: Path, when: str | None) -> Path:
-    path = folder / "scenes.json"
-    items = [] if when is None else [chosen_item("a", datetime=when)]
-    SCENES.write(path, scene_choice(HERE, {"S2L2A": chosen_layer(items)}))
-    return path
-
-
-def test_only_buildings_that_stood_when_the_image_was_taken(tmp_path: Path) -> None:
-    shapes = [shapely.box(587000 + 100 * i, 4511900, 587050 + 100 * i, 4511950) for i in range(4)]
-    settings = prepare(tmp_path, shapes, [1931, 2022, 2023, None], {"standing_only": True})
-    out = rasterize(tmp_path, settings, scenes_of(tmp_path, "2022-06-30T15:40:00Z"))
-    with rasterio.open(out) as source:
-        mask, tags = source.read(1), source.tags()
-    assert [int((mask[:, 10 * i : 10 * i + 5] == 1).sum()) for i in range(4)] == [25, 25, 0, 25]
-    assert (tags["scene_year"], tags["newer_left_out"], tags["undated_kept"]) == ("2022", "1", "1")
-    with pytest.raises(CityHeadsError, match="standing_only': needs --scenes"):
-        rasterize(tmp_path, settings)
-    with pytest.raises(CityHeadsError, match=r"scenes.json: names no date of a Sentinel-2 scene"):
-        rasterize(tmp_path, settings, scenes_of(tmp_path, None))
-    everyone = prepare(tmp_path, shapes, [1931, 2022, 2023, None], {})
-    with rasterio.open(rasterize(tmp_path, everyone)) as source:
-        assert (source.read(1) == 1).sum() == 100
-
-
-def test_the_covered_fraction_beside_the_mask(tmp_path: Path) -> None:
-    shapes = [shapely.box(587005, 4511900, 587052, 4511950), shapely.box(588003, 4511900, 588010, 4511950)]
-    settings = prepare(tmp_path, shapes, [1931, 1931], {"fraction_layer": True})
-    out = rasterize(tmp_path, settings)
-    with rasterio.open(out.with_name("FRACTION_FLOOD.tif")) as source:
-        fraction = source.read(1)
-        assert np.isnan(source.nodata)
-    np.testing.assert_allclose(fraction[5:10, :7], np.tile([0.5, 1, 1, 1, 1, 0.2, 0], (5, 1)), atol=1e-6)
-    np.testing.assert_allclose(fraction[5:10, 100], 0.7, atol=1e-6)
-    assert np.isnan(fraction[:, 64:100]).all(), "outside the surveyed area, and no building: unknown"
-    with rasterio.open(tmp_path / "chips" / "FRACTION_FLOOD" / "P1_r0c3.tif") as source:
-        np.testing.assert_array_equal(source.read(1), fraction[:32, 96:])
+def test_a_label_of_another_kind_or_none_is_refused(tmp_path: Path) -> None:
+    sheet = write_sheet(tmp_path / "parents.tsv", HERE)
+    for label, message in (("FLOOD", "labels.FLOOD.kind': footprints is rasterized by"), ("A", "labels.A': no such")):
+        with pytest.raises(CityHeadsError, match=message):
+            rasterize_layer(
+                config_of({"kind": "footprints"}), parents=sheet, parent="P1", label=label, source=tmp_path,
+                chips=tmp_path / "chips", out=tmp_path / "mask.tif",
+            )  # fmt: skip

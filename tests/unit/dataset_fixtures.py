@@ -1,0 +1,122 @@
+"""A small dataset made of six parents with clouds, a swath's edge and unsurveyed sea, for the tests of the dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from config_fixtures import make_config
+from scene_fixtures import chosen_item, chosen_layer, scene_choice
+
+from cityheads.config import Config
+from cityheads.core.artifacts.scenes import SCENES
+from cityheads.core.grid import Parent, parent_geobox, read_parents, subchips
+from cityheads.core.modalities import MODALITIES
+from cityheads.core.raster import write_raster
+from cityheads.dataset.assemble import assemble_dataset
+from cityheads.dataset.chips import slice_parent
+from cityheads.verbs import VERBS
+
+#: Scratch folder, and per parent and layer the pixels (C, H, W) that were written there.
+Made = tuple[Path, dict[str, dict[str, np.ndarray]]]
+
+CITY: dict[str, Any] = {
+    "archive": {"provider": "simulated"},
+    "grid": {"parent_px": 64, "chips_per_side": 4},
+    "labels": {
+        "LULC": {
+            "kind": "landcover",
+            "classes": [
+                {"name": name, "color": "#000000", "codes": [number + 1]}
+                for number, name in enumerate(("water", "developed", "forest"))
+            ],
+        },
+        "BUILDINGS": {
+            "kind": "footprints",
+            "classes": [{"name": name, "color": "#000000"} for name in ("not building", "building")],
+        },
+    },
+    "heads": {"lulc": {"label": "LULC"}, "buildings": {"label": "BUILDINGS"}},
+    "runs": {
+        "multihead": {"heads": ["lulc", "buildings"]},
+        "lulc": {"heads": ["lulc"]},
+        "buildings": {"heads": ["buildings"]},
+    },
+    "splits": {"seed": 1},
+}
+CONFIG = make_config(CITY)
+GRID = CONFIG.grid.grid
+
+
+def make_parent(root: Path, parent: Parent, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Write the rasters of one parent: a cloud over r0c0, a swath edge over column 3, the sea over row 3."""
+    box = parent_geobox(parent, GRID)
+    layers = {
+        "S2L2A": rng.integers(1, 5000, (12, 64, 64), dtype="uint16"),
+        "S1RTC": rng.normal(-11, 3, (2, 64, 64)).astype("float32"),
+        "DEM": rng.normal(20, 5, (1, 64, 64)).astype("float32"),
+        "SCL": np.full((1, 64, 64), 5, "uint8"),
+    }
+    layers["SCL"][0, :16, :8] = 9
+    layers["S1RTC"][:, :, 56:] = np.nan
+    # a glint over a tenth of r1c0: twice as bright as a white sheet
+    layers["S2L2A"][:, 16:32, :2] = 30000
+    masks = {
+        "LULC": rng.integers(0, 3, (64, 64), dtype="uint8"),
+        "BUILDINGS": rng.integers(0, 2, (64, 64), dtype="uint8"),
+    }
+    masks["BUILDINGS"][48:] = 255
+    for name, array in layers.items():
+        nodata = MODALITIES[name].nodata if name in MODALITIES else 0
+        write_raster(root / "parents" / parent.parent_id / f"{name}.tif", array, box, nodata=nodata)
+    for piece in subchips(parent, GRID):
+        for label, mask in masks.items():
+            cut = mask[piece.row_slice, piece.col_slice]
+            write_raster(root / "chips" / f"MASK_{label}" / f"{piece.chip_id}.tif", cut, piece.geobox, nodata=255)
+    chosen = {
+        name: chosen_layer([chosen_item(f"{name}-1"), chosen_item(f"{name}-2")]) for name in ("S2L2A", "S1RTC", "DEM")
+    }
+    SCENES.write(root / "scenes" / f"{parent.parent_id}.json", scene_choice(parent, chosen, simulated=True))
+    return layers | {f"MASK_{label}": mask[None] for label, mask in masks.items()}
+
+
+def make_dataset(root: Path) -> Made:
+    """Make the parents, slice them and assemble the dataset."""
+    rng = np.random.default_rng(0)
+    sheet = root / "parents.tsv"
+    sheet.write_text(
+        "parent_id\tepsg\tleft\ttop\n" + "".join(f"A{i}\t32618\t{500000 + 700 * i}\t4500000\n" for i in range(6))
+    )
+    truth = {}
+    for parent in read_parents(sheet, GRID):
+        truth[parent.parent_id] = make_parent(root, parent, rng)
+        cut(root, parent.parent_id, root / "quality")
+    assemble(root, CONFIG, root / "dataset")
+    return root, truth
+
+
+def cut(root: Path, parent: str, quality: Path) -> None:
+    """Slice one parent."""
+    slice_parent(
+        CONFIG.restricted_to(VERBS["slice_parent"].sections),
+        parents=root / "parents.tsv",
+        parent=parent,
+        parent_dir=root / "parents" / parent,
+        chips=root / "chips",
+        out=quality / f"{parent}.json",
+    )
+
+
+def assemble(
+    root: Path, config: Config, out: Path, *, quality: Path | None = None, parents: Path | None = None
+) -> None:
+    """Assemble what was sliced."""
+    assemble_dataset(
+        config.restricted_to(VERBS["assemble_dataset"].sections),
+        parents=parents or root / "parents.tsv",
+        scenes=root / "scenes",
+        quality=quality or root / "quality",
+        chips=root / "chips",
+        out=out,
+    )

@@ -1,0 +1,138 @@
+"""Spatial block split: whole parents, every class in every split, and a distance between splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from config_fixtures import make_config
+from dataset_fixtures import CITY, GRID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cityheads.config import FractionsConfig, SplitsConfig
+from cityheads.core.errors import CityHeadsError
+from cityheads.core.grid import SPLITS, Parent, Split, parent_polygon, subchips
+from cityheads.dataset.splits import assign_splits, check_lock, lock_of, missing_classes, near_held_out, split_sizes
+
+
+def splitting(**keys: Any) -> SplitsConfig:
+    return make_config(CITY, splits={"seed": 5} | keys).splits
+
+
+@given(parents=st.integers(3, 60), train=st.integers(40, 80), val=st.integers(5, 19))
+def test_sizes_sum_to_the_parents_and_leave_no_split_empty(parents: int, train: int, val: int) -> None:
+    sizes = split_sizes(parents, FractionsConfig(train=train / 100, val=val / 100, test=1 - (train + val) / 100))
+    assert sum(sizes.values()) == parents
+    assert min(sizes.values()) >= 1
+    if parents >= 20:
+        assert abs(sizes["train"] - train / 100 * parents) <= 1
+
+
+def sheet_of(number: int, splits: list[Split] | None = None) -> list[Parent]:
+    return [Parent(f"P{i}", 32618, i * 1e4, 0, splits[i] if splits else None) for i in range(number)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_rare_classes_reach_every_split_wherever_that_is_possible(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 1000, (22, 3))
+    rare = np.zeros((22, 1), int)
+    rare[rng.choice(22, 3, replace=False)] = 50
+    assigned, method = assign_splits(sheet_of(22), {"A": np.hstack([counts, rare])}, splitting(seed=seed))
+    assert method == "search"
+    held = {assigned[f"P{i}"] for i in np.flatnonzero(rare[:, 0])}
+    assert held == set(SPLITS)
+
+
+def test_the_search_is_balanced_and_repeatable() -> None:
+    counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
+    one, _ = assign_splits(sheet_of(22), {"A": counts}, splitting())
+    two, _ = assign_splits(sheet_of(22), {"A": counts}, splitting())
+    assert one == two
+    total = counts.sum(axis=0)
+    for split, share in (("train", 13 / 22), ("val", 3 / 22), ("test", 6 / 22)):
+        held = counts[[one[f"P{i}"] == split for i in range(22)]].sum(axis=0) / total
+        assert np.abs(held / share - 1).max() < 0.25, (split, held)
+
+
+def test_the_sheets_splits_win_and_must_fill_every_split() -> None:
+    given_splits: list[Split] = ["test", "train", "val"]
+    assert assign_splits(sheet_of(3, given_splits), {"A": np.ones((3, 2))}, splitting()) == (
+        {"P0": "test", "P1": "train", "P2": "val"},
+        "sheet",
+    )
+    with pytest.raises(CityHeadsError, match="leaves val empty"):
+        assign_splits(sheet_of(3, ["test", "train", "test"]), {"A": np.ones((3, 2))}, splitting())
+    with pytest.raises(CityHeadsError, match="2 parents cannot fill"):
+        assign_splits(sheet_of(2), {"A": np.ones((2, 2))}, splitting())
+
+
+def test_missing_classes_are_listed() -> None:
+    pixels = {split: {"A": [1, 0 if split == "val" else 2]} for split in SPLITS}
+    assert missing_classes(pixels, {"A": ["x", "y"]}) == [{"split": "val", "label": "A", "class": "y"}]
+
+
+def test_every_parent_is_tested_in_exactly_one_fold_and_folds_are_balanced() -> None:
+    counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
+    tested: list[str] = []
+    for fold in range(5):
+        assigned, method = assign_splits(sheet_of(22), {"A": counts}, splitting(method="folds", fold=fold))
+        assert method == f"fold {fold} of 5"
+        assert set(assigned.values()) == set(SPLITS)
+        mine = [parent for parent, split in assigned.items() if split == "test"]
+        held = counts[[assigned[f"P{i}"] == "test" for i in range(22)]].sum(axis=0) / counts.sum(axis=0)
+        assert np.abs(held / (len(mine) / 22) - 1).max() < 0.35
+        tested += mine
+    assert sorted(tested) == sorted(f"P{i}" for i in range(22))
+    with pytest.raises(CityHeadsError, match="4 parents cannot fill 5 folds"):
+        assign_splits(sheet_of(4), {"A": np.ones((4, 2))}, splitting(method="folds"))
+
+
+def test_one_region_can_be_left_out() -> None:
+    sheet = [Parent(f"P{i}", 32618, i * 1e4, 0, None, "bronx" if i % 4 == 0 else "queens") for i in range(12)]
+    counts = {"A": np.ones((12, 2))}
+    assigned, method = assign_splits(sheet, counts, splitting(method="region", region="bronx"))
+    assert method == "region bronx left out"
+    assert {parent for parent, split in assigned.items() if split == "test"} == {"P0", "P4", "P8"}
+    assert sorted(assigned.values()).count("val") == 2
+    with pytest.raises(CityHeadsError, match="no region 'brooklyn'; there are bronx, queens"):
+        assign_splits(sheet, counts, splitting(method="region", region="brooklyn"))
+    with pytest.raises(CityHeadsError, match="has no region column"):
+        assign_splits(sheet_of(12), counts, splitting(method="region", region="bronx"))
+
+
+def test_the_lock_is_of_the_test_parents_and_their_places() -> None:
+    sheet = sheet_of(4)
+    assigned = {"P0": "train", "P1": "val", "P2": "test", "P3": "test"}
+    lock = lock_of(sheet, assigned)
+    assert lock == lock_of(sheet[::-1], assigned | {"P0": "val", "P1": "train"}), "only the test parents count"
+    assert lock != lock_of(sheet, assigned | {"P3": "train"})
+    moved = [*sheet[:3], Parent("P3", 32618, 30010, 0)]
+    assert lock != lock_of(moved, assigned), "a test parent that moved is another one"
+    check_lock(lock, None)
+    check_lock(lock, lock)
+
+
+@settings(max_examples=30, deadline=None)
+@given(buffer_m=st.integers(1, 900), seed=st.integers(0, 99))
+def test_the_buffer_leaves_that_distance_between_splits(buffer_m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sheet = [Parent(f"P{i}", 32618, 640.0 * (i % 3), 640.0 * (i // 3)) for i in range(9)]
+    assigned = {parent.parent_id: SPLITS[code] for parent, code in zip(sheet, rng.integers(0, 3, 9), strict=True)}
+    boxes = [
+        (parent, shapely.box(*piece.geobox.boundingbox.bbox)) for parent in sheet for piece in subchips(parent, GRID)
+    ]
+    splits = [assigned[parent.parent_id] for parent, _ in boxes]
+    near = near_held_out(boxes, splits, sheet, assigned, GRID, buffer_m)
+    for (_, box), own, found in zip(boxes, splits, near, strict=True):
+        gaps = {
+            other: min(
+                (box.distance(parent_polygon(p, GRID)) for p in sheet if assigned[p.parent_id] == other), default=np.inf
+            )
+            for other in SPLITS[SPLITS.index(own) + 1 :]
+        }
+        assert (found is not None) == any(gap < buffer_m for gap in gaps.values())
