@@ -91,21 +91,16 @@ def make_dataset(root: Path) -> Made:
     truth = {}
     for parent in read_parents(sheet, GRID):
         truth[parent.parent_id] = make_parent(root, parent, rng)
-        cut(root, parent.parent_id, root / "quality")
+        slice_parent(
+            CONFIG.restricted_to(VERBS["slice_parent"].sections),
+            parents=sheet,
+            parent=parent.parent_id,
+            parent_dir=root / "parents" / parent.parent_id,
+            chips=root / "chips",
+            out=root / "quality" / f"{parent.parent_id}.json",
+        )
     assemble(root, CONFIG, root / "dataset")
     return root, truth
-
-
-def cut(root: Path, parent: str, quality: Path) -> None:
-    """Slice one parent."""
-    slice_parent(
-        CONFIG.restricted_to(VERBS["slice_parent"].sections),
-        parents=root / "parents.tsv",
-        parent=parent,
-        parent_dir=root / "parents" / parent,
-        chips=root / "chips",
-        out=quality / f"{parent}.json",
-    )
 
 
 def assemble(

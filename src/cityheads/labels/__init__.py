@@ -1,6 +1,7 @@
 """Label layers: rasters and polygons become class ids on a parent's grid (``MASK_{label}.tif``, 255 = ignore).
 
 One module per kind of source (``landcover``, ``footprints``, ``custom``) on top of ``rasterize`` (polygons to pixels),
-``vector_files`` (any vector file to polygons) and ``masks`` (what is written); ``download`` fetches footprints. Imports
-``core``, ``config`` and ``archive``; knows nothing of splits, stores or models.
+``vector_files`` (any vector file to polygons), ``section`` (a label's part of the config) and ``masks`` (what is
+written); ``download`` fetches footprints. Imports ``core``, ``config`` and ``archive``; knows nothing of splits, stores
+or models.
 """

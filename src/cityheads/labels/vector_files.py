@@ -1,6 +1,8 @@
 """Vector files: read any, write GeoParquet, and read back only the rows near a box.
 
-The heavy libraries are imported where they are used: reading back a prepared file needs pyarrow and shapely only.
+The heavy libraries are imported where they are used: reading back a prepared file needs pyarrow and shapely only. The
+search for a parent grid has a reader of its own, `cityheads.archive.tiling.read_boundary`, which lies below the labels
+and wants no more than one outline in a metric CRS.
 """
 
 from __future__ import annotations
