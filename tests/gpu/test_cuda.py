@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_fixtures import make_settings, write_store
+from model_fixtures import small_config, write_store
 
+from cityheads.config import Config
 from cityheads.evaluation.evaluate import evaluate
 from cityheads.model.builder import load_model
 from cityheads.training.run import train
@@ -29,13 +30,13 @@ def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("cuda") / "dataset")
 
 
-def settings_of(**options: Any) -> dict[str, Any]:
-    """Give settings without dropout, whose random numbers differ between devices."""
-    return make_settings(model={"dropout": 0.0}, train={"epochs": 2, "accelerator": DEVICE} | options)
+def config_of(**options: Any) -> Config:
+    """Give a config without dropout, whose random numbers differ between devices."""
+    return small_config(model={"dropout": 0.0}, train={"epochs": 2, "accelerator": DEVICE} | options)
 
 
 def run(dataset: Path, out: Path, **options: Any) -> list[dict[str, str]]:
-    train(settings_of(**options), run="multihead", seed=0, dataset=dataset, out=out)
+    train(config_of(**options), run="multihead", seed=0, dataset=dataset, out=out)
     return list(csv.DictReader((out / "history.csv").open()))
 
 
@@ -72,8 +73,8 @@ def test_both_devices_predict_nearly_the_same_pixels(dataset_dir: Path, full: Pa
     found = {}
     for accelerator in (DEVICE, "cpu"):
         out = tmp_path / accelerator / "evaluation"
-        settings = settings_of(accelerator=accelerator)
-        evaluate(settings, run="multihead", seed=0, dataset=dataset_dir, run_dir=full, out=out)
+        config = config_of(accelerator=accelerator)
+        evaluate(config, run="multihead", seed=0, dataset=dataset_dir, run_dir=full, out=out)
         found[accelerator] = {head: np.load(out / "predictions" / f"{head}.npy") for head in ("lulc", "buildings")}
     for head, predicted in found[DEVICE].items():
         assert (predicted == found["cpu"][head]).mean() > 0.98

@@ -1,13 +1,14 @@
-"""A small, learnable packed dataset and the settings of a small model, for the tests of the model layer."""
+"""A small, learnable packed dataset and the config of a small model, for the tests of the model layer."""
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from config_fixtures import make_config
 
+from cityheads.config import Config
 from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.statistics import STATISTICS
@@ -103,34 +104,33 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
     return folder
 
 
-def make_settings(**changes: dict[str, Any]) -> dict[str, Any]:
-    """Give the sections that ``train`` gets, completed with the schema's defaults; ``changes`` by section."""
-    from cityheads.config.bridge import pick, resolve
+#: Both labels, both heads and their baselines, small enough to train in seconds.
+_SMALL: dict[str, Any] = {
+    "archive": {"provider": "simulated"},
+    "labels": {
+        "LULC": {
+            "kind": "landcover",
+            "classes": [{"name": n, "color": c, "codes": [i + 1]} for i, (n, c) in enumerate(LABELS["LULC"])],
+        },
+        "BUILDINGS": {
+            "kind": "footprints",
+            "classes": [{"name": n, "color": c} for n, c in LABELS["BUILDINGS"]],
+        },
+    },
+    "heads": {
+        "lulc": {"label": "LULC", "loss": "dice", "metric": "miou"},
+        "buildings": {"label": "BUILDINGS", "loss": "dice", "metric": "iou", "positive_class": "building"},
+    },
+    "runs": {
+        "multihead": {"heads": ["lulc", "buildings"]},
+        "lulc": {"heads": ["lulc"]},
+        "buildings": {"heads": ["buildings"]},
+    },
+    "model": {"decoder_channels": [16, 16, 8, 8]},
+    "train": {"epochs": 2, "batch_size": 8, "lr": 0.001, "accelerator": "cpu", "threads": 1},
+}
 
-    config: dict[str, Any] = {
-        "archive": {"provider": "simulated"},
-        "labels": {
-            "LULC": {
-                "kind": "landcover",
-                "classes": [{"name": n, "color": c, "codes": [i + 1]} for i, (n, c) in enumerate(LABELS["LULC"])],
-            },
-            "BUILDINGS": {
-                "kind": "footprints",
-                "classes": [{"name": n, "color": c} for n, c in LABELS["BUILDINGS"]],
-            },
-        },
-        "heads": {
-            "lulc": {"label": "LULC", "loss": "dice", "metric": "miou"},
-            "buildings": {"label": "BUILDINGS", "loss": "dice", "metric": "iou"},
-        },
-        "runs": {
-            "multihead": {"heads": ["lulc", "buildings"]},
-            "lulc": {"heads": ["lulc"]},
-            "buildings": {"heads": ["buildings"]},
-        },
-        "model": {"decoder_channels": [16, 16, 8, 8]},
-        "train": {"epochs": 2, "batch_size": 8, "lr": 0.001, "accelerator": "cpu", "threads": 1},
-    }
-    for section, values in changes.items():
-        config[section] = config.get(section, {}) | copy.deepcopy(values)
-    return pick(resolve(config), ("labels", "heads", "runs", "model", "train", "evaluation"))
+
+def small_config(**changes: dict[str, Any]) -> Config:
+    """Give the config of a small model on the dataset of `write_store`; ``changes`` by section."""
+    return make_config(_SMALL, **changes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_fixtures import LABELS, make_settings, write_store
+from model_fixtures import LABELS, small_config, write_store
 from pyarrow import parquet
 from sklearn import metrics as oracle
 
@@ -103,7 +103,7 @@ def write_run(folder: Path, dataset: Path, **model: Any) -> dict[str, Any]:
     from cityheads.model.builder import build_model
     from cityheads.training.spec import make_spec
 
-    settings = make_settings(model=model)
+    settings = small_config(model=model)
     spec = make_spec(settings, run="multihead", seed=0, dataset=dataset)
     built = build_model(spec)
     save_file({name: value.contiguous() for name, value in built.state_dict().items()}, folder / "model.safetensors")
@@ -174,7 +174,7 @@ def test_each_input_is_removed_that_leaves_an_image(
 def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
     dataset: Path, run_dir: Path, evaluation: Path, tmp_path: Path
 ) -> None:
-    settings = make_settings(evaluation={"modality_ablation": False})
+    settings = small_config(evaluation={"modality_ablation": False})
     evaluate(settings, run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=tmp_path)
     for path in evaluation.rglob("*"):
         if path.is_file() and path.name != "metrics.json":
@@ -192,7 +192,7 @@ def test_what_can_be_removed_is_what_the_model_says_it_was_given(dataset: Path) 
     from cityheads.training.spec import make_spec
 
     for names in (["S2L2A", "S1RTC", "DEM"], ["NDVI", "DEM", "coords"], ["S1RTC", "RGB"]):
-        spec = make_spec(make_settings(model={"modalities": names}), run="lulc", seed=0, dataset=dataset)
+        spec = make_spec(small_config(model={"modalities": names}), run="lulc", seed=0, dataset=dataset)
         assert sorted(removable(names)) == sorted(build_model(spec).input_modalities)
 
 
@@ -210,7 +210,7 @@ def run_dir(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evaluation(dataset: Path, run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation")
-    evaluate(make_settings(), run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=out)
+    evaluate(small_config(), run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=out)
     return out
 
 
@@ -261,7 +261,7 @@ def test_counts_per_chip_add_up(evaluation: Path) -> None:
 
 
 def test_same_model_gives_the_same_bytes(dataset: Path, run_dir: Path, evaluation: Path, tmp_path: Path) -> None:
-    evaluate(make_settings(), run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=tmp_path)
+    evaluate(small_config(), run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=tmp_path)
     names = sorted(str(path.relative_to(evaluation)) for path in evaluation.rglob("*") if path.is_file())
     assert names == [
         "confusion.parquet", "metrics.json", "predictions/buildings.npy", "predictions/index.json",
@@ -293,7 +293,7 @@ def test_model_of_another_run_or_other_classes_is_refused(
 ) -> None:
     other = copy_with(run_dir, tmp_path / "run", change)
     with pytest.raises(CityHeadsError, match=words):
-        evaluate(make_settings(), run="multihead", seed=0, dataset=dataset, run_dir=other, out=tmp_path / "out")
+        evaluate(small_config(), run="multihead", seed=0, dataset=dataset, run_dir=other, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -304,7 +304,7 @@ def test_test_split_without_chips_is_refused(tmp_path: Path) -> None:
     parquet.write_table(table.filter(keep), folder / "chips.parquet")
     with pytest.raises(CityHeadsError, match="test split has no kept sub-chip"):
         module.evaluate(
-            make_settings(), run="multihead", seed=0, dataset=folder, run_dir=tmp_path / "run", out=tmp_path / "out"
+            small_config(), run="multihead", seed=0, dataset=folder, run_dir=tmp_path / "run", out=tmp_path / "out"
         )
 
 
@@ -315,5 +315,5 @@ def test_manifest_that_does_not_fit_the_store_is_refused(tmp_path: Path) -> None
     write_json(folder / "store" / "index.json", index)
     with pytest.raises(CityHeadsError, match="does not fit store"):
         module.evaluate(
-            make_settings(), run="multihead", seed=0, dataset=folder, run_dir=tmp_path / "run", out=tmp_path / "out"
+            small_config(), run="multihead", seed=0, dataset=folder, run_dir=tmp_path / "run", out=tmp_path / "out"
         )

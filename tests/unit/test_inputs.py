@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_fixtures import make_settings, write_store
+from model_fixtures import small_config, write_store
 from safetensors.torch import save_file
 from terratorch.models.backbones.terramind.model import terramind_register
 from test_multihead import PX, make_images, make_spec
@@ -273,13 +273,12 @@ def test_terratorchs_factory_computes_what_is_derived() -> None:
     ],
 )
 def test_a_run_with_other_inputs_goes_through(model: dict[str, Any], dataset_dir: Path, tmp_path: Path) -> None:
-    settings = make_settings(model=model, train={"epochs": 1})
-    settings |= {"evaluation": {"without_modalities": False}}
-    train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path / "run")
+    config = small_config(model=model, train={"epochs": 1}, evaluation={"modality_ablation": False})
+    train(config, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path / "run")
     built, spec = load_model(tmp_path / "run")
     assert list(spec["modalities"]) == model["modalities"]
     evaluate(
-        settings, run="multihead", seed=0, dataset=dataset_dir, run_dir=tmp_path / "run", out=tmp_path / "evaluation"
+        config, run="multihead", seed=0, dataset=dataset_dir, run_dir=tmp_path / "run", out=tmp_path / "evaluation"
     )
     assert read_json(tmp_path / "evaluation" / "metrics.json")["chips"] == 4
     if COORDS in model["modalities"]:
@@ -287,8 +286,8 @@ def test_a_run_with_other_inputs_goes_through(model: dict[str, Any], dataset_dir
 
 
 def test_statistics_of_computed_inputs_are_measured_on_the_training_split(dataset_dir: Path) -> None:
-    settings = make_settings(model={"modalities": ["RGB", "NDVI"], "normalization": "train"})
-    spec = spec_of_run(settings, run="multihead", seed=0, dataset=dataset_dir)
+    config = small_config(model={"modalities": ["RGB", "NDVI"], "normalization": "train"})
+    spec = spec_of_run(config, run="multihead", seed=0, dataset=dataset_dir)
     s2 = np.load(dataset_dir / "store" / "S2L2A.npy")[:16].astype(np.float64)
     known = (s2[:, 3] > 0) & (s2[:, 7] > 0)
     index = ((s2[:, 7] - s2[:, 3]) / (s2[:, 7] + s2[:, 3] + ~known))[known]

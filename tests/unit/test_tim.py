@@ -453,33 +453,34 @@ def test_chips_that_are_no_squares_are_refused(shared: MultiHeadModel) -> None:
 
 
 def test_the_config_knows_which_backbone_has_a_generator() -> None:
-    from model_fixtures import make_settings
+    from model_fixtures import small_config
 
-    model = make_settings(model={"backbone": TIM, "tim": {"modalities": ["NDVI"]}})["model"]
-    assert model["tim"]["temperature"] == 0.0
-    assert make_settings(model={"backbone": TIM})["model"]["tim"] is None
+    model = small_config(model={"backbone": TIM, "tim": {"modalities": ["NDVI"]}}).model
+    assert model.tim is not None
+    assert model.tim.temperature == 0.0
+    assert small_config(model={"backbone": TIM}).model.tim is None
     with pytest.raises(CityHeadsError, match=r"'model\.tim': terramind_v1_tiny has no Thinking-in-Modalities"):
-        make_settings(model={"backbone": "terramind_v1_tiny", "tim": {}})
+        small_config(model={"backbone": "terramind_v1_tiny", "tim": {}})
     with pytest.raises(CityHeadsError, match=r"'model\.tim\.modalities': DEM is an input already"):
-        make_settings(model={"backbone": TIM, "tim": {"modalities": ["LULC", "DEM"]}})
+        small_config(model={"backbone": TIM, "tim": {"modalities": ["LULC", "DEM"]}})
 
 
 @pytest.mark.slow
 def test_it_trains_by_the_verb_and_twice_the_same(tmp_path: Path) -> None:
     """With low-rank updates, checkpointing and drawn tokens: same bytes twice, and a generator as it was built."""
-    from model_fixtures import make_settings, write_store
+    from model_fixtures import small_config, write_store
     from safetensors.torch import load_file
 
     from cityheads.training.run import train
 
     dataset = write_store(tmp_path / "dataset")
-    settings = make_settings(
+    config = small_config(
         model={"backbone": TIM, "tim": {"temperature": 1.0}, "modality_dropout": 0.3, "lora": {"rank": 4}},
         train={"gradient_checkpointing": True, "epochs": 2},
     )
     for name in ("once", "twice"):
         random.seed(name)
-        train(settings, run="multihead", seed=3, dataset=dataset, out=tmp_path / name)
+        train(config, run="multihead", seed=3, dataset=dataset, out=tmp_path / name)
     for file in ("model.safetensors", "history.csv"):
         assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "twice" / file).read_bytes()
     loaded, spec = load_model(tmp_path / "once")

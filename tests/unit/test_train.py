@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_fixtures import make_settings, write_store
+from model_fixtures import small_config, write_store
 
 import cityheads.training.recorder
 import cityheads.training.run
@@ -40,7 +40,7 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def run_dir(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "multihead" / "0"
-    train(make_settings(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=out)
+    train(small_config(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=out)
     return out
 
 
@@ -97,11 +97,11 @@ def test_the_saved_model_scores_what_the_history_says(run_dir: Path, dataset_dir
 
 
 def test_two_trainings_with_one_seed_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
-    train(make_settings(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    train(small_config(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     for name in ("model.safetensors", "history.csv", "model.json", "training.json"):
         assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes(), name
     other = tmp_path / "other"
-    train(make_settings(train={"epochs": 3}), run="multihead", seed=1, dataset=dataset_dir, out=other)
+    train(small_config(train={"epochs": 3}), run="multihead", seed=1, dataset=dataset_dir, out=other)
     assert (other / "model.safetensors").read_bytes() != (run_dir / "model.safetensors").read_bytes()
 
 
@@ -116,7 +116,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
         if trainer.current_epoch == killed_after:
             raise KilledError
 
-    settings = make_settings(train={"epochs": 3})
+    config = small_config(train={"epochs": 3})
     monkeypatch.setattr(cityheads.training.recorder, "_SAVE_EVERY_S", 0.0)
     tell = Recorder.on_train_epoch_start
 
@@ -126,7 +126,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
 
     monkeypatch.setattr(Recorder, "on_train_epoch_start", started)
     with pytest.raises(KilledError):
-        train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+        train(config, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     assert not (tmp_path / "training.json").exists()
     assert (tmp_path / ".work" / "last.ckpt").exists()
     epochs = []
@@ -136,7 +136,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
         tell(self, trainer, pl_module)
 
     monkeypatch.setattr(Recorder, "on_train_epoch_start", resumed)
-    train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    train(config, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     assert epochs == list(range(killed_after, 3))
     for name in ("model.safetensors", "history.csv", "training.json"):
         assert (tmp_path / name).read_bytes() == (run_dir / name).read_bytes(), name
@@ -147,7 +147,7 @@ def test_a_state_of_another_training_is_not_taken_up(run_dir: Path, dataset_dir:
     (tmp_path / ".work").mkdir()
     (tmp_path / ".work" / "identity").write_text("something else")
     (tmp_path / ".work" / "last.ckpt").write_bytes(b"not for us")
-    train(make_settings(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    train(small_config(train={"epochs": 3}), run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == (run_dir / "model.safetensors").read_bytes()
 
 
@@ -160,9 +160,9 @@ def test_early_stopping_keeps_the_best_epoch(
         self.log_dict({"val/lulc/miou": torch.tensor(0.1), "val/score": torch.tensor(next(scores))})
 
     monkeypatch.setattr(cityheads.training.run.MultiHeadTask, "on_validation_epoch_end", score)
-    settings = make_settings(train={"epochs": 20, "patience": 2})
+    config = small_config(train={"epochs": 20, "patience": 2})
     with caplog.at_level(logging.INFO, "cityheads.progress"):
-        train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
+        train(config, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
     training = json.loads((tmp_path / "training.json").read_text())
     assert training["stopped_early"] is True
     assert (training["best_epoch"], training["epochs_run"]) == (1, 4)
@@ -173,8 +173,8 @@ def test_early_stopping_keeps_the_best_epoch(
 
 
 def test_training_learns(dataset_dir: Path, tmp_path: Path) -> None:
-    settings = make_settings(train={"epochs": 30, "batch_size": 4, "lr": 0.003, "patience": 30})
-    train(settings, run="buildings", seed=0, dataset=dataset_dir, out=tmp_path)
+    config = small_config(train={"epochs": 30, "batch_size": 4, "lr": 0.003, "patience": 30})
+    train(config, run="buildings", seed=0, dataset=dataset_dir, out=tmp_path)
     history = rows(tmp_path)
     assert float(history[-1]["train/loss"]) < 0.85 * float(history[0]["train/loss"])
 
@@ -188,7 +188,7 @@ def test_a_head_whose_metric_is_undefined_does_not_enter_the_score(tmp_path: Pat
     index = json.loads((folder / "store" / "index.json").read_text())
     index["arrays"]["MASK_BUILDINGS"]["sha256"] = sha256_file(path)
     (folder / "store" / "index.json").write_text(json.dumps(index))
-    train(make_settings(train={"epochs": 1}), run="multihead", seed=0, dataset=folder, out=tmp_path / "run")
+    train(small_config(train={"epochs": 1}), run="multihead", seed=0, dataset=folder, out=tmp_path / "run")
     (row,) = rows(tmp_path / "run")
     assert row["val/buildings/iou"] == ""
     assert row["val/score"] == row["val/lulc/miou"]
@@ -197,14 +197,14 @@ def test_a_head_whose_metric_is_undefined_does_not_enter_the_score(tmp_path: Pat
 
 def test_wrong_input_is_named(dataset_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(CityHeadsError, match="no run 'roads'"):
-        train(make_settings(), run="roads", seed=0, dataset=dataset_dir, out=tmp_path / "run")
+        train(small_config(), run="roads", seed=0, dataset=dataset_dir, out=tmp_path / "run")
     classes = dataset_dir / "classes.json"
     other = write_store(tmp_path / "dataset", chips=6)
     table = json.loads(classes.read_text())
     table["labels"]["LULC"].reverse()
     (other / "classes.json").write_text(json.dumps(table))
     with pytest.raises(CityHeadsError, match="has other classes"):
-        train(make_settings(), run="multihead", seed=0, dataset=other, out=tmp_path / "run")
+        train(small_config(), run="multihead", seed=0, dataset=other, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -215,7 +215,7 @@ def test_a_store_whose_bytes_have_changed_trains_nothing(tmp_path: Path) -> None
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(CityHeadsError, match=r"S1RTC\.npy: its bytes have changed"):
-        train(make_settings(), run="lulc", seed=0, dataset=dataset, out=tmp_path / "run")
+        train(small_config(), run="lulc", seed=0, dataset=dataset, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
 ) -> None:
     monkeypatch.setattr(cityheads.training.task.HeadLoss, "forward", lambda self, x, y: x.sum() * math.nan)
     with pytest.raises(CityHeadsError, match=r"lulc/0: the loss of epoch 1 is not finite; lower train\.lr"):
-        train(make_settings(), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
+        train(small_config(), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -277,8 +277,8 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_two_processes_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
-        "from model_fixtures import make_settings; from cityheads.training.run import train;"
-        "train(make_settings(train={'epochs': 3}), run='multihead', seed=0, dataset=Path(sys.argv[2]),"
+        "from model_fixtures import small_config; from cityheads.training.run import train;"
+        "train(small_config(train={'epochs': 3}), run='multihead', seed=0, dataset=Path(sys.argv[2]),"
         " out=Path(sys.argv[3]))"
     )
     subprocess.run(
@@ -292,7 +292,7 @@ KILLED = """
 import logging, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from model_fixtures import make_settings
+from model_fixtures import small_config
 import cityheads.training.recorder as product
 from cityheads.training.run import train
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -318,8 +318,8 @@ if sys.argv[4] == "step":
     product.Recorder.on_train_batch_start = killed_in_a_step
 elif sys.argv[4] == "saving":
     product.Trainer.save_checkpoint = killed_while_saving
-settings = make_settings(train={"epochs": 3})
-train(settings, run="multihead", seed=0, dataset=Path(sys.argv[2]), out=Path(sys.argv[3]))
+config = small_config(train={"epochs": 3})
+train(config, run="multihead", seed=0, dataset=Path(sys.argv[2]), out=Path(sys.argv[3]))
 """
 
 
@@ -350,7 +350,7 @@ def test_a_process_killed_outright_goes_on_and_ends_in_the_same_bytes(
 def test_half_precision_is_used_and_full_precision_saved(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    train(make_settings(train={"epochs": 3, "precision": "bf16-mixed"}), run="multihead", seed=0,
+    train(small_config(train={"epochs": 3, "precision": "bf16-mixed"}), run="multihead", seed=0,
           dataset=dataset_dir, out=tmp_path)  # fmt: skip
     half, full = rows(tmp_path)[0], rows(run_dir)[0]
     assert half["train/loss"] != full["train/loss"]
@@ -367,8 +367,8 @@ def test_a_compiled_training_learns_the_same_and_keeps_the_names(dataset_dir: Pa
 
     found = {}
     for compiled in (False, True):
-        settings = make_settings(model={"dropout": 0.0}, train={"epochs": 2, "compile": compiled})
-        train(settings, run="buildings", seed=0, dataset=dataset_dir, out=tmp_path / str(compiled))
+        config = small_config(model={"dropout": 0.0}, train={"epochs": 2, "compile": compiled})
+        train(config, run="buildings", seed=0, dataset=dataset_dir, out=tmp_path / str(compiled))
         found[compiled] = load_file(tmp_path / str(compiled) / "model.safetensors")
         load_model(tmp_path / str(compiled))
     assert list(found[True]) == list(found[False])
@@ -391,8 +391,8 @@ def test_a_compiled_training_learns_the_same_and_keeps_the_names(dataset_dir: Pa
 def test_other_ways_of_training_leave_a_model_that_loads(
     dataset_dir: Path, tmp_path: Path, changes: dict[str, dict[str, Any]]
 ) -> None:
-    settings = make_settings(**{"train": {"epochs": 1}, **changes})
-    train(settings, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
+    config = small_config(**{"train": {"epochs": 1}, **changes})
+    train(config, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     model, spec = load_model(tmp_path)
     store = dataset_dir / "store"
     images = {
@@ -406,14 +406,14 @@ def test_other_ways_of_training_leave_a_model_that_loads(
     counts = Confusion(HeadMetric.of("iou", ["not building", "building"], "building"))
     counts.update(out["buildings"], torch.from_numpy(truth.astype(np.int64)))
     (row,) = rows(tmp_path)
-    tolerance = 0.02 if settings["train"]["precision"] != "32-true" else 1e-3
+    tolerance = 0.02 if config.train.precision != "32-true" else 1e-3
     assert float(row["val/buildings/iou"]) == pytest.approx(counts.compute(), abs=tolerance)
-    assert list(spec["modalities"]) == list(settings["model"]["modalities"])
+    assert list(spec["modalities"]) == list(config.model.modalities)
 
 
 def test_class_weights_must_fit_the_classes() -> None:
     with pytest.raises(CityHeadsError, match=r"heads\.lulc\.class_weights': 3 classes need as many weights"):
-        make_settings(heads={"lulc": {"label": "LULC", "class_weights": [1.0, 2.0]}})
+        small_config(heads={"lulc": {"label": "LULC", "class_weights": [1.0, 2.0]}})
 
 
 def test_local_weights_are_recorded_by_their_hash(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_local_weights_are_recorded_by_their_hash(run_dir: Path, dataset_dir: Pa
     save_file(
         {name: value.contiguous() for name, value in model.encoder.state_dict().items()}, tmp_path / "e.safetensors"
     )
-    settings = make_settings(model={"weights": str(tmp_path / "e.safetensors")}, train={"epochs": 1})
-    train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
+    config = small_config(model={"weights": str(tmp_path / "e.safetensors")}, train={"epochs": 1})
+    train(config, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
     origin = json.loads((tmp_path / "run" / "environment.json").read_text())["weights"]
     assert origin == {"file": "e.safetensors", "sha256": sha256_file(tmp_path / "e.safetensors")}

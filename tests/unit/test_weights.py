@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_fixtures import make_settings, write_store
+from model_fixtures import small_config, write_store
 from safetensors.torch import save_file
 from terratorch.models.backbones.prithvi_vit import _create_prithvi
 from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
@@ -233,9 +233,9 @@ def test_a_run_of_the_workflow_starts_from_prithvi(
         "backbone": NAMES[1], "modalities": ["S2L2A"], "weights": str(tmp_path / "prithvi.pt"), "freeze_encoder": True,
     }  # fmt: skip
     with pytest.raises(CityHeadsError, match="was not trained on band 'B01'; choose of B02, B03,"):
-        train(make_settings(model=model), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
-    settings = make_settings(model=model | {"bands": {"S2L2A": SIX}}, train={"epochs": 1})
-    train(settings, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
+        train(small_config(model=model), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
+    config = small_config(model=model | {"bands": {"S2L2A": SIX}}, train={"epochs": 1})
+    train(config, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
     from cityheads.model.builder import load_model
 
     trained, spec = load_model(tmp_path / "run")
@@ -268,13 +268,13 @@ TRAIN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from model_fixtures import make_settings
+from model_fixtures import small_config
 from cityheads.training.run import train
 model = {"backbone": sys.argv[4], "pretrained": True, "modalities": ["S2L2A"], "freeze_encoder": True}
 if sys.argv[4].startswith("prithvi"):
     model["bands"] = {"S2L2A": ["B02", "B03", "B04", "B8A", "B11", "B12"]}
-settings = make_settings(model=model, train={"epochs": 1})
-train(settings, run="lulc", seed=0, dataset=Path(sys.argv[2]), out=Path(sys.argv[3]))
+config = small_config(model=model, train={"epochs": 1})
+train(config, run="lulc", seed=0, dataset=Path(sys.argv[2]), out=Path(sys.argv[3]))
 """
 
 

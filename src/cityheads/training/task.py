@@ -47,7 +47,7 @@ class MultiHeadTask(TerraTorchTask):
     """The balanced sum of the heads' losses; ``val/score`` is the mean of the heads' metrics.
 
     From Python it takes a model that is built already. From TerraTorch's command line
-    (``class_path: cityheads.training.task.MultiHeadTask``) it builds one with ``MultiHeadModelFactory``; batches are
+    (``class_path: cityheads.MultiHeadTask``) it builds one with ``MultiHeadModelFactory``; batches are
     ``{"image": {modality: tensor}, "mask": {head: tensor}}``, a head without labels being 255
     (its ``ignore_index``) throughout.
 
