@@ -7,9 +7,11 @@ import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_results
+import jinja2
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -150,6 +152,12 @@ def test_every_figure_has_a_caption_for_snakemakes_report(drawn: Path) -> None:
     for entry in listed(drawn):
         family = entry["section"] if entry["id"].startswith(("panels_", "confusion_")) else entry["id"]
         assert (CAPTIONS / f"{family}.rst").read_text().strip(), entry["id"]
+
+
+@pytest.mark.parametrize("path", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)
+def test_captions_ask_nothing_of_a_config_that_names_no_defaults(path: Path) -> None:
+    told = jinja2.Template(path.read_text()).render(snakemake=SimpleNamespace(config={}))
+    assert told.strip()
 
 
 def test_equal_results_give_equal_bytes(
