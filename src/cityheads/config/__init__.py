@@ -21,7 +21,6 @@ from cityheads.config.archive import (
 )
 from cityheads.config.base import UndeclaredSectionError
 from cityheads.config.config import Config
-from cityheads.config.document import document_config
 from cityheads.config.heads import HeadConfig, RunConfig
 from cityheads.config.labels import (
     FootprintsLabel,
@@ -80,7 +79,6 @@ __all__ = [
     "UndeclaredSectionError",
     "VectorClass",
     "VectorLabel",
-    "document_config",
     "load_config",
     "read_yaml",
     "resolve",

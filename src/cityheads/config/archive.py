@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_seria
 
 from cityheads.config.base import (
     Flag,
-    FrozenDict,
     Integer,
     Number,
     Section,
@@ -71,7 +70,7 @@ class OpticalConfig(Section):
         "all (never subtracted), or by the item's earthsearch:boa_offset_applied flag.",
     )
     assets: Annotated[Mapping[Text, Text], freeze] = field(
-        FrozenDict, "Asset key per band where it differs from the band's name, such as {B02: blue}."
+        {}, "Asset key per band where it differs from the band's name, such as {B02: blue}."
     )
     scl_asset: Text | None = field(
         "SCL",
@@ -80,7 +79,7 @@ class OpticalConfig(Section):
     )
     resampling: Resampling = field("bilinear", "How 20 and 60 m bands come onto the grid.")
     resampling_of: Annotated[Mapping[_S2Band, Resampling], freeze] = field(
-        FrozenDict, "The same for single bands that differ, such as {B01: cubic}."
+        {}, "The same for single bands that differ, such as {B01: cubic}."
     )
 
 
@@ -97,9 +96,7 @@ class RadarConfig(Section):
     units: Literal["linear_power", "db"] = field(
         "linear_power", "Unit in the archive; linear power is converted to dB."
     )
-    assets: Annotated[Mapping[Text, Text], freeze] = field(
-        lambda: FrozenDict(VV="vv", VH="vh"), "Asset key per polarisation."
-    )
+    assets: Annotated[Mapping[Text, Text], freeze] = field({"VV": "vv", "VH": "vh"}, "Asset key per polarisation.")
     missing: Literal["error", "synthesize"] = field(
         "error",
         "What to do where no scene is found over a parent: stop, or let TerraMind generate the backscatter from the "
@@ -142,9 +139,7 @@ class DemConfig(Section):
     """Elevation."""
 
     collection: Text = field("cop-dem-glo-30", "STAC collection id.")
-    assets: Annotated[Mapping[Text, Text], freeze] = field(
-        lambda: FrozenDict(DEM="data"), "Asset key of the elevation."
-    )
+    assets: Annotated[Mapping[Text, Text], freeze] = field({"DEM": "data"}, "Asset key of the elevation.")
     resampling: Resampling = field("bilinear", "How elevation comes onto the grid.")
 
 
@@ -176,11 +171,6 @@ class ImageryConfig(Section):
     @model_serializer(mode="wrap")
     def _present_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None}
-
-    @classmethod
-    def usual(cls) -> ImageryConfig:
-        """Give the modalities that are read where the config names none: S2L2A, S1RTC and DEM."""
-        return cls(S2L2A=OpticalConfig(), S1RTC=RtcConfig(), DEM=DemConfig())
 
     @property
     def s2(self) -> OpticalConfig:
@@ -265,7 +255,7 @@ class ArchiveConfig(Section):
         None, "Folder of shipped scene choices (PARENT.json), taken as they are instead of searching; null searches."
     )
     network: NetworkConfig = section(NetworkConfig)
-    imagery: ImageryConfig = field(ImageryConfig.usual, doc_of(ImageryConfig))
+    imagery: ImageryConfig = field({"S2L2A": {}, "S1RTC": {}, "DEM": {}}, doc_of(ImageryConfig))
     synthesis: SynthesisConfig = section(SynthesisConfig)
 
     @model_validator(mode="after")

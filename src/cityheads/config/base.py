@@ -123,7 +123,7 @@ def field(default: Any, description: str, *, affects: Affects = "results", once:
     """Declare a key of the config.
 
     Args:
-        default: Its default, or a function that makes it; ``...`` for a key that must be given.
+        default: Its default as a file would have it; ``...`` for a key that must be given.
         description: What it is, in a sentence or two, with unit and range of values.
         affects: What a change of it can change.
         once: Whether the items of this list must differ; declared here for the JSON schema, checked by `only_once`.
@@ -132,9 +132,11 @@ def field(default: Any, description: str, *, affects: Affects = "results", once:
     extra: dict[str, Any] = {} if affects == "results" else {"x-affects": affects}
     if once:
         extra["uniqueItems"] = True
-    if callable(default):
-        return Field(default_factory=default, description=description, json_schema_extra=extra or None, **rules)
-    return Field(default, description=description, json_schema_extra=extra or None, **rules)
+    # a default goes the way of what a file says: sections are made of it, and lists and mappings frozen
+    validated = isinstance(default, dict)
+    return Field(
+        default, description=description, json_schema_extra=extra or None, validate_default=validated or None, **rules
+    )
 
 
 #: What the patterns of names mean, for the messages.
@@ -157,7 +159,7 @@ def doc_of(kind: type[Section]) -> str:
 
 def section(kind: type[Section]) -> Any:
     """Declare a section with a default for each of its keys; its description is the class's."""
-    return field(kind, doc_of(kind))
+    return field({}, doc_of(kind))
 
 
 def affects(info: FieldInfo) -> Affects:

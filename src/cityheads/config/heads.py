@@ -36,7 +36,7 @@ class HeadConfig(Section):
         "Decoder of this head: FullResolutionDecoder, or a name in TerraTorch's registry; null takes UNetDecoder.",
     )
     decoder_args: Annotated[Mapping[Text, JsonValue], freeze] = field(
-        dict, "Arguments of the decoder, with its own names."
+        {}, "Arguments of the decoder, with its own names."
     )
     neck: Literal["own", "shared"] = field(
         "own",

@@ -68,7 +68,7 @@ class ModelConfig(Section):
     bands: Annotated[
         Mapping[Literal["S2L2A", "S1RTC", "S1GRD"], Annotated[tuple[Text, ...], MinLen(1), only_once]], freeze
     ] = field(
-        dict,
+        {},
         "Bands per modality, for modalities that are not taken whole, such as {S2L2A: [B02, B03, B04, B08], S1RTC: "
         "[VV]}.",
     )

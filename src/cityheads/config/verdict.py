@@ -25,7 +25,7 @@ class NoninferiorityConfig(Section):
 
     run: Text = field("multihead", "The run under test.")
     baselines: Annotated[Mapping[Text, Text], freeze] = field(
-        dict, "Single-task run per head; a head that is not listed is compared with the run of its own name."
+        {}, "Single-task run per head; a head that is not listed is compared with the run of its own name."
     )
     strong_margin_pp: Number = field(1.0, "Strong when no head loses more than this (percentage points).", ge=0)
     acceptable_margin_pp: Number = field(
