@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_archive import choose, complete, select_config, sheet
 
-from cityheads.archive.catalogues.item import Item, parse_interval
+from cityheads.archive.catalogues.item import Item
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.choose.sentinel2 import offset_dn
 from cityheads.archive.hrefs import stored_href
@@ -62,25 +62,6 @@ def test_a_catalogue_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
             catalog=str(archive.catalog),
             out=tmp_path / "o.json",
         )
-
-
-@pytest.mark.parametrize(
-    ("text", "start", "end"),
-    [
-        ("2024-05-01/2024-09-30", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 9, 30, 23, 59, 59, 999999, UTC)),
-        ("2024-05-01", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 5, 1, 23, 59, 59, 999999, UTC)),
-        ("../2024-05-01T12:00:00Z", None, datetime(2024, 5, 1, 12, tzinfo=UTC)),
-        ("2024-05-01/", datetime(2024, 5, 1, tzinfo=UTC), None),
-    ],
-)
-def test_intervals_include_whole_days(text: str, start: datetime | None, end: datetime | None) -> None:
-    assert parse_interval(text, "k") == (start, end)
-
-
-@pytest.mark.parametrize("text", ["soon", "2024-09-30/2024-05-01", "2024-13-01"])
-def test_a_wrong_interval_names_its_key(text: str) -> None:
-    with pytest.raises(CityHeadsError, match=r"config key 'archive\.imagery\.S2L2A\.datetime'"):
-        parse_interval(text, "archive.imagery.S2L2A.datetime")
 
 
 def test_real_planetary_computer_items_pass_with_hrefs_offset_and_footprint(realdata: Path) -> None:

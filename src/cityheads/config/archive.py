@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime as Datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from cityheads.config.base import (
     Flag,
     Integer,
     Number,
+    Period,
     Section,
     Text,
+    Time,
     doc_of,
     field,
     freeze,
     refuse,
     section,
 )
+from cityheads.core.times import Interval, parse_interval, parse_time
 
 __all__ = [
     "ArchiveConfig",
@@ -55,8 +66,10 @@ class OpticalConfig(Section):
     """Sentinel-2 Level-2A surface reflectance."""
 
     collection: Text = field("sentinel-2-l2a", "STAC collection id.")
-    datetime: Text = field("2024-05-01/2024-09-30", "Period of acquisition, as a STAC interval.")
-    target_date: Text | None = field(
+    datetime: Annotated[Text, Period] = field(
+        "2024-05-01/2024-09-30", "Period of acquisition, as a STAC interval: FROM/TO, either of which may be '..'."
+    )
+    target_date: Annotated[Text, Time] | None = field(
         None,
         "Among equally clear scenes the one nearest to this date is taken (YYYY-MM-DD); null takes the middle of the "
         "period.",
@@ -77,10 +90,31 @@ class OpticalConfig(Section):
         "Asset of the scene classification, from which clear and cloudy pixels are counted; null where the catalogue "
         "has none.",
     )
-    resampling: Resampling = field("bilinear", "How 20 and 60 m bands come onto the grid.")
+    resampling: Resampling = field("bilinear", "How 20 and 60 m bands come onto the grid.", affects="reading")
     resampling_of: Annotated[Mapping[_S2Band, Resampling], freeze] = field(
-        {}, "The same for single bands that differ, such as {B01: cubic}."
+        {}, "The same for single bands that differ, such as {B01: cubic}.", affects="reading"
     )
+
+    @model_validator(mode="after")
+    def _target(self) -> OpticalConfig:
+        if self.target_date is None and None in self.period:
+            refuse("target_date", "the period of 'datetime' is open, so name the date")
+        return self
+
+    @property
+    def period(self) -> Interval:
+        """Start and end of the period of acquisition; None where it is open."""
+        return parse_interval(self.datetime)
+
+    @property
+    def target_time(self) -> Datetime:
+        """The time to be near to: the target date, or else the middle of the period."""
+        if self.target_date is not None:
+            return parse_time(self.target_date)
+        start, end = self.period
+        assert start is not None, "an open period has a target date"
+        assert end is not None, "an open period has a target date"
+        return start + (end - start) / 2
 
 
 class RadarConfig(Section):
@@ -102,7 +136,7 @@ class RadarConfig(Section):
         "What to do where no scene is found over a parent: stop, or let TerraMind generate the backscatter from the "
         "other modalities (archive.synthesis), marked as such everywhere.",
     )
-    resampling: Resampling = field("bilinear", "How backscatter comes onto the grid.")
+    resampling: Resampling = field("bilinear", "How backscatter comes onto the grid.", affects="reading")
 
     @model_validator(mode="after")
     def _none_is_synthesized(self) -> RadarConfig:
@@ -140,7 +174,7 @@ class DemConfig(Section):
 
     collection: Text = field("cop-dem-glo-30", "STAC collection id.")
     assets: Annotated[Mapping[Text, Text], freeze] = field({"DEM": "data"}, "Asset key of the elevation.")
-    resampling: Resampling = field("bilinear", "How elevation comes onto the grid.")
+    resampling: Resampling = field("bilinear", "How elevation comes onto the grid.", affects="reading")
 
 
 def _not_null(value: Any) -> Any:
@@ -167,6 +201,15 @@ class ImageryConfig(Section):
         if self.S2L2A is None:
             refuse("", "S2L2A is needed; the other modalities are chosen around it")
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        made = handler.resolve_ref_schema(handler(schema))
+        for rule in made["properties"].values():
+            # what is not listed is None here; in a file it is left out
+            rule |= rule.pop("anyOf")[0]
+            del rule["default"]
+        return {**made, "required": ["S2L2A"]}
 
     @model_serializer(mode="wrap")
     def _present_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -256,7 +299,7 @@ class ArchiveConfig(Section):
     )
     network: NetworkConfig = section(NetworkConfig)
     imagery: ImageryConfig = field({"S2L2A": {}, "S1RTC": {}, "DEM": {}}, doc_of(ImageryConfig))
-    synthesis: SynthesisConfig = section(SynthesisConfig)
+    synthesis: SynthesisConfig = section(SynthesisConfig, affects="reading")
 
     @model_validator(mode="after")
     def _provider(self) -> ArchiveConfig:

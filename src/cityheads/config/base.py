@@ -1,32 +1,46 @@
 """What all sections of the config share: strict types, fields with a description, frozen mappings, errors by key.
 
-A field says what it *affects*: ``results`` (a change makes the jobs that read the section run again), ``figures``
-(class colours: only what is drawn) or ``nothing`` (patience, threads of reading: never a result). `fingerprint_text`
-leaves the latter two out.
+A field says what it *affects*, which is how `Config.fingerprint` knows when a job must run again:
+
+* ``results``: whatever reads its section.
+* ``reading``: the pixels that are read from the chosen scenes, not the choice.
+* ``figures``: what is drawn, not what is learnt.
+* ``nothing``: neither; patience with a server, say, or the number of processes.
 """
 
 from __future__ import annotations
 
-import datetime
-import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, cast, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    StringConstraints,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 from cityheads.config.bridge import LikeDict
+from cityheads.core.times import parse_interval, parse_time
 
 __all__ = [
-    "WORDS",
+    "SPELLING",
     "Affects",
     "Flag",
     "FrozenDict",
     "Integer",
     "KeyProblem",
     "Number",
+    "Period",
     "Section",
     "Text",
+    "Time",
     "UndeclaredSectionError",
     "affects",
     "doc_of",
@@ -39,7 +53,7 @@ __all__ = [
     "section",
 ]
 
-Affects = Literal["results", "figures", "nothing"]
+Affects = Literal["results", "reading", "figures", "nothing"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -48,15 +62,15 @@ V = TypeVar("V")
 class KeyProblem(ValueError):  # noqa: N818 - pydantic turns it into an error of its own
     """Something wrong with a value that its type alone does not show.
 
+    Its text says what is wrong and what repairs it.
+
     Attributes:
         key: Key path relative to the section whose validator found it; empty for the section itself.
-        text: What is wrong and what repairs it.
     """
 
     def __init__(self, key: str, text: str) -> None:
         super().__init__(text)
         self.key = key
-        self.text = text
 
 
 def refuse(key: str, text: str) -> NoReturn:
@@ -89,58 +103,64 @@ class FrozenDict(dict[K, V]):
 freeze = AfterValidator(FrozenDict)
 
 
-#: What YAML 1.1, and so PyYAML, reads as text though it is a number in YAML 1.2 and in JSON: ``1e-3``.
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-
-
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-def _date(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime.date) else value
-
-
+# Nothing is taken for something else: text is no number, 1 is not true. What YAML misreads is put right in `load`.
 Integer = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), BeforeValidator(_number)]
+Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
-#: YAML reads 2024-07-15 as a date where it is not in quotes; it is text all the same.
-Text = Annotated[str, Strict(), BeforeValidator(_date)]
+Text = Annotated[str, Strict()]
 
 
-def _once(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    for item in value:
-        if value.count(item) > 1:
-            refuse("", f"{item} stands there twice")
-    return value
+def _time(text: str) -> str:
+    parse_time(text)
+    return text
+
+
+def _period(text: str) -> str:
+    parse_interval(text)
+    return text
+
+
+#: Put behind `Text` in an annotation: a time, or a period, as STAC writes it.
+Time = AfterValidator(_time)
+Period = AfterValidator(_period)
+
+
+class _OnlyOnce:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "uniqueItems": True}
+
+    @staticmethod
+    def _check(value: tuple[Any, ...]) -> tuple[Any, ...]:
+        for item in value:
+            if value.count(item) > 1:
+                refuse("", f"{item} stands there twice")
+        return value
 
 
 #: Put behind a tuple in an annotation: no item may stand there twice.
-only_once = AfterValidator(_once)
+only_once = _OnlyOnce()
 
 
-def field(default: Any, description: str, *, affects: Affects = "results", once: bool = False, **rules: Any) -> Any:
+def field(default: Any, description: str, *, affects: Affects = "results", **rules: Any) -> Any:
     """Declare a key of the config.
 
     Args:
         default: Its default as a file would have it; ``...`` for a key that must be given.
         description: What it is, in a sentence or two, with unit and range of values.
         affects: What a change of it can change.
-        once: Whether the items of this list must differ; declared here for the JSON schema, checked by `only_once`.
         **rules: Bounds, as `pydantic.Field` takes them (``ge``, ``lt``, ``min_length``, ``pattern``, ...).
     """
-    extra: dict[str, Any] = {} if affects == "results" else {"x-affects": affects}
-    if once:
-        extra["uniqueItems"] = True
-    # a default goes the way of what a file says: sections are made of it, and lists and mappings frozen
-    validated = isinstance(default, dict)
-    return Field(
-        default, description=description, json_schema_extra=extra or None, validate_default=validated or None, **rules
-    )
+    extra: dict[str, Any] | None = None if affects == "results" else {"x-affects": affects}
+    # what a file would have as a mapping goes the way of a file: a section is made of it, or it is frozen
+    as_written = isinstance(default, dict)
+    return Field(default, description=description, json_schema_extra=extra, validate_default=as_written, **rules)
 
 
 #: What the patterns of names mean, for the messages.
-WORDS: dict[str, str] = {
+SPELLING: dict[str, str] = {
     "^#[0-9a-fA-F]{6}$": 'a colour is written as "#rrggbb", in quotes',
     "^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-' make a name, a letter or digit first",
 }
@@ -148,7 +168,7 @@ WORDS: dict[str, str] = {
 
 def named(pattern: str, words: str) -> StringConstraints:
     """Declare how the names in a mapping are spelt; ``words`` is the pattern for people."""
-    WORDS[pattern] = words
+    SPELLING[pattern] = words
     return StringConstraints(pattern=pattern)
 
 
@@ -157,9 +177,9 @@ def doc_of(kind: type[Section]) -> str:
     return " ".join((kind.__doc__ or "").split())
 
 
-def section(kind: type[Section]) -> Any:
+def section(kind: type[Section], *, affects: Affects = "results") -> Any:
     """Declare a section with a default for each of its keys; its description is the class's."""
-    return field({}, doc_of(kind))
+    return field({}, doc_of(kind), affects=affects)
 
 
 def affects(info: FieldInfo) -> Affects:
@@ -195,7 +215,7 @@ class Section(LikeDict, BaseModel):  # type: ignore[misc]
             return super().__getattr__(name)
 
 
-def plain(value: Any, kept: tuple[Affects, ...] = ("results", "figures", "nothing")) -> Any:
+def plain(value: Any, kept: Container[Affects] = get_args(Affects)) -> Any:
     """Give a section as dicts, lists and scalars, with those fields only that affect one of ``kept``."""
     if isinstance(value, Section):
         fields = type(value).model_fields

@@ -59,7 +59,7 @@ class Config(Section):
     heads: Heads = field(..., "The heads that runs can use, by name.", min_length=1)
     runs: Runs = field(..., "The trainings, by name; each is a list of heads on one shared encoder.", min_length=1)
     seeds: Annotated[tuple[Annotated[Integer, Ge(0)], ...], only_once] = field(
-        (0,), "Every run is trained once with each seed.", once=True, min_length=1
+        (0,), "Every run is trained once with each seed.", min_length=1
     )
     model: ModelConfig = section(ModelConfig)
     train: TrainConfig = section(TrainConfig)
@@ -92,7 +92,15 @@ class Config(Section):
                 refuse(f"heads.{name}.label", f"no label '{head.label}'; {_known(head.label, self.labels)}")
             classes = self.labels[head.label].class_names
             if head.class_weights is not None and len(head.class_weights) != len(classes):
-                refuse(f"heads.{name}.class_weights", f"{len(classes)} classes need as many weights")
+                refuse(
+                    f"heads.{name}.class_weights",
+                    f"{len(classes)} classes need as many weights, not {len(head.class_weights)}",
+                )
+            if head.metric == "iou" and head.positive_class is None:
+                refuse(
+                    f"heads.{name}.positive_class",
+                    f"metric iou is of one class; name it: {' or '.join(classes)}",
+                )
             if head.positive_class is not None and head.positive_class not in classes:
                 refuse(
                     f"heads.{name}.positive_class",
@@ -176,11 +184,13 @@ class Config(Section):
         shown: dict[str, Any] = plain(self)
         return shown
 
-    def fingerprint(self, sections: Iterable[str], *, colors: bool = False, scene_search: bool = False) -> str:
+    def fingerprint(
+        self, sections: Iterable[str], *, colors: bool = False, reading: bool = True, scene_search: bool = False
+    ) -> str:
         """Give the text that stands for all that can change a result in these sections: canonical JSON.
 
         Two configs with the same text give the same result. Left out are the keys that never change one (patience with
-        the network, threads of reading) and, unless ``colors``, the class colours.
+        the network, number of processes) and, unless asked for, the class colours.
 
         A job looks at less than its whole sections: take ``config.for_label("LULC").fingerprint(...)`` for a job of one
         label layer, and ``config.for_run("multihead").fingerprint(...)`` for one of a run.
@@ -188,10 +198,15 @@ class Config(Section):
         Args:
             sections: Names such as ``grid`` or ``archive.imagery``.
             colors: Whether class colours count: for what draws them.
-            scene_search: Whether this is the search for scenes, which looks at less: of the archive not at
-                ``synthesis``, of the labels at the collections of land cover only.
+            reading: Whether it counts how pixels are read from the chosen scenes; not so for what makes the scenes.
+            scene_search: Whether this is the search for scenes (sections ``archive`` and ``labels`` among others). To
+                that, how pixels are read does not count, and of the labels the collections of land cover only.
         """
-        kept: tuple[Affects, ...] = ("results", "figures") if colors else ("results",)
+        kept: set[Affects] = {"results"}
+        if colors:
+            kept.add("figures")
+        if reading and not scene_search:
+            kept.add("reading")
         found: dict[str, Any] = {}
         for name in sections:
             value: Any = self
@@ -202,7 +217,6 @@ class Config(Section):
             if counts:
                 found[name] = plain(value, kept)
         if scene_search:
-            del found["archive"]["synthesis"]
             found["labels"] = {
                 name: [label.collection, label.asset, label.datetime]
                 for name, label in self.labels.items()

@@ -11,15 +11,15 @@ from pydantic.fields import FieldInfo
 
 from cityheads.config.base import Section, affects, plain
 from cityheads.config.config import Config
-from cityheads.config.load import unwrap
+from cityheads.config.problems import unwrap
 from cityheads.core.files import canonical_json, write_bytes
 
 __all__ = ["document", "document_config", "json_schema"]
 
 _HEAD = """# Configuration
 
-Every key that a config file may hold; `*` stands for a name of your own. Unknown keys are refused. A key marked with
-**\\*** never changes a result, so that changing it runs nothing again; a key marked with **†** changes figures only.
+Every key that a config file may hold; `*` stands for a name of your own, or for each item of a list. Unknown keys are
+refused. A changed key runs those jobs of the workflow again whose results can depend on it, and no others.
 
 An editor completes and checks a config whose first line is
 `# yaml-language-server: $schema=../workflow/schemas/config.schema.json` (a path relative to the config).
@@ -27,6 +27,8 @@ An editor completes and checks a config whose first line is
 This page and that schema are made from the classes in `src/cityheads/config/`:
 `cityheads document_config --out docs/configuration.md --schema workflow/schemas/config.schema.json`.
 """
+
+_REMARK = {"nothing": " Never changes a result.", "figures": " Changes figures only, nothing that is learnt."}
 
 
 def document() -> str:
@@ -79,14 +81,14 @@ def _table(rows: Any) -> Iterator[str]:
     yield "| key | default | what it is |"
     yield "|---|---|---|"
     for key, info in rows:
-        mark = {"nothing": " **\\***", "figures": " **†**", "results": ""}[affects(info)]
+        remark = _REMARK.get(affects(info), "")
         default = "required"
         if not info.is_required():
             default = f"`{canonical_json(plain(info.get_default(call_default_factory=True)))}`"
         choices = _choices(info)
         allowed = f" One of {', '.join(f'`{choice}`' for choice in choices)}." if len(choices) > 1 else ""
         allowed = f" Here `{choices[0]}`." if len(choices) == 1 else allowed
-        yield f"| `{key}`{mark} | {default} | {info.description}{allowed} |"
+        yield f"| `{key}` | {default} | {info.description}{allowed}{remark} |"
 
 
 def _choices(info: FieldInfo) -> tuple[Any, ...]:
@@ -95,9 +97,26 @@ def _choices(info: FieldInfo) -> tuple[Any, ...]:
 
 
 def json_schema() -> str:
-    """Give the JSON schema of a config file as text."""
-    made = Config.model_json_schema()
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **made}, indent=1) + "\n"
+    """Give the JSON schema of a config file as text, in the draft that editors know (07)."""
+    made = Config.model_json_schema(ref_template="#/definitions/{model}")
+    made["definitions"] = made.pop("$defs")
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "CityHeads configuration"}
+    return json.dumps(head | _tidy(made), indent=1) + "\n"
+
+
+def _tidy(node: Any) -> Any:
+    """Say what pydantic says in a plainer way: without made-up titles, names as names, pairs as lists."""
+    if isinstance(node, list):
+        return [_tidy(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made = {key: _tidy(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+    if "patternProperties" in made:
+        ((pattern, value),) = made.pop("patternProperties").items()
+        made |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
+    if "prefixItems" in made:
+        made["items"] = made.pop("prefixItems")[0]
+    return made
 
 
 def document_config(*, out: Path, schema: Path | None = None) -> None:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
-from pydantic import AfterValidator, JsonValue, model_validator
+from pydantic import AfterValidator
 
 from cityheads.config.base import Number, Section, Text, field, freeze, named, only_once, refuse
 
 __all__ = ["HeadConfig", "Heads", "RunConfig", "Runs"]
 
 _NAME = named("^[a-z][a-z0-9_]*$", "lower-case letters, digits and _, a letter first")
+
+
+def _written(value: Any, key: str = "") -> Any:
+    """Refuse what YAML can hold and JSON cannot: no text as a key, numbers that are none, dates."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                refuse(key, f"key {name} is not text; put it in quotes")
+            _written(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _written(item, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        refuse(key, f"{value} is not a finite number")
+    elif not (value is None or isinstance(value, str | bool | int | float)):
+        refuse(key, f"{value} is neither text nor number; put it in quotes")
+    return value
 
 
 def _head_name(name: str) -> str:
@@ -35,7 +53,7 @@ class HeadConfig(Section):
         None,
         "Decoder of this head: FullResolutionDecoder, or a name in TerraTorch's registry; null takes UNetDecoder.",
     )
-    decoder_args: Annotated[Mapping[Text, JsonValue], freeze] = field(
+    decoder_args: Annotated[Mapping[Text, Any], AfterValidator(_written), freeze] = field(
         {}, "Arguments of the decoder, with its own names."
     )
     neck: Literal["own", "shared"] = field(
@@ -51,18 +69,12 @@ class HeadConfig(Section):
         None, "Name of the class that metric iou is about; must be given with metric iou, miou does not look at it."
     )
 
-    @model_validator(mode="after")
-    def _iou_of_a_class(self) -> HeadConfig:
-        if self.metric == "iou" and self.positive_class is None:
-            refuse("positive_class", "metric iou needs the name of the class that it is the IoU of")
-        return self
-
 
 class RunConfig(Section):
     """One training: heads on one shared encoder."""
 
     heads: Annotated[tuple[Text, ...], only_once] = field(
-        ..., "Heads of this run; one head makes a single-task baseline.", once=True, min_length=1
+        ..., "Heads of this run; one head makes a single-task baseline.", min_length=1
     )
 
 

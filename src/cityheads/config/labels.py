@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 from pydantic import Discriminator, model_validator
 
-from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze, named, refuse
+from cityheads.config.base import Flag, Integer, Number, Period, Section, Text, field, freeze, named, refuse
+from cityheads.core.times import Interval, parse_interval
 
 __all__ = [
     "FootprintsLabel",
@@ -65,6 +66,9 @@ class VectorClass(LabelClass):
 class _Label(Section):
     """What label layers of every kind have in common."""
 
+    if TYPE_CHECKING:  # each kind has classes of its own
+        classes: tuple[LabelClass, ...]
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of their ids."""
@@ -74,8 +78,6 @@ class _Label(Section):
     def colors(self) -> dict[int, str]:
         """Colour (``#rrggbb``) per class id."""
         return {number: item.color for number, item in enumerate(self.classes)}
-
-    classes: tuple[LabelClass, ...] = field(..., _CLASSES, min_length=2, max_length=254)
 
     @model_validator(mode="after")
     def _different_names(self) -> _Label:
@@ -96,7 +98,9 @@ class LandcoverLabel(_Label):
     ignore_codes: tuple[_Code, ...] = field((0,), _IGNORE_CODES)
     collection: Text = field("esa-worldcover", "STAC collection id.")
     asset: Text = field("map", "Asset key.")
-    datetime: Text | None = field(None, "Period, as a STAC interval; null takes the newest item.")
+    datetime: Annotated[Text, Period] | None = field(
+        None, "Period, as a STAC interval: FROM/TO, either of which may be '..'; null takes the newest item."
+    )
 
     @model_validator(mode="after")
     def _one_class_a_code(self) -> LandcoverLabel:
@@ -108,12 +112,17 @@ class LandcoverLabel(_Label):
                 refuse("classes", f"class '{item.name}' has no codes")
         return self
 
+    @property
+    def period(self) -> Interval | None:
+        """Start and end of the period; None where any time will do."""
+        return None if self.datetime is None else parse_interval(self.datetime)
+
 
 class FootprintsLabel(_Label):
     """Rasterizes building footprints."""
 
     kind: Literal["footprints"] = field(..., "Building polygons are rasterized.")
-    classes: tuple[LabelClass, ...] = field(..., "The two classes, background first.", min_length=2, max_length=254)
+    classes: tuple[LabelClass, ...] = field(..., "The two classes, background first.", min_length=2, max_length=2)
     source: Text | None = field(None, "Vector file of the footprints; null takes the simulated archive's.")
     boundary: Text | None = field(
         None,
@@ -133,12 +142,6 @@ class FootprintsLabel(_Label):
         "Leave out buildings whose construction year is after the year of the chosen Sentinel-2 scene; unknown years "
         "stay and are counted.",
     )
-
-    @model_validator(mode="after")
-    def _two_classes(self) -> FootprintsLabel:
-        if len(self.classes) != 2:
-            refuse("classes", "footprints make two classes, background first")
-        return self
 
 
 class RasterLabel(_Label):

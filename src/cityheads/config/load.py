@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-import difflib
+import copy
+import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
 
-from cityheads.config.base import WORDS, KeyProblem, Section
 from cityheads.config.config import Config
+from cityheads.config.problems import Problem, problems
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 
-__all__ = ["load_config", "read_yaml", "resolve", "unwrap", "write_config"]
-
-#: Keys of before, by their place now, with what to write in place of them.
-RENAMED = {
-    "gate": "noninferiority (with strong_margin_pp for strong_pp and acceptable_margin_pp for acceptable_pp)",
-    "noninferiority.strong_pp": "strong_margin_pp",
-    "noninferiority.acceptable_pp": "acceptable_margin_pp",
-    "train.recompute": "gradient_checkpointing",
-    "model.thinking": "tim",
-    "evaluation.without_modalities": "modality_ablation",
-    "simulate.s2_noise": "s2_noise_reflectance",
-}
+__all__ = ["load_config", "read_yaml", "resolve", "write_config"]
 
 #: libyaml's loader where PyYAML was built with it, ten times faster than the Python one.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):
-    """A safe loader that refuses what PyYAML lets pass: a key that stands twice, of which the last would win."""
+    """A safe loader that reads dates as text and refuses a key that stands twice, of which the last would win."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in _Base.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
-            key, line = key_node.value, key_node.start_mark.line + 1
-            if key in seen:
+            if key.value in lines:
                 raise yaml.MarkedYAMLError(
-                    problem=f"key '{key}' stands twice, in line {seen[key]} already; keep one",
-                    problem_mark=key_node.start_mark,
+                    problem=f"key '{key.value}' stands twice, also in line {lines[key.value]}; remove one",
+                    problem_mark=key.start_mark,
                 )
-            seen[key] = line
+            lines[key.value] = key.start_mark.line + 1
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return mapping
 
@@ -123,8 +116,37 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
-        problems = [_Problem(details) for details in error.errors(include_url=False)]
-        raise CityHeadsError(min(problems, key=lambda problem: problem.depth).explain(raw)) from None
+        found = problems(error)
+    meant = _as_meant(raw, found)
+    if meant is not None:
+        return resolve(meant)
+    raise CityHeadsError(found[0].explain(raw))
+
+
+#: A number to YAML 1.2 and to JSON, which YAML 1.1, and so PyYAML and Snakemake, reads as text: ``1e-3``.
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def _as_meant(raw: Mapping[str, Any], found: Sequence[Problem]) -> dict[str, Any] | None:
+    """Give the config with what YAML misread as it was meant, ``1e-3`` and dates without quotes; None without such."""
+    repaired = None
+    for problem in found:
+        value: Any = problem.value
+        meant: Any = None
+        if problem.kind in ("float_type", "int_type") and isinstance(value, str) and _EXPONENT.fullmatch(value):
+            number = float(value)
+            meant = int(number) if problem.kind == "int_type" and number.is_integer() else number
+        elif problem.kind == "string_type" and isinstance(value, datetime.date):
+            meant = value.isoformat()
+        if meant is not None:
+            repaired = repaired or copy.deepcopy(dict(raw))
+            *above, last = problem.path
+            place: Any = repaired
+            for part in above:
+                place = place[part]
+            if isinstance(place, dict | list):
+                place[last] = meant
+    return repaired
 
 
 def write_config(config: Config, path: Path) -> None:
@@ -135,150 +157,3 @@ def write_config(config: Config, path: Path) -> None:
     content = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True).encode()
     if not path.exists() or path.read_bytes() != content:
         write_bytes(path, content)
-
-
-class _Problem:
-    """One of pydantic's errors, as the keys and the words of a config."""
-
-    def __init__(self, details: Any) -> None:
-        self.kind: str = details["type"]
-        self.value: Any = details["input"]
-        self.context: dict[str, Any] = details.get("ctx", {})
-        self.path = [part for part in details["loc"] if part != "[key]"]
-        # below a label pydantic names the kind that it took; that is no key
-        if len(self.path) > 2 and self.path[0] == "labels":
-            del self.path[2]
-        if self.kind in ("union_tag_invalid", "union_tag_not_found"):
-            self.path.append("kind")
-        found = self.context.get("error")
-        self.found = found if isinstance(found, KeyProblem) else None
-        if self.found and self.found.key:
-            self.path += self.found.key.split(".")
-        # what is unknown or missing is a fault of the mapping that it should or should not be in
-        self.depth = len(self.path) - (self.kind in ("extra_forbidden", "missing"))
-
-    def explain(self, raw: Mapping[str, Any]) -> str:
-        """Say in one line what is wrong and what repairs it."""
-        key = ".".join(str(part) for part in self.path)
-        here = f"config key '{key}'" if key else "config"
-        if self.found:
-            return f"{here}: {self.found.text}"
-        if self.kind == "extra_forbidden":
-            return f"{here} {_unknown(self.path, raw)}"
-        if self.kind == "missing":
-            return f"{here} is missing; {_description(self.path, raw)}"
-        return f"{here}: {self._what(raw)}"
-
-    def _what(self, raw: Mapping[str, Any]) -> str:
-        value, context = f"{self.value!r}", self.context
-        match self.kind:
-            case "literal_error":
-                return f"{value} is none of {_choices(context['expected'])}"
-            case "union_tag_invalid":
-                return f"'{context['tag']}' is none of {_choices(context['expected_tags'])}"
-            case "union_tag_not_found":
-                return "is missing; it is one of landcover, footprints, raster, vector"
-            case "greater_than_equal":
-                return f"{value} is less than the minimum of {context['ge']:g}"
-            case "greater_than":
-                return f"{value} is not above {context['gt']:g}"
-            case "less_than_equal":
-                return f"{value} is greater than the maximum of {context['le']:g}"
-            case "less_than":
-                return f"{value} is not below {context['lt']:g}"
-            case "finite_number":
-                return f"{value} is not a finite number"
-            case "string_pattern_mismatch":
-                return f"'{self.value}' is not allowed; {WORDS[context['pattern']]}"
-            case "string_too_short" | "too_short":
-                return f"{value} is too short; it needs at least {context['min_length']}"
-            case "string_too_long" | "too_long":
-                return f"{_short(self.value)} is too long; it takes at most {context['max_length']}"
-        wanted = _WANTED.get(self.kind)
-        hint = _hint(self.kind, self.value)
-        return f"{_short(self.value)} is not {wanted}{hint}" if wanted else f"{_short(self.value)} is wrong"
-
-
-_WANTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "dict_type": "a mapping of keys to values",
-    "mapping_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
-    "model_attributes_type": "a mapping of keys to values",
-}
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _hint(kind: str, value: Any) -> str:
-    if value is None:
-        return "; remove the key for its default" if kind != "model_type" else "; write {} for its defaults"
-    if kind == "string_type":
-        return "; put it in quotes" if isinstance(value, bool | int | float) else ""
-    if kind == "int_type" and isinstance(value, float) and value.is_integer():
-        return f"; write {value:.0f}"
-    return ""
-
-
-def _choices(quoted: str) -> str:
-    """Give pydantic's ``'a', 'b' or 'c'`` as ``a, b, c``."""
-    return ", ".join(re.findall("'([^']*)'", quoted))
-
-
-def _unknown(path: list[Any], raw: Mapping[str, Any]) -> str:
-    """Say what is known where an unknown key stands."""
-    *above, name = path
-    new = RENAMED.get(".".join(map(str, path)))
-    if new:
-        return f"is now {new}"
-    kind = _section(above, raw)
-    known = sorted(kind.model_fields) if kind else []
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known here are {', '.join(known)}"
-    return f"is unknown; {hint}"
-
-
-def _description(path: list[Any], raw: Mapping[str, Any]) -> str:
-    *above, name = path
-    kind = _section(above, raw)
-    info = kind.model_fields.get(str(name)) if kind else None
-    return f"it is needed: {info.description}" if info else "it is needed"
-
-
-def _section(path: list[Any], raw: Any) -> type[Section] | None:
-    """Give the section's class at a path, with what is written there to tell the kinds of labels apart."""
-    kinds: list[Any] = [Config]
-    for part in path:
-        raw = raw.get(part) if isinstance(raw, Mapping) else raw[part] if isinstance(raw, list | tuple) else None
-        below: list[Any] = []
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, Section):
-                info = kind.model_fields.get(str(part))
-                below += unwrap(info.annotation) if info else []
-            else:
-                below += unwrap(get_args(kind)[0 if isinstance(part, int) else -1]) if get_args(kind) else []
-        kinds = below
-    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
-    if len(sections) > 1 and isinstance(raw, Mapping):
-        named = [kind for kind in sections if raw.get("kind") in get_args(kind.model_fields["kind"].annotation)]
-        sections = named or sections
-    return sections[0] if sections else None
-
-
-def unwrap(annotation: Any) -> Iterator[Any]:
-    """Give the types that an annotation stands for, without Annotated, None and unions around them."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from unwrap(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for choice in get_args(annotation):
-            yield from unwrap(choice)
-    elif annotation is not type(None):
-        yield annotation

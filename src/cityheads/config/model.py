@@ -21,7 +21,7 @@ class TimConfig(Section):
     """Thinking-in-Modalities: what a terramind_v1_*_tim's frozen generator generates of a chip beside the inputs."""
 
     modalities: Annotated[tuple[GeneratedModality, ...], only_once] = field(
-        ("LULC",), "The generated modalities, in this order; none that is an input.", once=True, min_length=1
+        ("LULC",), "The generated modalities, in this order; none that is an input.", min_length=1
     )
     chained: Flag = field(
         True, "Whether a generated modality is an input of the generator when the next one is generated."
@@ -62,7 +62,6 @@ class ModelConfig(Section):
         ("S2L2A", "S1RTC", "DEM"),
         "Inputs of the encoder. RGB (true colour) and NDVI are computed from S2L2A, and NDVI is a new modality to "
         "TerraMind; coords are the centre of the chip, which TerraMind reads to a quarter of a degree.",
-        once=True,
         min_length=1,
     )
     bands: Annotated[

@@ -71,7 +71,7 @@ class QualityConfig(Section):
     def _range(self) -> QualityConfig:
         low, high = self.s1_median_db
         if low >= high:
-            refuse("s1_median_db", f"the least value ({low:g} dB) comes first and is below the greatest ({high:g} dB)")
+            refuse("s1_median_db", f"{low:g} is not below {high:g}; the lesser of the two comes first")
         return self
 
 

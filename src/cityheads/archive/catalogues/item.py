@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -16,11 +16,9 @@ import shapely
 
 from cityheads.archive.hrefs import scrub
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.times import Interval, parse_time
 
-__all__ = ["Interval", "Item", "checked", "parse_interval", "parse_time", "within"]
-
-#: First and last moment; None where the interval is open.
-Interval = tuple[datetime | None, datetime | None]
+__all__ = ["Item", "checked", "time_of", "within"]
 
 _ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 
@@ -55,7 +53,7 @@ class Item:
         """Acquisition, or the start of the period that the item stands for."""
         for key in ("datetime", "start_datetime"):
             if self.properties.get(key):
-                return parse_time(str(self.properties[key]), f"item {self.id}: property '{key}'")
+                return time_of(str(self.properties[key]), f"item {self.id}: property '{key}'")
         raise CityHeadsError(f"item {self.id}: has neither datetime nor start_datetime")
 
     @cached_property
@@ -92,37 +90,16 @@ def _flat_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
     return bbox[0], bbox[1], bbox[2], bbox[3]
 
 
-def parse_time(text: str, where: str) -> datetime:
-    """Read a time as STAC writes it; one without a zone is UTC."""
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise CityHeadsError(f"{where}: '{text}' is not a time as STAC writes it") from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-def parse_interval(text: str, key: str) -> Interval:
-    """Read a STAC interval: ``A/B``, ``A/..``, ``../B`` or one date; a date without a time is the whole day.
-
-    Args:
-        text: The interval.
-        key: Config key, for messages.
+def time_of(text: str, where: str) -> datetime:
+    """Read a time of an item, as `parse_time` does; ``where`` names it in the message.
 
     Raises:
-        CityHeadsError: No interval, or one that ends before it starts.
+        CityHeadsError: It is none.
     """
-    first, slash, last = text.partition("/")
-    last = last if slash else first
-    ends: list[datetime | None] = []
-    for part, clock in ((first, time.min), (last, time.max)):
-        if part in ("", ".."):
-            ends.append(None)
-            continue
-        parsed = parse_time(part, f"config key '{key}'")
-        ends.append(datetime.combine(parsed.date(), clock, UTC) if "T" not in part.upper() else parsed)
-    if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
-        raise CityHeadsError(f"config key '{key}': '{text}' ends before it starts")
-    return ends[0], ends[1]
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise CityHeadsError(f"{where}: {error}") from None
 
 
 def within(item: Item, interval: Interval) -> bool:
@@ -130,7 +107,7 @@ def within(item: Item, interval: Interval) -> bool:
     start, end = interval
     last = item.when
     if item.properties.get("end_datetime") and not item.properties.get("datetime"):
-        last = parse_time(str(item.properties["end_datetime"]), f"item {item.id}: property 'end_datetime'")
+        last = time_of(str(item.properties["end_datetime"]), f"item {item.id}: property 'end_datetime'")
     return (start is None or last >= start) and (end is None or item.when <= end)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import shapely
 
 from cityheads.archive.catalogues.documents import load_json
-from cityheads.archive.catalogues.item import Interval, Item, checked
+from cityheads.archive.catalogues.item import Item, checked
 from cityheads.archive.hrefs import is_remote, resolve_link, scrub
 from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.times import Interval
 
 __all__ = ["StaticCatalog"]
 

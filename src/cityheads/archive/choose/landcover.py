@@ -7,7 +7,7 @@ from datetime import datetime
 
 import shapely
 
-from cityheads.archive.catalogues.item import Item, parse_interval, within
+from cityheads.archive.catalogues.item import Item, within
 from cityheads.archive.choose.search import Search, by_cover, nothing, reasons
 from cityheads.config import LandcoverLabel
 from cityheads.core.artifacts.scenes import ChosenLayer
@@ -18,7 +18,7 @@ __all__ = ["choose_landcover"]
 def choose_landcover(search: Search, name: str, label: LandcoverLabel) -> ChosenLayer:
     """Choose the newest map of the period that covers most of the parent, and all its tiles there."""
     collection = label.collection
-    interval = parse_interval(label.datetime, f"labels.{name}.datetime") if label.datetime else None
+    interval = label.period
     items = search.catalog.search(collection, search.polygon, interval)
     rejected = []
     years: dict[datetime, list[Item]] = {}

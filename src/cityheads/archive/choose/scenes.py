@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from cityheads.archive.catalogues.item import parse_time
+from cityheads.archive.catalogues.item import time_of
 from cityheads.archive.catalogues.open import open_catalog
 from cityheads.archive.choose.dem import choose_dem
 from cityheads.archive.choose.landcover import choose_landcover
@@ -55,7 +55,7 @@ def select_scenes(config: Config, *, parents: Path, parent: str, catalog: str, o
     imagery = archive.imagery
     layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(search, imagery.s2)}
     first = layers["S2L2A"]["items"][0]
-    when = parse_time(item_time(first), f"item {first['id']}")
+    when = time_of(item_time(first), f"item {first['id']}")
     for name, rule in imagery.radar.items():
         layers[name] = choose_sentinel1(search, name, rule, when)
     if imagery.DEM is not None:

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 import shapely
 
-from cityheads.archive.catalogues.item import Interval, Item, parse_interval, parse_time, within
+from cityheads.archive.catalogues.item import Item, within
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
 from cityheads.archive.choose.search import Search, nothing, reasons
 from cityheads.archive.products import OFFSET_BASELINE, OFFSET_DN
@@ -31,8 +31,7 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
         CityHeadsError: No usable item, or one without a needed band or baseline.
     """
     collection = rule.collection
-    interval = parse_interval(rule.datetime, "archive.imagery.S2L2A.datetime")
-    target = _target_date(rule, interval)
+    interval, target = rule.period, rule.target_time
     items = search.catalog.search(collection, search.polygon, interval)
     kept, rejected = [], []
     for item in items:
@@ -112,17 +111,6 @@ def offset_dn(item: Item, rule: str) -> int:
             f"unknown; see the {key}"
         )
     return OFFSET_DN if (int(match[1]), int(match[2])) >= OFFSET_BASELINE else 0
-
-
-def _target_date(rule: OpticalConfig, interval: Interval) -> datetime:
-    if rule.target_date is not None:
-        return parse_time(str(rule.target_date), "config key 'archive.imagery.S2L2A.target_date'")
-    start, end = interval
-    if start is None or end is None:
-        raise CityHeadsError(
-            "config key 'archive.imagery.S2L2A.target_date': the period of 'datetime' is open, so name the date"
-        )
-    return start + (end - start) / 2
 
 
 def _drop_superseded(items: Iterable[Item], polygon: shapely.Geometry, rejected: list[tuple[Item, str]]) -> list[Item]:
