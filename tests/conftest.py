@@ -34,7 +34,9 @@ def repository() -> Path:
 def snakemake() -> Run:
     """Run Snakemake on this checkout's Snakefile with another working directory."""
 
-    def run(directory: Path, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        directory: Path, *arguments: str | Path, check: bool = True, source: Path = ROOT / "src"
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [
                 *(Path(sys.executable).parent / "snakemake", "--snakefile", ROOT / "Snakefile"),
@@ -43,7 +45,8 @@ def snakemake() -> Run:
             ],
             capture_output=True,
             text=True,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+            env=os.environ
+            | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(source)},
         )
         if check and done.returncode:
             raise AssertionError(f"snakemake {arguments} failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}")

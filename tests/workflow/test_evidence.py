@@ -1,4 +1,4 @@
-"""What the DAG promises of the evidence: the figure of removed modalities where there is something to remove."""
+"""What the DAG promises of the evidence: the figure of the modality ablation where a modality can be removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dry(snakemake: Run, place: Path, **changes: object) -> str:
     ("changes", "drawn"),
     [
         ({}, True),
-        ({"evaluation": {"without_modalities": False}}, False),
+        ({"evaluation": {"modality_ablation": False}}, False),
         ({"model": {"modalities": ["S2L2A", "RGB", "NDVI"]}}, False),
         ({"model": {"modalities": ["S2L2A", "coords"]}}, True),
     ],

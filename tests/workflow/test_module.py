@@ -92,6 +92,8 @@ def place(tmp_path: Path) -> Path:
     rows = [line for line in lines if re.match(r"P0[1-3]|parent_id", line)]
     (tmp_path / "parents.tsv").write_text("\n".join(rows) + "\n")
     shutil.copy(ROOT / "tests/e2e/tiny.yaml", tmp_path / "city.yaml")
+    for name in ("parks", "surveyed"):  # files that the config names, beside the sheet
+        (tmp_path / f"{name}.geojson").touch()
     return tmp_path
 
 
