@@ -160,5 +160,5 @@ def test_a_module_with_half_a_config_is_refused_in_one_line(place: Path) -> None
     assert done.returncode != 0
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("config")]
     assert said
-    assert "required" in said[0]
+    assert "config key 'labels' is missing" in said[0]
     assert "Traceback" not in done.stdout + done.stderr
