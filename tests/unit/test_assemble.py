@@ -116,7 +116,7 @@ def test_the_same_input_gives_the_same_bytes(made: Made, tmp_path: Path) -> None
 
 
 def test_a_label_that_nothing_trains_on_changes_no_byte(made: Made, tmp_path: Path) -> None:
-    """Neither does its mask need to be there, nor can a split lack its classes; nor does a colour count."""
+    """Nor does its mask need to be there, or can a split lack its classes; a colour or a written default is nothing."""
     root, _ = made
     flood = {"kind": "raster", "source": "flood", "ignore_codes": [], "classes": CITY["labels"]["BUILDINGS"]["classes"]}
     unused = copy.deepcopy(CITY)
@@ -126,7 +126,8 @@ def test_a_label_that_nothing_trains_on_changes_no_byte(made: Made, tmp_path: Pa
     colored["labels"]["LULC"]["classes"][0]["color"] = "#ff0000"
     written = sorted(path for path in (root / "dataset").rglob("*") if path.is_file())
     assert len(written) == 10
-    for name, raw in (("unused", unused), ("colored", colored)):
+    written_out = CITY | {"splits": {"seed": 1, "buffer_m": 0, "method": "search"}}
+    for name, raw in (("unused", unused), ("colored", colored), ("defaults", written_out)):
         assemble(root, make_config(raw), tmp_path / name)
         assert len([path for path in (tmp_path / name).rglob("*") if path.is_file()]) == 10
         for path in written:

@@ -281,12 +281,12 @@ def test_codes_map_as_the_design_says(repository: Path) -> None:
     np.testing.assert_array_equal(map_codes(codes, table, "x"), [[2, 0], [255, 4]])
 
 
-def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+def test_equal_input_gives_equal_bytes_whatever_the_colours(tmp_path: Path) -> None:
     codes = np.random.default_rng(3).choice([10, 50, 80, 0], (64, 64)).astype(np.uint8)
     write_codes(tmp_path / "a.tif", codes, Affine(10, 0, 587000, 0, -10, 4512000), "EPSG:32618")
     contents = []
-    for _ in range(2):
-        run(tmp_path, config_of(64), write_scenes(tmp_path, "LULC", "a.tif"))
+    for classes in (WORLDCOVER, [item | {"color": "#123456"} for item in WORLDCOVER]):
+        run(tmp_path, config_of(64, classes=classes), write_scenes(tmp_path, "LULC", "a.tif"))
         files = sorted((tmp_path / "chips").rglob("*.tif")) + sorted((tmp_path / "parents").rglob("*.tif"))
         assert len(files) == 17
         contents.append([file.read_bytes() for file in files])
