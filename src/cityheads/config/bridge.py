@@ -5,12 +5,10 @@ Nothing new may use this module. It goes when nothing under src and tests import
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-__all__ = ["LikeDict", "load_config", "pick", "resolve"]
+__all__ = ["LikeDict"]
 
 #: Keys of before that have another name now.
 _NEW = {
@@ -22,7 +20,6 @@ _NEW = {
     "without_modalities": "modality_ablation",
     "s2_noise": "s2_noise_reflectance",
 }
-_OLD = {new: old for old, new in _NEW.items()}
 
 
 class LikeDict:
@@ -61,36 +58,3 @@ class LikeDict:
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return dict(self.items()) | dict(other)
-
-
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
-    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
-
-
-def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a resolved config as dicts with the keys of before; ``raw`` may have either."""
-    from cityheads.config.load import resolve as typed
-
-    config = _renamed(copy.deepcopy(dict(raw)), _NEW)
-    for head in config.get("heads", {}).values():
-        label = config.get("labels", {}).get(head.get("label"))
-        if head.get("metric") == "iou" and label:
-            head.setdefault("positive_class", label["classes"][-1]["name"])
-    dumped: dict[str, Any] = _renamed(typed(config).model_dump(mode="json"), _OLD)
-    return dumped
-
-
-def load_config(path: Path) -> dict[str, Any]:
-    """Read a config file as dicts with the keys of before."""
-    from cityheads.config.load import load_config as typed
-
-    return resolve(typed(path).model_dump(mode="json"))
-
-
-def pick(config: Mapping[str, Any], sections: tuple[str, ...]) -> Any:
-    """Give the typed config of a resolved one in dicts, restricted to the sections of one verb."""
-    from cityheads.config.load import resolve as typed
-
-    return typed(_renamed(copy.deepcopy(dict(config)), _NEW)).restricted_to(sections)
