@@ -126,7 +126,7 @@ def by_hand(folder: Path, dataset: Path, drop: list[str], positions: range) -> d
 
 
 @pytest.mark.parametrize(
-    ("model", "removed", "kept"),
+    ("model", "ablated", "kept"),
     [
         ({"modalities": ["S2L2A", "S1RTC", "DEM"]}, ["S2L2A", "S1RTC", "DEM"], []),
         ({"modalities": ["DEM", "NDVI", "RGB", "coords"]}, ["DEM", "S2L2A", "coords"], []),
@@ -137,20 +137,20 @@ def by_hand(folder: Path, dataset: Path, drop: list[str], positions: range) -> d
         ({"modalities": ["S1RTC", "DEM", "coords"], "merge": "none"}, ["S1RTC", "DEM", "coords"], []),
     ],
 )
-def test_each_input_is_removed_that_leaves_an_image(
-    dataset: Path, tmp_path: Path, model: dict[str, Any], removed: list[str], kept: list[str]
+def test_each_modality_is_ablated_that_leaves_an_image(
+    dataset: Path, tmp_path: Path, model: dict[str, Any], ablated: list[str], kept: list[str]
 ) -> None:
     settings = write_run(tmp_path, dataset, **model)
     evaluate(settings, run="multihead", seed=0, dataset=dataset, run_dir=tmp_path, out=tmp_path / "out")
     found = read_json(tmp_path / "out" / "metrics.json")
-    assert list(found["modality_ablation"]) == removed
+    assert list(found["modality_ablation"]) == ablated
     assert list(found["not_ablated"]) == kept
     assert all("the only image" in why for why in found["not_ablated"].values())
     _, masks = arrays(dataset)
     for head, predicted in by_hand(tmp_path, dataset, [], range(40, 48)).items():
         scored = np.load(tmp_path / "out" / "predictions" / f"{head}.npy")
         assert (scored == predicted).mean() > 0.999, "the scores proper are those of the whole model"
-    for name in removed:
+    for name in ablated:
         predicted = by_hand(tmp_path, dataset, [name], range(40, 48))
         for head, classes in CLASSES.items():
             part, mask = found["modality_ablation"][name][head], masks[head][40:]
@@ -187,7 +187,7 @@ def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
     assert json.dumps(without) == json.dumps(asked)
 
 
-def test_what_can_be_removed_is_what_the_model_says_it_was_given(dataset: Path) -> None:
+def test_what_can_be_ablated_is_what_the_model_says_it_was_given(dataset: Path) -> None:
     from cityheads.model.builder import build_model
     from cityheads.training.spec import make_spec
 
