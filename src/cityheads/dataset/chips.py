@@ -63,8 +63,8 @@ def clear_fraction(scl: np.ndarray) -> float:
 def slice_parent(config: Config, *, parents: Path, parent: str, parent_dir: Path, chips: Path, out: Path) -> None:
     """Cut one parent's rasters into sub-chips and write the quality of each.
 
-    All sub-chips are written; which are kept is said in ``out`` and later in the manifest, so that what was dropped can
-    still be looked at.
+    All sub-chips are written, so that what was dropped can still be looked at; which are kept is said in ``out`` and
+    later in the chip table.
 
     Args:
         config: Config with sections ``grid``, ``quality`` and ``archive.imagery``.
