@@ -103,6 +103,7 @@ def test_it_is_well_formed_and_accessible(html: str) -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(cell.get("scope") for cell in page.all("th"))
+    assert not re.search(r"<tbody>\s*</tbody>", html), "a table without a row"
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     for link in page.all("a"):

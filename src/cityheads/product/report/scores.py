@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,8 +161,9 @@ class OtherScore:
     value: float | None
 
 
-def other_scores(config: Config, results: Results) -> Iterator[OtherScore]:
+def other_scores(config: Config, results: Results) -> list[OtherScore]:
     """Score the runs that the comparison does not look at."""
+    rows = []
     known = {config.noninferiority.run, *config.noninferiority.baselines.values()}
     for run, heads in results.runs.items():
         if run in known:
@@ -170,7 +171,8 @@ def other_scores(config: Config, results: Results) -> Iterator[OtherScore]:
         for head in heads:
             found = [results.metrics(run, seed)["heads"][head]["metric"] for seed in results.seeds]
             title = metric_title(found[0]["name"], found[0]["positive_class"])
-            yield OtherScore(run, head, title, _mean(one["value"] for one in found))
+            rows.append(OtherScore(run, head, title, _mean(one["value"] for one in found)))
+    return rows
 
 
 @dataclass(frozen=True)
