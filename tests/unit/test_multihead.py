@@ -175,7 +175,7 @@ def test_a_batch_without_any_label_makes_no_step(model: MultiHeadModel) -> None:
     assert task.training_step({"image": make_images(), "mask": masks, "chip_id": ["a", "b"]}, 0) is None
 
 
-def test_normalisation_equals_numpy(shared: MultiHeadModel) -> None:
+def test_normalization_equals_numpy(shared: MultiHeadModel) -> None:
     images = make_images()
     for name, module in shared.normalization.items():
         modality = MODALITIES[name]
@@ -426,6 +426,12 @@ def test_a_saved_model_must_fit_exactly(shared: MultiHeadModel, tmp_path: Path) 
         load_model(run)
     (run / "model.json").write_text(json.dumps(make_spec() | {"format_version": 9}))
     with pytest.raises(CityHeadsError, match="has format version 9"):
+        load_model(run)
+    other = make_spec()
+    other["model"]["merge"] = "sum"
+    MODEL.write(run / "model.json", other)
+    save_file(dict(shared.state_dict()), run / "model.safetensors")
+    with pytest.raises(CityHeadsError, match=r"model.json of run multihead: key 'model.merge': .*; train again"):
         load_model(run)
 
 

@@ -199,6 +199,18 @@ def test_projected_gradients_no_longer_conflict() -> None:
     assert torch.allclose(project_conflicts([a, agreeing], random.Random(0)), a + agreeing)
 
 
+def test_heads_that_share_nothing_trainable_get_their_own_gradients() -> None:
+    """As under a frozen encoder: there is nothing to project."""
+    import random
+
+    from cityheads.training.balancing import projected_backward
+
+    own = {name: torch.nn.Parameter(torch.tensor([value])) for name, value in (("a", 2.0), ("b", 3.0))}
+    shares = {name: parameter.square().sum() for name, parameter in own.items()}
+    projected_backward(shares, torch.tensor(10.0), {n: [p] for n, p in own.items()}, [], random.Random(0))
+    assert [float(p.grad) for p in own.values() if p.grad is not None] == [40.0, 60.0]
+
+
 def test_pcgrad_changes_the_shared_part_only() -> None:
     heads = {name: HEADS[name] for name in ("lulc", "buildings")}
     gradients: dict[str, dict[str, torch.Tensor]] = {}

@@ -320,6 +320,7 @@ def spec_of(saved: SavedModel, *, weights: bool = True) -> ModelSpec:
 
 
 def _section(saved: SavedModel) -> ModelConfig:
+    """Read the config's section of a model, which may be of an older version of it."""
     from pydantic import ValidationError
 
     try:
@@ -327,7 +328,8 @@ def _section(saved: SavedModel) -> ModelConfig:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(map(str, ("model", *first["loc"])))
-        raise CityHeadsError(f"model.json of run {saved['run']}: key '{key}': {first['msg']}; train again") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise CityHeadsError(f"model.json of run {saved['run']}: key '{key}': {what}; train again") from None
 
 
 def build_model(saved: SavedModel, *, weights: bool = True) -> MultiHeadModel:

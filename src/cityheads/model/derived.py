@@ -16,7 +16,7 @@ def derive(name: str, s2: Tensor) -> Tensor:
 
 
 def ndvi(s2: Tensor) -> Tensor:
-    """Give the normalised difference vegetation index of Sentinel-2 (B, 12, ...), NaN where a band is missing.
+    """Give the normalized difference vegetation index of Sentinel-2 (B, 12, ...), NaN where a band is missing.
 
     (B08 - B04) / (B08 + B04), Rouse et al. 1974, "Monitoring vegetation systems in the Great Plains with ERTS".
     """

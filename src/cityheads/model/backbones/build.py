@@ -94,7 +94,7 @@ def _steps(arguments: Mapping[str, Any]) -> int | None:
 
 
 def _grouped(backbone: Backbone, arguments: Mapping[str, Any]) -> Backbone:
-    """Mend the channels of dates that are averaged in groups before they are laid side by side."""
+    """Correct the channels of dates that are averaged in groups before they are laid side by side."""
     groups = arguments.get("temporal_subset_lengths")
     module: Any = backbone.module
     if backbone.temporal and groups and arguments.get("temporal_pooling") == "concat":

@@ -18,6 +18,7 @@ from model_fixtures import small_config, write_store
 
 import cityheads.training.recorder
 import cityheads.training.run
+from cityheads.core.artifacts.history import columns, read_history, write_history
 from cityheads.core.confusion import HeadMetric, class_iou
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
@@ -75,6 +76,26 @@ def test_a_training_leaves_what_the_next_rules_read(run_dir: Path) -> None:
     scores = [float(row["val/score"]) for row in history]
     assert training["best_epoch"] == int(np.argmax(scores))
     assert training["best_score"] == pytest.approx(max(scores), rel=1e-5)
+
+
+def test_the_history_is_read_as_it_was_written(run_dir: Path, tmp_path: Path) -> None:
+    metrics = {"lulc": "miou", "buildings": "iou"}
+    history = read_history(run_dir / "history.csv", metrics)
+    assert list(history) == columns(metrics)
+    assert history["epoch"] == [0, 1, 2]
+    path = tmp_path / "history.csv"
+    write_history(path, {"lulc": "miou"}, [{"epoch": 0.0, "lr": 1 / 3, "val/loss": math.nan}])
+    found = read_history(path, {"lulc": "miou"})
+    assert found["lr"] == [0.3333333]
+    assert math.isnan(found["val/loss"][0])
+    assert math.isnan(found["val/score"][0])
+    with pytest.raises(
+        CityHeadsError, match=r"history\.csv: lacks column train/buildings/loss; make it anew"
+    ):
+        read_history(path, metrics)
+    path.write_text("epoch,lr\n")
+    with pytest.raises(CityHeadsError, match="holds no epoch"):
+        read_history(path, metrics)
 
 
 def test_the_saved_model_scores_what_the_history_says(run_dir: Path, dataset_dir: Path) -> None:
