@@ -232,7 +232,7 @@ VERBS: dict[str, Verb] = {
             "evaluate",
             "evaluate one run on the held-out parents",
             "cityheads.evaluation.evaluate:evaluate",
-            ("labels", "heads", "runs", "model", "train", "evaluation"),
+            ("runs", "train.accelerator", "train.batch_size", "train.threads", "evaluation"),
             (_RUN, _SEED, _DATASET, Argument("run_dir", "folder of the run"), _out("folder of the evaluation")),
             version=1,
         ),

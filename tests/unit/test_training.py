@@ -89,9 +89,7 @@ def test_the_history_is_read_as_it_was_written(run_dir: Path, tmp_path: Path) ->
     assert found["lr"] == [0.3333333]
     assert math.isnan(found["val/loss"][0])
     assert math.isnan(found["val/score"][0])
-    with pytest.raises(
-        CityHeadsError, match=r"history\.csv: lacks column train/buildings/loss; make it anew"
-    ):
+    with pytest.raises(CityHeadsError, match=r"history\.csv: lacks column train/buildings/loss; make it anew"):
         read_history(path, metrics)
     path.write_text("epoch,lr\n")
     with pytest.raises(CityHeadsError, match="holds no epoch"):

@@ -29,13 +29,7 @@ SIMULATED = CITY.archive.provider == "simulated"
 MODALITIES = list(CITY.archive.imagery.names)
 SYNTHESIS = bool(CITY.archive.imagery.synthesized)
 LABELS = CITY.labels
-# labels that some head of some run learns; the others are rasterized and published, and train nothing
-LEARNT = [
-    name
-    for name in LABELS
-    if name
-    in {CITY.heads[head].label for run in CITY.runs.values() for head in run.heads}
-]
+LEARNT = CITY.labels_learnt
 LANDCOVER = [name for name, label in LABELS.items() if label.kind == "landcover"]
 FOOTPRINTS = [name for name, label in LABELS.items() if label.kind == "footprints"]
 # those that also write the covered fraction of every pixel
@@ -105,7 +99,7 @@ def version(verb):
     return VERBS[verb].version
 
 
-def settings(verb, label=False, run=False, learnt=False, **how):
+def settings(verb, label=False, run=False, learnt=False, label_keys=None, **how):
     """Give what a job depends on in the config, as text: a change of it, and of it alone, runs the job again.
 
     Args:
@@ -113,6 +107,7 @@ def settings(verb, label=False, run=False, learnt=False, **how):
         label: Of the labels, only the job's own counts.
         run: Of runs, heads and labels, only the job's own count.
         learnt: Of the labels, only those that some run learns count; heads and runs do not count besides.
+        label_keys: Of the job's own label, only these keys count.
         how: What `Config.fingerprint` takes besides.
     """
 
@@ -126,6 +121,12 @@ def settings(verb, label=False, run=False, learnt=False, **how):
         if learnt:
             narrowed = narrowed.for_labels(LEARNT)
             sections = [name for name in sections if name not in ("heads", "runs")]
+        if label_keys is not None:
+            own = LABELS[wildcards.label]
+            sections = [name for name in sections if name != "labels"]
+            return narrowed.fingerprint(sections, **how) + str(
+                [getattr(own, key) for key in label_keys]
+            )
         return narrowed.fingerprint(sections, **how)
 
     return trigger

@@ -71,7 +71,7 @@ rule check_labels:
     params:
         config=untracked(CONFIG),
         version=version("check_labels"),
-        settings=settings("check_labels"),
+        settings=settings("check_labels", colors=True),
         rows=sheet_rows(),
         sheet=untracked(SHEET),
         results=folder_of("output.found", up=2),

@@ -25,7 +25,7 @@ if FOOTPRINTS:
         params:
             config=untracked(CONFIG),
             version=version("prepare_footprints"),
-            settings=settings("prepare_footprints", label=True),
+            settings=settings("prepare_footprints", label_keys=["feature_codes"]),
             crs=",".join(sorted({str(row.epsg) for row in ROWS.values()})),
             sheet=untracked(SHEET),
         message:

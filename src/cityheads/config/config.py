@@ -162,6 +162,12 @@ class Config(Section):
             raise UndeclaredSectionError(f"the config has no section '{sorted(unknown)[0]}'")
         return _part(self, kept)
 
+    @property
+    def labels_learnt(self) -> tuple[str, ...]:
+        """Labels that some head of some run learns; the others are rasterized and published, and train nothing."""
+        learnt = {self.heads[head].label for run in self.runs.values() for head in run.heads}
+        return tuple(name for name in self.labels if name in learnt)
+
     def for_label(self, label: str) -> Config:
         """Give the config with one label layer only."""
         return _part(self, self.__dict__ | {"labels": FrozenDict({label: self.labels[label]})})

@@ -57,7 +57,7 @@ def assemble_dataset(config: Config, *, parents: Path, scenes: Path, quality: Pa
     grid = config.grid.grid
     sheet = read_parents(parents, grid)
     modalities, splitting = config.archive.imagery.names, config.splits
-    classes = _classes_that_train(config)
+    classes = {name: config.labels[name].class_names for name in config.labels_learnt}
     rows: list[dict[str, Any]] = []
     for parent in sheet:
         rows += _rows(parent, grid, scenes, quality, chips, modalities, classes)
@@ -118,12 +118,6 @@ def assemble_dataset(config: Config, *, parents: Path, scenes: Path, quality: Pa
     )
     _write_chip_table(folder.chips, rows, modalities, classes)
     log.info("%d sub-chips, %d kept; %s", len(rows), len(kept), {s: list(assigned.values()).count(s) for s in SPLITS})
-
-
-def _classes_that_train(config: Config) -> dict[str, tuple[str, ...]]:
-    """Give the class names of each label that some head of some run learns, in the order of the config."""
-    learnt = {config.heads[head].label for run in config.runs.values() for head in run.heads}
-    return {name: label.class_names for name, label in config.labels.items() if name in learnt}
 
 
 def _pixels_per_parent(
