@@ -109,6 +109,7 @@ def test_same_results_give_the_same_bytes(fake: Fake, bundle: Path, tmp_path: Pa
 
 def test_publishing_again_replaces(bundle: Path, copy: Fake, tmp_path: Path) -> None:
     out = write(copy, tmp_path / "bundle")
+    (out / ".snakemake_timestamp").touch()
     edit(copy.results / "runs" / "multihead" / "0" / "training.json", best_score=0.9)
     write(copy, out)
     assert read_json(out / "model.json")["seed"] == 0

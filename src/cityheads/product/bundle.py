@@ -28,7 +28,8 @@ def unseal(bundle: BundleFolder) -> None:
     Raises:
         CityHeadsError: The folder holds a file that is no part of a bundle.
     """
-    known = {*FILES, bundle.checksums.name}
+    # Snakemake's mark of a folder that a rule has made
+    known = {*FILES, bundle.checksums.name, ".snakemake_timestamp"}
     there = sorted(path.name for path in bundle.root.iterdir()) if bundle.root.exists() else []
     foreign = [name for name in there if name not in known]
     if foreign:
