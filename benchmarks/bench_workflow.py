@@ -1,8 +1,10 @@
 """Time the default run as a user meets it: wall time and memory of the whole process tree.
 
     python benchmarks/bench_workflow.py [--cores N] [--stages help,dry-run,dataset,report,again]
+    python benchmarks/bench_workflow.py --against CHECKOUT [--repeats N]
 
-Prints one Markdown table. The run goes to a temporary folder that is removed at the end. Machines differ and are noisy:
+Prints one Markdown table. The second form times what a user waits for before anything runs, in this checkout and in another
+one by turns, and gives their ratio. The run goes to a temporary folder that is removed at the end. Machines differ and are noisy:
 compare with the same command on the same machine.
 """
 
@@ -25,12 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 
-def measure(command: list[str | Path], place: Path) -> tuple[float, float]:
+def measure(command: list[str | Path], place: Path, source: Path = ROOT) -> tuple[float, float]:
     """Run a command; give its wall time in seconds and the peak of the summed resident memory of its tree, in GB.
 
     Resident pages that processes share (libraries, forked memory) count once per process, so the sum is an upper bound.
     """
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(source / "src")}
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(command, cwd=place, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -55,12 +57,36 @@ def measure(command: list[str | Path], place: Path) -> tuple[float, float]:
     return wall, peak
 
 
+def compare(other: Path, repeats: int) -> None:
+    """Print the times of ``--help`` and of a dry run in this checkout beside those in another one."""
+    print(f"{platform.machine()}, Python {platform.python_version()}, {repeats} runs by turns\n")
+    print("| what | this checkout, s (median) | the other, s (median) | ratio of medians |\n|---|---|---|---|")
+    for label in ("cityheads --help", "snakemake -n, nothing done yet"):
+        walls: dict[Path, list[float]] = {ROOT: [], other: []}
+        for _ in range(repeats):
+            for checkout, times in walls.items():
+                with tempfile.TemporaryDirectory(prefix="cityheads-bench-") as folder:
+                    shutil.copytree(checkout / "config", Path(folder) / "config")
+                    command: list[str | Path] = [BIN / "cityheads", "--help"]
+                    if label.startswith("snakemake"):
+                        command = [BIN / "snakemake", "--snakefile", checkout / "Snakefile", "-n", "--cores", "2"]
+                        command += ["--workflow-profile", checkout / "profiles/default"]
+                    times.append(measure(command, Path(folder), checkout)[0])
+        here, there = (statistics.median(walls[checkout]) for checkout in (ROOT, other))
+        print(f"| {label} | {here:.2f} | {there:.2f} | {here / there:.2f} |", flush=True)
+
+
 def main() -> None:
     """Run the stages in order and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--stages", default="help,dry-run,dataset,report,again")
+    parser.add_argument("--against", type=Path, help="another checkout, to be timed by turns with this one")
+    parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
+    if arguments.against:
+        compare(arguments.against.resolve(), arguments.repeats)
+        return
     place = Path(tempfile.mkdtemp(prefix="cityheads-bench-"))
     try:
         shutil.copytree(ROOT / "config", place / "config")

@@ -2,7 +2,7 @@
 
 
 class CityHeadsError(Exception):
-    """Something the user can mend: the message is one line that names the file or key and the mend.
+    """Something the user can repair: the message is one line that names the file or key and what to do.
 
     The command line prints it as it is, without a traceback, and exits with 1. Anything else that is raised is a
     defect of ours and is shown with a traceback in the log.
