@@ -3,9 +3,9 @@
     python benchmarks/bench_workflow.py [--cores N] [--stages help,dry-run,dataset,report,again]
     python benchmarks/bench_workflow.py --against CHECKOUT [--repeats N]
 
-Prints one Markdown table. The second form times what a user waits for before anything runs, in this checkout and in another
-one by turns, and gives their ratio. The run goes to a temporary folder that is removed at the end. Machines differ and are noisy:
-compare with the same command on the same machine.
+Prints one Markdown table. The run goes to a temporary folder that is removed at the end. Machines differ and are noisy:
+compare with the same command on the same machine. The second form times what a user waits for before anything runs, in
+this checkout and in another one by turns, and gives their ratio.
 """
 
 from __future__ import annotations
