@@ -64,7 +64,7 @@ def test_a_verbs_options_are_its_functions_arguments(name: str) -> None:
     verb = VERBS[name]
     module, _, function = verb.function.partition(":")
     parameters = inspect.signature(getattr(import_module(module), function)).parameters
-    expected = [*(["settings"] if verb.sections else []), *(argument.name for argument in verb.arguments)]
+    expected = [*(["config"] if verb.sections else []), *(argument.name for argument in verb.arguments)]
     assert sorted(parameters) == sorted(expected)
 
 

@@ -26,7 +26,6 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from cityheads.config.bridge import LikeDict
 from cityheads.core.times import parse_interval, parse_time
 
 __all__ = [
@@ -194,7 +193,7 @@ class UndeclaredSectionError(AttributeError):
     """A verb reads a section of the config that its row in the table of verbs does not list: a defect of ours."""
 
 
-class Section(LikeDict, BaseModel):  # type: ignore[misc]
+class Section(BaseModel):
     """A part of the config: frozen, and refusing keys that it does not know."""
 
     # building the validators waits until a config is read: importing this package is cheap

@@ -85,21 +85,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         part.write_bytes(content)
 
 
-def _section(value: Any) -> Any:
-    """TEMPORARY: write a section of the config, until all code hands plain values to the writers."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
 def canonical_json(value: Any) -> str:
     """Give one text for one value: sorted keys, no white space, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_section)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with a final newline; NaN and infinities are refused."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, default=_section) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

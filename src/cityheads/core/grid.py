@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cityheads.core.errors import CityHeadsError
 
@@ -56,11 +56,6 @@ class Grid:
     resolution_m: float
     parent_px: int
     chips_per_side: int
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Grid:
-        """Take the ``grid`` section of the config."""
-        return cls(settings["resolution_m"], settings["parent_px"], settings["chips_per_side"])
 
     @property
     def chip_px(self) -> int:

@@ -303,7 +303,7 @@ def spec_of(saved: SavedModel, *, weights: bool = True) -> ModelSpec:
     return ModelSpec(
         encoder=EncoderSpec(
             name=saved["backbone"],
-            arguments={"tim": model.get("tim")},
+            arguments={"tim": model.tim and model.tim.model_dump()},
             weights=first,
             frozen=model.freeze_encoder,
         ),
