@@ -60,6 +60,7 @@ def test_defaults_are_filled_at_every_depth_and_the_argument_is_left_alone(defau
         ("train.epocs", 3, "config key 'train.epocs' is unknown; did you mean 'epochs'?"),
         ("train.epochs", 0, "config key 'train.epochs': 0 is less than the minimum of 1"),
         ("train.epochs", True, "config key 'train.epochs': true is not a whole number"),
+        ("train.epochs", "3", "config key 'train.epochs': '3' is not a whole number; write it without quotes"),
         ("train.epochs", 3.0, "3.0 is not a whole number; write 3"),
         ("train.epochs", None, "null is not a whole number; remove the key for its default"),
         ("train.lr", "fast", "config key 'train.lr': 'fast' is not a number"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from cityheads.config import resolve, write_config
+from cityheads.config import read_yaml, resolve, write_config
 from cityheads.core.classes import fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import chip_ids, read_parents
@@ -16,6 +16,8 @@ from cityheads.core.modalities import removable
 from cityheads.verbs import VERBS
 
 try:
+    for file in workflow.configfiles:
+        read_yaml(Path(file))  # for a key that stands twice: Snakemake takes the last
     CITY = resolve(config)
     SHEET = CITY.parents
     GRID = CITY.grid.grid
