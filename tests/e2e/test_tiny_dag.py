@@ -179,12 +179,13 @@ OTHER_CLASSES = [
     ("changes", "again"),
     [
         ({"noninferiority": {"resamples": 300}}, {"compare", *TOLD}),
-        ({"project": {"title": "A small run"}}, {*TOLD, "publish_catalog"}),
+        ({"project": {"title": "A small run"}}, {"report", "publish", "publish_catalog"}),
         ({"evaluation": {"modality_ablation": False}}, {"evaluate", "compare", *TOLD}),
         ({"train": {"epochs": 2, "lr": 0.001, "accelerator": "cpu", "threads": 1}}, TRAINED),
         ({"quality": {"min_clear_fraction": 0.5}}, {"slice_parent", "assemble_dataset", "check_labels",
                                                    "publish_catalog", *TRAINED}),
-        ({"labels": {"BUILDINGS": {"kind": "footprints", "classes": OTHER_CLASSES}}}, {*TOLD, "publish_catalog"}),
+        ({"labels": {"BUILDINGS": {"kind": "footprints", "classes": OTHER_CLASSES}}}, {*TOLD, "check_labels",
+                                                                                             "publish_catalog"}),
     ],
     ids=["margins", "title", "ablation", "epochs", "quality", "colours"],
 )  # fmt: skip
