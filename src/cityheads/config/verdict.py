@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze
+from pydantic import model_validator
+
+from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze, refuse
 
 __all__ = ["EvaluationConfig", "NoninferiorityConfig", "ReportConfig"]
 
@@ -37,6 +39,16 @@ class NoninferiorityConfig(Section):
     confidence: Number = field(0.95, "Confidence of the intervals.", gt=0, lt=1)
     resamples: Integer = field(2000, "Bootstrap resamples of the test parents.", ge=100)
     seed: Integer = field(0, "Seed of the bootstrap.", ge=0)
+
+    @model_validator(mode="after")
+    def _strong_asks_for_more(self) -> NoninferiorityConfig:
+        if self.strong_margin_pp > self.acceptable_margin_pp:
+            refuse(
+                "strong_margin_pp",
+                f"{self.strong_margin_pp:g} is above noninferiority.acceptable_margin_pp "
+                f"({self.acceptable_margin_pp:g}); a strong verdict must ask for more than an acceptable one",
+            )
+        return self
 
 
 class ReportConfig(Section):

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cityheads.core.classes import mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import COORDS, MODALITIES, Modality, stored
 from cityheads.dataset.store import ChipStore
@@ -72,7 +73,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
         self.indices = list(indices)
         self.images = store.inputs(modalities)
         self.coords = self.images.pop(COORDS, None)
-        self.masks = {head: store.array(f"MASK_{label}") for head, label in labels.items()}
+        self.masks = {head: store.array(mask_layer(label)) for head, label in labels.items()}
         self.augment = augment
         self.jitter = jitter
         self.seed = seed

@@ -34,16 +34,10 @@ def compare(config: Config, *, evaluation: Path, page: Path, out: Path) -> None:
 
     Raises:
         CityHeadsError: An evaluation is missing; the runs were evaluated on different parents, sub-chips, classes or
-            labels; or the margins contradict each other.
+            labels.
     """
     test = config.noninferiority
     margins = Margins(test.strong_margin_pp, test.acceptable_margin_pp)
-    if margins.strong_pp > margins.acceptable_pp:
-        raise CityHeadsError(
-            f"config key 'noninferiority.strong_margin_pp': {margins.strong_pp:g} is above "
-            f"noninferiority.acceptable_margin_pp ({margins.acceptable_pp:g}); a strong verdict must ask for more than "
-            "an acceptable one"
-        )
     result = _result(test, margins, _read(config, Path(evaluation)))
     GATE.write(out, result)
     write_bytes(page, render(result).encode())
