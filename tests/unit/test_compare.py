@@ -307,11 +307,6 @@ def test_positive_class_that_the_evaluation_does_not_know_is_refused(tmp_path: P
         run_compare(tmp_path, config(heads={"lulc": {"metric": "iou", "positive_class": "other"}}))
 
 
-def test_contradictory_margins_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CityHeadsError, match=r"noninferiority.strong_margin_pp.*noninferiority.acceptable_margin_pp"):
-        run_compare(tmp_path, config({"strong_margin_pp": 5.0}))
-
-
 def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(tmp_path: Path) -> None:
     seen = set()
     for number, (lulc, buildings, spread) in enumerate(

@@ -85,6 +85,8 @@ def test_defaults_are_filled_at_every_depth_and_the_argument_is_left_alone(defau
         ("runs", {}, "config key 'runs': {} has 0 entries; it takes at least 1"),
         ("runs.lulc", {"heads": ["buildings"]}, "not single-task for lulc"),
         ("seeds", [0, -1], "config key 'seeds.1': -1 is less than the minimum of 0"),
+        ("noninferiority.strong_margin_pp", 5, "5 is above noninferiority.acceptable_margin_pp (3)"),
+        ("heads.lulc", {"label": "LULC", "loss": "lovasz", "class_weights": [1, 1, 1, 1, 1]}, "lovasz takes none"),
         ("noninferiority.run", "everything", "config key 'noninferiority.run': no run 'everything'"),
         ("noninferiority.baselines", {"lulc": "multihead"}, "is not single-task"),
         ("noninferiority.baselines", {"flood": "lulc"}, "has no such head"),
@@ -148,6 +150,11 @@ def test_of_several_faults_the_one_nearest_to_the_root_is_told(default: dict[str
     wrong = change(change(default, "labels.LULC.classes", [{"name": "a", "color": "red"}]), "train.epochs", 0)
     with pytest.raises(CityHeadsError, match=r"train\.epochs"):
         resolve(wrong)
+
+
+def test_heads_that_merge_modalities_share_no_neck(default: dict[str, Any]) -> None:
+    with pytest.raises(CityHeadsError, match=r"heads\.lulc\.neck': with model\.merge none each head merges"):
+        resolve(merge(default, {"model": {"merge": "none"}, "heads": {"lulc": {"neck": "shared"}}}))
 
 
 def test_classes_are_checked_one_by_one(default: dict[str, Any]) -> None:

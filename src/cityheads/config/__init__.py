@@ -17,10 +17,13 @@ from cityheads.config.archive import (
     RadarConfig,
     Resampling,
     RtcConfig,
+    SimulateConfig,
     SynthesisConfig,
 )
 from cityheads.config.base import UndeclaredSectionError
 from cityheads.config.config import Config
+from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
+from cityheads.config.grid import GridConfig, QualityConfig
 from cityheads.config.heads import HeadConfig, RunConfig
 from cityheads.config.labels import (
     FootprintsLabel,
@@ -36,10 +39,9 @@ from cityheads.config.labels import (
 )
 from cityheads.config.load import load_config, read_yaml, resolve, write_config
 from cityheads.config.model import LoraConfig, ModelConfig, TimConfig
-from cityheads.config.project import GridConfig, ProjectConfig, QualityConfig, SimulateConfig
+from cityheads.config.project import ProjectConfig, ReportConfig
 from cityheads.config.splits import FractionsConfig, SplitsConfig
 from cityheads.config.train import TrainConfig
-from cityheads.config.verdict import EvaluationConfig, NoninferiorityConfig, ReportConfig
 
 __all__ = [
     "ArchiveConfig",

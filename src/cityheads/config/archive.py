@@ -1,4 +1,4 @@
-"""Section ``archive``: where imagery comes from, per modality, and how a missing one is synthesized."""
+"""Sections ``archive`` and ``simulate``: where imagery comes from, and how it is generated where there is none."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ __all__ = [
     "RadarConfig",
     "Resampling",
     "RtcConfig",
+    "SimulateConfig",
     "SynthesisConfig",
 ]
 
@@ -317,3 +318,18 @@ class ArchiveConfig(Section):
                         "null means that the catalogue has none, but the simulated archive always has one",
                     )
         return self
+
+
+class SimulateConfig(Section):
+    """The simulated archive (provider simulated only)."""
+
+    seed: Integer = field(20, "Seed of the simulated city; the same seed gives the same bytes.", ge=0)
+    cloudy_fraction: Number = field(0.15, "Share of parents over which even the best scene holds a cloud.", ge=0, le=1)
+    s2_noise_reflectance: Number = field(
+        0.012, "Standard deviation of the noise within a material, in reflectance (0 to 1).", ge=0
+    )
+    s1_looks: Number = field(
+        4.4,
+        "Equivalent number of looks of the simulated radar speckle (Sentinel-1 IW GRDH has about 4.4).",
+        ge=1,
+    )

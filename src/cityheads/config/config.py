@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge
 from pydantic import model_validator
 
-from cityheads.config.archive import ArchiveConfig
+from cityheads.config.archive import ArchiveConfig, SimulateConfig
 from cityheads.config.base import (
     Affects,
     FrozenDict,
@@ -24,13 +24,14 @@ from cityheads.config.base import (
     refuse,
     section,
 )
+from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
+from cityheads.config.grid import GridConfig, QualityConfig
 from cityheads.config.heads import Heads, Runs
 from cityheads.config.labels import Labels, LandcoverLabel
 from cityheads.config.model import ModelConfig
-from cityheads.config.project import GridConfig, ProjectConfig, QualityConfig, SimulateConfig
+from cityheads.config.project import ProjectConfig, ReportConfig
 from cityheads.config.splits import SplitsConfig
 from cityheads.config.train import TrainConfig
-from cityheads.config.verdict import EvaluationConfig, NoninferiorityConfig, ReportConfig
 from cityheads.core.files import canonical_json
 from cityheads.core.modalities import stored
 
@@ -105,6 +106,17 @@ class Config(Section):
                 refuse(
                     f"heads.{name}.positive_class",
                     f"label {head.label} has no class '{head.positive_class}'; {_known(head.positive_class, classes)}",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_that_merge_have_their_own_neck(self) -> Config:
+        for name, head in self.heads.items():
+            if self.model.merge in ("dict", "none") and head.neck == "shared":
+                refuse(
+                    f"heads.{name}.neck",
+                    f"with model.merge {self.model.merge} each head merges the modalities itself, so it needs a neck "
+                    "of its own",
                 )
         return self
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from cityheads.config.base import Number, Section, Text, field, freeze, named, only_once, refuse
 
@@ -68,6 +68,12 @@ class HeadConfig(Section):
     positive_class: Text | None = field(
         None, "Name of the class that metric iou is about; must be given with metric iou, miou does not look at it."
     )
+
+    @model_validator(mode="after")
+    def _weights_are_used(self) -> HeadConfig:
+        if self.class_weights is not None and self.loss == "lovasz":
+            refuse("class_weights", "loss lovasz takes none: it averages the classes' own IoU surrogates")
+        return self
 
 
 class RunConfig(Section):

@@ -40,7 +40,6 @@ _WANTED = {
     "model_attributes_type": "a mapping of keys to values",
 }
 
-_NEVER = re.compile("(?!)")
 #: Text that would be right without quotes.
 _NO_TEXT = {
     "int_type": re.compile(r"[-+]?\d+"),
@@ -142,7 +141,7 @@ class Problem:
             return "; remove the key for its default" if info and not info.is_required() else ""
         if self.kind == "string_type" and isinstance(self.value, bool | int | float):
             return "; put it in quotes"
-        if isinstance(self.value, str) and _NO_TEXT.get(self.kind, _NEVER).fullmatch(self.value):
+        if isinstance(self.value, str) and self.kind in _NO_TEXT and _NO_TEXT[self.kind].fullmatch(self.value):
             return "; write it without quotes"
         if self.kind == "int_type" and isinstance(self.value, float) and self.value.is_integer():
             return f"; write {self.value:.0f}"

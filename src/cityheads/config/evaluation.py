@@ -1,4 +1,4 @@
-"""Sections ``evaluation``, ``noninferiority`` and ``report``: what is measured, compared and shown."""
+"""Sections ``evaluation`` and ``noninferiority``: what is measured on the test split, and what the verdict asks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze, refuse
 
-__all__ = ["EvaluationConfig", "NoninferiorityConfig", "ReportConfig"]
+__all__ = ["EvaluationConfig", "NoninferiorityConfig"]
 
 
 class EvaluationConfig(Section):
@@ -33,7 +33,7 @@ class NoninferiorityConfig(Section):
     acceptable_margin_pp: Number = field(
         3.0,
         "Acceptable when one head loses at most this (percentage points) and another gains at least as much; negative "
-        "when every head loses this or more.",
+        "when every head loses this or more. Not below strong_margin_pp.",
         ge=0,
     )
     confidence: Number = field(0.95, "Confidence of the intervals.", gt=0, lt=1)
@@ -50,13 +50,12 @@ class NoninferiorityConfig(Section):
             )
         return self
 
-
-class ReportConfig(Section):
-    """The report."""
-
-    panels_per_head: Integer = field(
-        1,
-        "Chips shown per head for each of best, median and worst.",
-        ge=1,
-        le=10,
-    )
+    @model_validator(mode="after")
+    def _margins(self) -> NoninferiorityConfig:
+        if self.strong_margin_pp > self.acceptable_margin_pp:
+            refuse(
+                "strong_margin_pp",
+                f"{self.strong_margin_pp:g} is above noninferiority.acceptable_margin_pp "
+                f"({self.acceptable_margin_pp:g}); a strong verdict must ask for more than an acceptable one",
+            )
+        return self

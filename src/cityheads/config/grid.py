@@ -1,0 +1,67 @@
+"""Sections ``grid`` and ``quality``: the squares that everything lies on, and which of them are good enough."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from pydantic import model_validator
+
+from cityheads.config.base import Integer, Number, Section, field, refuse
+from cityheads.core.grid import Grid
+
+__all__ = ["GridConfig", "QualityConfig"]
+
+#: Sub-chips must be whole patches: TerraMind cuts its input into 16 x 16 px tokens.
+_PATCH_PX = 16
+
+_Fraction = Annotated[Number, Ge(0), Le(1)]
+
+
+class GridConfig(Section):
+    """Size of parents and sub-chips."""
+
+    resolution_m: Number = field(10.0, "Pixel size in metres.", gt=0)
+    parent_px: Integer = field(896, "Side of a parent in pixels; must be a multiple of chips_per_side x 16.", ge=16)
+    chips_per_side: Integer = field(4, "Sub-chips along one side of a parent; 4 gives 16 sub-chips.", ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> GridConfig:
+        step = self.chips_per_side * _PATCH_PX
+        if self.parent_px % step:
+            refuse(
+                "parent_px",
+                f"{self.parent_px} is not a multiple of {step} (chips_per_side x {_PATCH_PX} px patches); sub-chips "
+                "would not fit the encoder",
+            )
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that this section describes."""
+        return Grid(self.resolution_m, self.parent_px, self.chips_per_side)
+
+
+class QualityConfig(Section):
+    """Which sub-chips are good enough to keep; the others are dropped and counted, with the reason."""
+
+    min_valid_fraction: _Fraction = field(0.95, "Least fraction of pixels with data in every modality.")
+    min_in_range_fraction: _Fraction = field(
+        0.95,
+        "Least fraction of values within physical limits (reflectance up to 2, backscatter from -60 to 40 dB, "
+        "elevation from -500 to 9000 m), in every modality.",
+    )
+    min_clear_fraction: _Fraction = field(
+        0.8, "Least fraction of valid Sentinel-2 pixels that the scene classification calls clear."
+    )
+    s1_median_db: tuple[Number, Number] = field(
+        (-30.0, 5.0),
+        "A parent whose median backscatter lies outside this range in dB has a unit error, and reading it fails.",
+    )
+
+    @model_validator(mode="after")
+    def _range(self) -> QualityConfig:
+        low, high = self.s1_median_db
+        if low >= high:
+            refuse("s1_median_db", f"{low:g} is not below {high:g}; the lesser of the two comes first")
+        return self
