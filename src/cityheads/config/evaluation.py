@@ -49,13 +49,3 @@ class NoninferiorityConfig(Section):
                 f"({self.acceptable_margin_pp:g}); a strong verdict must ask for more than an acceptable one",
             )
         return self
-
-    @model_validator(mode="after")
-    def _margins(self) -> NoninferiorityConfig:
-        if self.strong_margin_pp > self.acceptable_margin_pp:
-            refuse(
-                "strong_margin_pp",
-                f"{self.strong_margin_pp:g} is above noninferiority.acceptable_margin_pp "
-                f"({self.acceptable_margin_pp:g}); a strong verdict must ask for more than an acceptable one",
-            )
-        return self
