@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge
@@ -163,16 +163,8 @@ class Config(Section):
         for name in sections:
             first, _, rest = name.partition(".")
             parts.setdefault(first, set()).add(rest)
-        kept: dict[str, Any] = {}
-        for name, value in self.__dict__.items():
-            if name in parts:
-                kept[name] = (
-                    value if "" in parts[name] else _part(value, {part: getattr(value, part) for part in parts[name]})
-                )
-        unknown = parts.keys() - kept.keys()
-        if unknown:
-            raise UndeclaredSectionError(f"the config has no section '{sorted(unknown)[0]}'")
-        return _part(self, kept)
+        shown = _only(self, parts.keys()).__dict__
+        return _part(self, {name: at if "" in parts[name] else _only(at, parts[name]) for name, at in shown.items()})
 
     @property
     def labels_learnt(self) -> tuple[str, ...]:
@@ -249,6 +241,14 @@ def _part(whole: _S, shown: Mapping[str, Any]) -> _S:
     part.__dict__.clear()
     part.__dict__.update(shown)
     return part
+
+
+def _only(whole: _S, names: Set[str]) -> _S:
+    """Give a section of the same type that has these of its fields only."""
+    unknown = sorted(names - whole.__dict__.keys())
+    if unknown:
+        raise UndeclaredSectionError(f"the config has no section '{unknown[0]}'")
+    return _part(whole, {name: value for name, value in whole.__dict__.items() if name in names})
 
 
 def _known(name: str, names: Iterable[str]) -> str:
