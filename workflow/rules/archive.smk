@@ -20,7 +20,7 @@ if SIMULATED:
         params:
             config=untracked(CONFIG),
             version=version("simulate_archive"),
-            settings=settings("simulate_archive"),
+            settings=settings("simulate_archive", reading=False),
             places=place(*PARENTS),
             sheet=untracked(SHEET),
             out=folder_of("output.catalog"),

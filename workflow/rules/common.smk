@@ -16,8 +16,11 @@ from cityheads.core.modalities import removable
 from cityheads.verbs import VERBS
 
 try:
-    for file in workflow.configfiles:
-        read_yaml(Path(file))  # for a key that stands twice: Snakemake takes the last
+    if workflow.modifier.is_main_snakefile():
+        for file in workflow.configfiles:
+            read_yaml(
+                Path(file)
+            )  # for a key that stands twice: Snakemake takes the last
     CITY = resolve(config)
     SHEET = CITY.parents
     GRID = CITY.grid.grid
