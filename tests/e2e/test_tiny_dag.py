@@ -151,7 +151,7 @@ def test_what_changes_no_result_runs_nothing_again(done: Path, snakemake: Run, t
     shutil.copytree(ROOT / "src", source)
     for module, old, new in (
         ("core/raster.py", "cannot be read as a raster", "is no raster"),
-        ("archive/http.py", "no such", "there is no"),
+        ("archive/http.py", "offline (config key", "without a network (config key"),
         ("dataset/assemble.py", "sub-chips were dropped", "sub-chips went"),
         ("evaluation/verdict.py", "encoder", "trunk"),
     ):

@@ -404,14 +404,15 @@ class TestSentinel2:
         assert flags.keys() == {True, False}
 
     def test_scenes_lie_in_the_period_with_radar_at_hand(self) -> None:
-        for period in (
-            "2019-05-01/2019-09-30",
-            "2024-07-01/2024-07-02",
-            "2020-01-01/2024-12-31",
-            "2023-05-05",
-            "../2022-03-01",
+        for period, target in (
+            ("2019-05-01/2019-09-30", None),
+            ("2024-07-01/2024-07-02", None),
+            ("2020-01-01/2024-12-31", None),
+            ("2023-05-05", None),
+            ("../2022-03-01", "2022-02-01"),
         ):
-            used = made_config(archive__imagery={"S2L2A": {"datetime": period}, "S1RTC": {}})
+            asked = {"datetime": period, "target_date": target}
+            used = made_config(archive__imagery={"S2L2A": asked, "S1RTC": {}})
             parents = [plan.Parent(*row) for row in NINE]
             made = plan.make_plan(used, parents)
             first, last = plan.target_day(used.archive.imagery.s2)[1]

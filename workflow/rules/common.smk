@@ -4,6 +4,7 @@
 import fcntl
 import os
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 

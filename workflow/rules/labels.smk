@@ -66,7 +66,7 @@ if FOOTPRINTS:
             sheet=untracked(SHEET),
             chips=folder_of("output.chips", up=2),
             scenes=lambda wildcards, input: (
-                f"--scenes '{input.scenes}'" if input.scenes else ""
+                f"--scenes {quote(str(input.scenes))}" if input.scenes else ""
             ),
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
@@ -153,7 +153,7 @@ if LAYERS:
             sheet=untracked(SHEET),
             chips=folder_of("output.chips", up=2),
             boundary=lambda wildcards, input: (
-                f"--boundary '{input.boundary}'" if input.boundary else ""
+                f"--boundary {quote(str(input.boundary))}" if input.boundary else ""
             ),
         message:
             "Rasterize {wildcards.label} of parent {wildcards.parent}"
