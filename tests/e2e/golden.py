@@ -156,6 +156,8 @@ def masked(text: str) -> str:
     """Give a text without its numbers, hashes, times and memory sizes."""
     text = re.sub(r"(\d+(\.\d+)? ?(ms|s|min|h)\b ?)+", "TIME ", text)
     text = re.sub(r"n/a|[\d,.]+ MB", "SIZE", text)
+    # a checkout with changes says so beside its revision
+    text = text.replace("-dirty", "")
     return " ".join(re.sub(r"[-+\u2212]?[0-9a-f]*\d[0-9a-f.,]*", "#", text).split())
 
 
