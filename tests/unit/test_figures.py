@@ -25,6 +25,7 @@ from cityheads.core.artifacts.figures import FIGURE_LIST, FigureEntry
 from cityheads.core.artifacts.gate import GATE
 from cityheads.core.confusion import HeadMetric
 from cityheads.core.files import read_json, write_bytes, write_json
+from cityheads.core.text import duration, number, signed
 from cityheads.product.figures import style
 from cityheads.product.figures.balance import draw_balance
 from cityheads.product.figures.confusion import draw_confusion
@@ -36,7 +37,6 @@ from cityheads.product.figures.panels import draw_panels, rank_chips
 from cityheads.product.figures.pictures import paint, stretch, true_colour
 from cityheads.product.figures.timings import draw_timings
 from cityheads.product.results import Results
-from cityheads.product.text import duration, number, signed
 
 CAPTIONS = fake_results.ROOT / "workflow" / "report"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cityheads.core.text import counted
 from cityheads.evaluation.paired import Comparison, Estimate
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "VERDICTS",
     "Decision",
     "Margins",
-    "count",
     "decide",
     "listed",
     "more_data",
@@ -119,11 +119,11 @@ def more_data(deltas: Sequence[Estimate], balance: Estimate, margins: Margins, c
     options = []
     enough = next((n for n in range(parents + 1, _MOST_PARENTS + 1) if decided(n, seeds)), None)
     if enough:
-        options.append(f"{count(enough - parents, 'more test parent')} ({enough} in all)")
+        options.append(f"{counted(enough - parents, 'more test parent')} ({enough} in all)")
     if seeds > 1:
         enough_seeds = next((n for n in range(seeds + 1, _MOST_SEEDS + 1) if decided(parents, n)), None)
         if enough_seeds:
-            options.append(f"{count(enough_seeds - seeds, 'more seed')} ({enough_seeds} in all)")
+            options.append(f"{counted(enough_seeds - seeds, 'more seed')} ({enough_seeds} in all)")
     if options:
         return f"If the deltas stay as they are, {' or '.join(options)} would decide it."
     return (
@@ -182,8 +182,8 @@ def decide(
         reason = f"The test split holds no labelled pixel of {missing}, so nothing is known about it."
         advice = "Assign the splits so that the test split holds every class of every head, or add parents."
     elif parents < 2:
-        reason = f"{count(parents, 'test parent')} cannot show how much the deltas vary from place to place."
-        advice = f"At least {count(2 - parents, 'more test parent')} would give an interval at all."
+        reason = f"{counted(parents, 'test parent')} cannot show how much the deltas vary from place to place."
+        advice = f"At least {counted(2 - parents, 'more test parent')} would give an interval at all."
     elif balance is None or point is None or ends is None:
         head = next((head for head, one in heads.items() if one.interval(confidence) is None), next(iter(heads)))
         reason = f"The labels of head {head} lie in too few test parents to tell how much its delta varies."
@@ -248,11 +248,6 @@ def _why_inconclusive(
     if trade and balance.low < 0 <= balance.high:
         crossed.append(f"the sum of the deltas {balance} spans 0")
     return f"The deltas alone say {point}, but the intervals allow {ends[0]} to {ends[1]}: {'; '.join(crossed)}."
-
-
-def count(number: int, what: str) -> str:
-    """Say how many there are of something."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cityheads.core.artifacts.gate import Gate
 from cityheads.core.confusion import metric_title
-from cityheads.evaluation.verdict import MEANING, Margins, count, rule
+from cityheads.core.text import counted, ends, points, score
+from cityheads.evaluation.verdict import MEANING, Margins, rule
 
 __all__ = ["render"]
 
@@ -21,25 +22,13 @@ def render(gate: Gate) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters |= {"score": _score, "signed": _signed, "ends": _ends}
+    environment.filters |= {"score": score, "points": points, "ends": ends}
     return environment.get_template("verdict.md.j2").render(
         gate=gate,
         meaning=MEANING[gate["verdict"]],
         rule=rule(Margins(gate["margins"]["strong_pp"], gate["margins"]["acceptable_pp"])),
         titles={head: metric_title(part["metric"], part["positive_class"]) for head, part in gate["heads"].items()},
         confidence=f"{100 * gate['confidence']:g} %",
-        parents=count(len(gate["test_parents"]), "test parent"),
-        seeds=count(len(gate["seeds"]), "seed"),
+        parents=counted(len(gate["test_parents"]), "test parent"),
+        seeds=counted(len(gate["seeds"]), "seed"),
     )
-
-
-def _score(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:+.2f}"
-
-
-def _ends(interval: list[float] | None) -> str:
-    return "undefined" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"

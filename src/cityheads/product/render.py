@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cityheads.product import text
+from cityheads.core import text
 
 __all__ = ["render"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cityheads.core.grid import SPLITS
+from cityheads.core.text import number, percent
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet, key, patch
-from cityheads.product.text import number, percent
 
 __all__ = ["draw_balance"]
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
+from cityheads.core.text import number, percent
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet
-from cityheads.product.text import number, percent
 
 __all__ = ["draw_confusion"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from matplotlib.ticker import MaxNLocator
 
 from cityheads.core.artifacts.gate import HeadComparison
+from cityheads.core.text import share, signed
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet, beside, key, patch
-from cityheads.product.text import share, signed
 
 __all__ = ["draw_delta"]
 

@@ -15,10 +15,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from cityheads.core.grid import SPLITS, Parent, parent_polygon
+from cityheads.core.text import counted
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet, patch
-from cityheads.product.text import counted
 
 if TYPE_CHECKING:
     import geopandas as gpd

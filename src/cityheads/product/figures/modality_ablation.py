@@ -5,11 +5,11 @@ from __future__ import annotations
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from cityheads.core.text import share, signed
 from cityheads.evaluation.ablation import averaged
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet, beside
-from cityheads.product.text import share, signed
 
 __all__ = ["NAME", "draw_modality_ablation"]
 

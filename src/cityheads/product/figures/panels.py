@@ -10,11 +10,11 @@ import numpy as np
 from cityheads.core.classes import IGNORE, mask_layer
 from cityheads.core.confusion import HeadMetric, or_none
 from cityheads.core.modalities import RADAR
+from cityheads.core.text import number, percent, signed
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.pictures import VV_RANGE_DB, grey, paint, stretch, true_colour
 from cityheads.product.figures.sheet import Drawing, Sheet, key, patch
-from cityheads.product.text import number, percent, signed
 
 __all__ = ["draw_panels", "rank_chips"]
 

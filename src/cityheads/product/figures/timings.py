@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from cityheads.core.text import duration
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.sheet import Drawing, Sheet, column
 from cityheads.product.results import Timing
-from cityheads.product.text import duration
 
 __all__ = ["draw_timings"]
 

@@ -18,12 +18,12 @@ from cityheads.core.confusion import metric_title
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.core.modalities import COORDS
+from cityheads.core.text import share
 from cityheads.evaluation.verdict import MEANING, Margins, rule
 from cityheads.product.notes import synthesized_notes
 from cityheads.product.render import render
 from cityheads.product.report import dataset, provenance, scores, trainings
 from cityheads.product.results import Results, require
-from cityheads.product.text import share
 
 __all__ = ["report"]
 

@@ -10,9 +10,9 @@ from cityheads.core.artifacts.scenes import ChosenItem
 from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.files import sha256_file
 from cityheads.core.modalities import RADAR
+from cityheads.core.text import counted
 from cityheads.product.report.dataset import parents
 from cityheads.product.results import Results, require
-from cityheads.product.text import counted
 
 __all__ = ["environments", "hashes", "origin", "scenes", "short_path"]
 

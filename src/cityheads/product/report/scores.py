@@ -11,9 +11,9 @@ from cityheads.config import Config
 from cityheads.core.artifacts.metrics import HeadScores
 from cityheads.core.confusion import metric_title
 from cityheads.core.modalities import DERIVED
+from cityheads.core.text import number, share, signed
 from cityheads.evaluation.ablation import Ablation, averaged, how_to_read
 from cityheads.product.results import Results
-from cityheads.product.text import number, share, signed
 
 __all__ = ["ABSENT", "AblationTable", "HeadTables", "OtherScore", "ablation", "head_scores", "other_scores"]
 
