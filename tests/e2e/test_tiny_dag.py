@@ -175,15 +175,20 @@ OTHER_CLASSES = [
 ]
 
 
+def slow(*values: Any) -> Any:
+    """Mark one set of parameters as slow."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
         ({"noninferiority": {"resamples": 300}}, {"compare", *TOLD}),
-        ({"project": {"title": "A small run"}}, {"report", "publish", "publish_catalog"}),
-        ({"evaluation": {"modality_ablation": False}}, {"evaluate", "compare", *TOLD}),
-        ({"train": {"epochs": 2, "lr": 0.001, "accelerator": "cpu", "threads": 1}}, TRAINED),
-        ({"quality": {"min_clear_fraction": 0.5}}, {"slice_parent", "assemble_dataset", "check_labels",
-                                                   "publish_catalog", *TRAINED}),
+        slow({"project": {"title": "A small run"}}, {"report", "publish", "publish_catalog"}),
+        slow({"evaluation": {"modality_ablation": False}}, {"evaluate", "compare", *TOLD}),
+        slow({"train": {"epochs": 2, "lr": 0.001, "accelerator": "cpu", "threads": 1}}, TRAINED),
+        slow({"quality": {"min_clear_fraction": 0.5}}, {"slice_parent", "assemble_dataset", "check_labels",
+                                                       "publish_catalog", *TRAINED}),
         ({"labels": {"BUILDINGS": {"kind": "footprints", "classes": OTHER_CLASSES}}}, {*TOLD, "check_labels",
                                                                                              "publish_catalog"}),
     ],
@@ -196,6 +201,7 @@ def test_a_changed_option_reruns_what_depends_on_it_and_no_more(
     assert planned(dry.stdout).keys() - {"all"} == again
 
 
+@pytest.mark.slow
 def test_a_new_head_trains_the_run_that_has_it_and_a_label_without_one_trains_nothing(
     done: Path, snakemake: Run
 ) -> None:
@@ -211,6 +217,7 @@ def test_a_new_head_trains_the_run_that_has_it_and_a_label_without_one_trains_no
     assert not {"assemble_dataset", "train", "evaluate", "compare"} & found.keys()
 
 
+@pytest.mark.slow
 def test_a_new_version_of_results_reruns_its_verb_and_what_follows(done: Path, snakemake: Run, tmp_path: Path) -> None:
     def raised(*verbs: str) -> Path:
         source = tmp_path / "-".join(verbs)
@@ -232,6 +239,7 @@ def test_a_new_version_of_results_reruns_its_verb_and_what_follows(done: Path, s
     assert planned(asked)["select_scenes"] == 4
 
 
+@pytest.mark.slow
 def test_a_filled_split_column_moves_the_splits_alone(done: Path, snakemake: Run) -> None:
     sheet = (done / "parents.tsv").read_text()
     head, *rows = sheet.strip().split("\n")

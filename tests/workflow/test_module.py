@@ -99,8 +99,11 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("prefix", "before", "after"),
-    [("", "", ""), ("below", ONSTART, ""), ("below", "", ONSTART)],
-    ids=["plain", "prefix, own start before", "prefix, own start after"],
+    [
+        pytest.param("", "", "", id="plain", marks=pytest.mark.slow),
+        pytest.param("below", ONSTART, "", id="prefix, own start before"),
+        pytest.param("below", "", ONSTART, id="prefix, own start after", marks=pytest.mark.slow),
+    ],
 )
 def test_rules_run_in_another_workflow(place: Path, prefix: str, before: str, after: str) -> None:
     line = f'    prefix: "{prefix}"' if prefix else ""
@@ -120,6 +123,7 @@ def test_rules_run_in_another_workflow(place: Path, prefix: str, before: str, af
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+@pytest.mark.slow
 def test_the_results_of_a_module_are_locked(place: Path) -> None:
     import fcntl
 
@@ -142,6 +146,7 @@ def test_the_whole_dag_is_planned_under_other_names(place: Path) -> None:
     assert "Traceback" not in listed.stderr
 
 
+@pytest.mark.slow
 def test_what_snakedeploy_generates_runs(place: Path) -> None:
     (place / "workflow").mkdir()
     (place / "workflow/Snakefile").write_text(SNAKEDEPLOY.format(root=ROOT))
