@@ -26,9 +26,9 @@ def dry(snakemake: Run, place: Path, **changes: object) -> str:
     ("changes", "drawn"),
     [
         ({}, True),
-        ({"evaluation": {"modality_ablation": False}}, False),
+        pytest.param({"evaluation": {"modality_ablation": False}}, False, marks=pytest.mark.slow),
         ({"model": {"modalities": ["S2L2A", "RGB", "NDVI"]}}, False),
-        ({"model": {"modalities": ["S2L2A", "coords"]}}, True),
+        pytest.param({"model": {"modalities": ["S2L2A", "coords"]}}, True, marks=pytest.mark.slow),
     ],
 )
 def test_the_figure_is_promised_where_a_modality_can_be_removed(
