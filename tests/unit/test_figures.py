@@ -208,6 +208,7 @@ def test_the_numbers_in_the_figures_are_those_of_the_results(
         assert any(line.startswith(signed(head["delta_pp"], 2)) for line in texts["delta"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("coarse")
 def test_three_zones_more_heads_more_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = Figures.watch(monkeypatch)

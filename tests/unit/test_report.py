@@ -282,6 +282,7 @@ def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> 
     assert "the 95 % interval over test parents" in page.text()
 
 
+@pytest.mark.slow
 def test_removed_modalities_of_several_seeds_are_averaged(tmp_path: Path) -> None:
     fake = complete(fake_results.make(tmp_path, seeds=(0, 1)))
     section = write(fake).split('<section id="ablation">')[1].split("</section>")[0]
@@ -383,6 +384,7 @@ def test_absolute_paths_are_shortened(own: fake_results.Fake) -> None:
     assert html.count("city/catalog.json") == 2
 
 
+@pytest.mark.slow
 def test_any_number_of_heads_runs_and_seeds(tmp_path: Path) -> None:
     fake = complete(fake_results.make(tmp_path, simulated=False, zones=True, extra=True, seeds=(0, 1, 2)))
     page = Page(write(fake))
