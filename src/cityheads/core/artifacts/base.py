@@ -47,10 +47,10 @@ class Artifact(Generic[T]):
         """
         path = Path(path)
         if not path.is_file():
-            raise CityHeadsError(f"{path}: no such file; {self._anew(path)}")
+            raise CityHeadsError(f"{path}: no such file; {_anew(self.verb)}")
         value = read_json(path)
         if not isinstance(value, dict):
-            raise CityHeadsError(f"{path}: not a {self.title}; {self._anew(path)}")
+            raise CityHeadsError(f"{path}: not a {self.title}; {_anew(self.verb)}")
         _check_version(path, value.pop(_KEY, None), self)
         return self._checked(value, path)
 
@@ -77,12 +77,9 @@ class Artifact(Generic[T]):
             first = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise CityHeadsError(
-                f"{path}: not a {self.title}: key '{where}': {first['msg']}; {self._anew(path)}"
+                f"{path}: not a {self.title}: key '{where}': {first['msg']}; {_anew(self.verb)}"
             ) from None
         return checked
-
-    def _anew(self, path: Path) -> str:
-        return _anew(self.verb, path)
 
 
 @dataclass(frozen=True)
@@ -119,17 +116,17 @@ class Table:
 
         path = Path(path)
         if not path.is_file():
-            raise CityHeadsError(f"{path}: no such file; {_anew(self.verb, path)}")
+            raise CityHeadsError(f"{path}: no such file; {_anew(self.verb)}")
         try:
             with pq.ParquetFile(path) as file:
                 version = (file.schema_arrow.metadata or {}).get(_PARQUET_KEY)
                 _check_version(path, None if version is None else int(version), self)
                 missing = [name for name in columns if name not in file.schema_arrow.names]
                 if missing:
-                    raise CityHeadsError(f"{path}: lacks column {missing[0]}; {_anew(self.verb, path)}")
+                    raise CityHeadsError(f"{path}: lacks column {missing[0]}; {_anew(self.verb)}")
                 return file.read(columns=list(columns))
         except (pyarrow.ArrowInvalid, ValueError, OSError) as error:
-            raise CityHeadsError(f"{path}: cannot be read as Parquet ({error}); {_anew(self.verb, path)}") from None
+            raise CityHeadsError(f"{path}: cannot be read as Parquet ({error}); {_anew(self.verb)}") from None
 
     def write(self, path: Path, table: pa.Table) -> None:
         """Write a table, whole or not at all, with its version among the metadata.
@@ -149,12 +146,11 @@ def _check_version(path: Path, found: Any, kind: Artifact[Any] | Table) -> None:
     if found != kind.version:
         what = "has no format version" if found is None else f"has format version {found}"
         raise CityHeadsError(
-            f"{path}: this {kind.title} {what}, and this version of CityHeads reads {kind.version}; "
-            f"{_anew(kind.verb, path)}"
+            f"{path}: this {kind.title} {what}, and this version of CityHeads reads {kind.version}; {_anew(kind.verb)}"
         )
 
 
-def _anew(verb: str, path: Path) -> str:
+def _anew(verb: str) -> str:
     return f"make it anew: snakemake --forcerun {verb}"
 
 
