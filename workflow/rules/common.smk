@@ -3,6 +3,7 @@
 # prefix, and more than once.
 import fcntl
 import os
+import sys
 from pathlib import Path
 from shlex import quote
 
@@ -98,6 +99,12 @@ at_start(prepare_results)
 
 # Jobs end when Snakemake does (`cityheads.cli`): killed, it leaves no orphan that goes on writing.
 os.environ.update(CITYHEADS_WORKFLOW=str(os.getpid()))
+
+# `.venv/bin/snakemake` works without an active environment too: the command lies beside the interpreter. Last on the path,
+# so that an active environment, conda's among them, goes before.
+_BESIDE = str(Path(sys.executable).parent)
+if _BESIDE not in os.environ.get("PATH", "").split(os.pathsep):
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), _BESIDE])
 
 
 def version(verb):
