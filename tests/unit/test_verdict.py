@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from cityheads.evaluation import bootstrap
 from cityheads.evaluation.paired import Estimate
 from cityheads.evaluation.verdict import (
+    HEADLINE,
     INCONCLUSIVE,
     MEANING,
+    NO_EVIDENCE,
     VERDICTS,
     Margins,
     more_data,
@@ -169,7 +171,7 @@ def test_advice_may_be_more_seeds() -> None:
 
 
 def test_every_verdict_has_its_words() -> None:
-    assert set(MEANING) == set(rule(LIMITS)) == {*VERDICTS, INCONCLUSIVE}
+    assert set(MEANING) == set(HEADLINE) == set(rule(LIMITS)) == {*VERDICTS, INCONCLUSIVE, NO_EVIDENCE}
     assert rule(LIMITS)["acceptable"] == "every delta is at least -3 pp, and their sum is not negative"
 
 

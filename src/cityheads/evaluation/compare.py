@@ -17,7 +17,7 @@ from cityheads.core.files import write_bytes
 from cityheads.core.layout import EvaluationFolder
 from cityheads.evaluation import bootstrap
 from cityheads.evaluation.paired import PP_DIGITS, SCORE_DIGITS, Comparison, compare_paired, sum_of
-from cityheads.evaluation.verdict import Margins, decide, listed
+from cityheads.evaluation.verdict import HEADLINE, Margins, decide, listed
 from cityheads.evaluation.verdict_page import render
 
 __all__ = ["compare"]
@@ -177,11 +177,13 @@ def _result(test: NoninferiorityConfig, margins: Margins, evidence: _Evidence) -
     between = None if balance is None else balance.interval(confidence)
     return {
         "verdict": decision.verdict,
+        "headline": HEADLINE[decision.verdict],
         "point_verdict": decision.point_verdict,
         "between": None if decision.between is None else list(decision.between),
         "reason": decision.reason,
         "advice": decision.advice,
         "run": test.run,
+        "floor": {"held": False, "measured": [], "missing": ["No control was evaluated."], "failures": []},
         "heads": {
             head: _told(one, evidence.metrics[head], test.baselines[head], evidence.seeds, confidence)
             for head, one in compared.items()
@@ -189,10 +191,17 @@ def _result(test: NoninferiorityConfig, margins: Margins, evidence: _Evidence) -
         "balance_pp": None if balance is None else balance.point,
         "balance_interval_pp": None if between is None else list(between),
         "test_parents": evidence.parents,
+        "fold_of": dict.fromkeys(evidence.parents, 0),
         "seeds": evidence.seeds,
+        "folds": [0],
         "margins": {"strong_pp": margins.strong_pp, "acceptable_pp": margins.acceptable_pp},
         "confidence": confidence,
-        "resamples": test.resamples,
+        "method": {
+            "interval": "Bootstrap over test parents and variance over seeds, with Student's t.",
+            "one_sided_level": (1 - confidence) / 2,
+            "multiplicity": "Each verdict asks that all of its inequalities hold (intersection-union test).",
+            "simultaneous_confidence": confidence,
+        },
         "simulated": evidence.simulated,
         "caveats": evidence.caveats(),
     }
@@ -204,9 +213,16 @@ def _told(one: Comparison, metric: HeadMetric, baseline: str, seeds: list[int], 
         "metric": metric.name,
         "positive_class": metric.positive_class,
         "multihead": or_none(one.scores[0]),
+        "multihead_interval": None,
         "single_task": or_none(one.scores[1]),
+        "single_task_interval": None,
         "delta_pp": or_none(one.delta_pp),
         "interval_pp": one.interval(confidence),
+        "simultaneous_pp": one.interval(confidence),
+        "variation": None,
+        "permutation": None,
+        "power": {"power": 0.8, "detectable_pp": None, "needed": []},
+        "parents_of_class": {},
         "per_seed": [
             {
                 "seed": seed,
@@ -216,4 +232,9 @@ def _told(one: Comparison, metric: HeadMetric, baseline: str, seeds: list[int], 
             }
             for index, seed in enumerate(seeds)
         ],
+        "per_fold": [],
+        "per_model": [],
+        "controls": {},
+        "ceiling": None,
+        "encoder": {"zeroed": None, "permuted": None, "image_skip": None, "trained": {}, "matters": None},
     }

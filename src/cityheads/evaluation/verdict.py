@@ -15,8 +15,10 @@ from cityheads.core.text import counted
 from cityheads.evaluation.paired import Comparison, Estimate
 
 __all__ = [
+    "HEADLINE",
     "INCONCLUSIVE",
     "MEANING",
+    "NO_EVIDENCE",
     "VERDICTS",
     "Decision",
     "Margins",
@@ -34,14 +36,31 @@ VERDICTS = ("negative", "mixed", "acceptable", "strong")
 #: What stands in their place where the data cannot tell.
 INCONCLUSIVE = "inconclusive"
 
+#: What stands in their place where the models fail what comes before any comparison.
+NO_EVIDENCE = "no evidence"
+
+#: The verdict as an answer to the one question that was asked; no word of it is about how good the maps are.
+HEADLINE = {
+    "strong": "Sharing one encoder costs next to nothing.",
+    "acceptable": "Sharing one encoder costs one map a little, and another gains as much.",
+    "mixed": "Whether sharing one encoder is worth it depends on the map.",
+    "negative": "Sharing one encoder makes every map worse.",
+    INCONCLUSIVE: "These data cannot tell what sharing one encoder costs.",
+    NO_EVIDENCE: "This comparison is no evidence about sharing an encoder.",
+}
+
 #: What each verdict means for somebody who has to choose a model.
 MEANING = {
-    "strong": "One model can take the place of the single-task models.",
-    "acceptable": "One model can take the place of the single-task models, at a price that another head pays back.",
+    "strong": "One model can take the place of the single-task models. Whether any of them is good enough is another "
+    "question, which the scores beside the floor and the ceiling answer.",
+    "acceptable": "One model can take the place of the single-task models, at a price that another head pays back. "
+    "Whether any of them is good enough is another question.",
     "mixed": "Whether one model is worth it depends on which head matters most; see the deltas.",
     "negative": "This is a negative result: one shared model is worse than the single-task models at every task, "
     "and those are the ones to use.",
     INCONCLUSIVE: "These data do not decide what sharing the encoder costs.",
+    NO_EVIDENCE: "A model that a trivial rule beats, or whose encoder does nothing, cannot show what sharing the "
+    "encoder costs: the deltas below are differences between models that do not use what is shared.",
 }
 
 #: More test parents than this are not an advice but a way to say that the difference is too near to a margin.
@@ -66,6 +85,8 @@ def rule(margins: Margins) -> dict[str, str]:
     """Say when each verdict is given, from the best to the one that cannot tell."""
     strong, acceptable = f"{margins.strong_pp:g} pp", f"{margins.acceptable_pp:g} pp"
     return {
+        NO_EVIDENCE: "before all else: a compared model does not beat each control, or the encoder does not matter, by "
+        "the whole interval of the difference; or that was not measured",
         "strong": f"every delta is at least -{strong}",
         "acceptable": f"every delta is at least -{acceptable}, and their sum is not negative",
         "negative": f"every delta is -{acceptable} or less",

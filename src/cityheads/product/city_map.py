@@ -369,7 +369,7 @@ class CityMap:
             caveats.append("The place is near the edge of its parent, so that the window is not centred at it.")
         if dropped:
             caveats.append(f"The sub-chip around the place was left out of the dataset: {dropped}.")
-        if self.gate["verdict"] in ("negative", "inconclusive"):
+        if self.gate["verdict"] in ("negative", "inconclusive", "no evidence"):
             caveats.append(f"The model's verdict against single-task models is {self.gate['verdict']}.")
         caveats.append("Fractions are means of softmax scores, which no calibration backs.")
         return caveats

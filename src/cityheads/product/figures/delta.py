@@ -74,8 +74,7 @@ def draw_delta(evidence: Evidence) -> Drawing:
     sheet.fit([axes], _ROW_IN * len(heads))
     confidence = share(gate["confidence"])
     how = (
-        f" with its {confidence} interval (bootstrap over parents, the same {gate['resamples']:,} resamples for "
-        "both models)"
+        f" with its {confidence} interval over parents and trainings"
         if any(head["interval_pp"] for head in heads.values())
         else "; there is no interval"
     )
