@@ -146,7 +146,7 @@ def make_spec(backbone: str, heads: tuple[str, ...], channels: list[int], decode
 
     model = {
         "backbone": backbone, "pretrained": False, "weights": None, "merge": "mean", "decoder_channels": channels,
-        "dropout": 0.1, "freeze_encoder": False,
+        "dropout": 0.1, "encoder": "trained",
     }  # fmt: skip
     return {
         "run": "bench", "seed": 0, "backbone": backbone, "model": model, "chip_px": 224, "simulated": True,

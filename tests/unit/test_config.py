@@ -137,6 +137,7 @@ def test_a_wrong_config_is_refused_in_one_line_that_names_the_key(
         ("noninferiority.acceptable_pp", 1, "noninferiority.acceptable_margin_pp"),
         ("train.recompute", True, "train.gradient_checkpointing"),
         ("model.thinking", {}, "model.tim"),
+        ("model.freeze_encoder", True, "model.encoder"),
         ("evaluation.without_modalities", False, "evaluation.modality_ablation"),
         ("simulate.s2_noise", 0.1, "simulate.s2_noise_reflectance"),
     ],

@@ -31,7 +31,7 @@ def make_spec(heads: tuple[str, ...] = ("lulc", "buildings"), **model: Any) -> S
         "merge": "mean",
         "decoder_channels": [16, 16, 8, 8],
         "dropout": 0.1,
-        "freeze_encoder": False,
+        "encoder": "trained",
     } | model
     return {
         "run": "multihead",
@@ -249,6 +249,88 @@ def test_a_frozen_encoder_is_in_evaluation_mode_and_stays(model: MultiHeadModel)
     loss.backward()
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
     assert all(parameter.grad is not None for parameter in model.heads.parameters())
+
+
+def test_an_occlusion_hides_the_encoder_or_the_image_from_the_decoders(
+    shared: MultiHeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    necks: list[list[torch.Tensor]] = []
+    for name in shared.heads:
+        neck = shared.heads[name].neck
+        monkeypatch.setattr(
+            neck, "forward", lambda maps, _own=neck.forward, **kw: (necks.append(maps), _own(maps, **kw))[1]
+        )
+    images = {
+        name: image.repeat(2, 1, 1, 1) + torch.arange(4).view(4, 1, 1, 1) for name, image in make_images().items()
+    }
+    with torch.no_grad():
+        plain = shared(images)
+        (maps, _), necks[:] = necks, []
+        zeroed = shared(images, occlude="zeroed")
+        assert all(not one.any() for found in necks for one in found)
+        necks.clear()
+        permuted = shared(images, occlude="permuted")
+    for found in necks:
+        for one, before in zip(found, maps, strict=True):
+            assert torch.equal(one, before[[2, 3, 0, 1]])
+    for name in shared.heads:
+        assert not torch.allclose(zeroed[name], plain[name])
+        assert not torch.allclose(permuted[name], plain[name])
+        # this decoder sees nothing but the maps
+        assert torch.equal(zeroed[name][0], zeroed[name][3])
+    single = {name: image[:1] for name, image in images.items()}
+    with torch.no_grad():
+        alone, nothing = (shared(single, occlude=how)["lulc"] for how in ("permuted", "zeroed"))
+    assert torch.equal(alone, nothing)
+    with pytest.raises(ValueError, match="occlude 'blurred' is none of zeroed, permuted, image_skip"):
+        shared(images, occlude="blurred")  # type: ignore[arg-type]
+
+
+def test_the_image_skip_can_be_hidden_alone() -> None:
+    spec = make_spec(heads=("lulc",))
+    spec["heads"]["lulc"]["decoder"] = "FullResolutionDecoder"
+    built = build_model(spec).eval()
+    images, other = make_images(), {name: image.flip(-1) for name, image in make_images().items()}
+    with torch.no_grad():
+        plain, without = built(images)["lulc"], built(images, occlude="image_skip")["lulc"]
+        assert not torch.allclose(plain, without)
+        # nothing of the input is left when both are hidden
+        for stem in built.heads["lulc"].decoder.stems:
+            stem.register_forward_pre_hook(lambda _, inputs: (torch.zeros_like(inputs[0]),))
+        assert torch.equal(built(images)["lulc"], without)
+        assert torch.equal(built(images, occlude="zeroed")["lulc"], built(other, occlude="zeroed")["lulc"])
+
+
+@pytest.mark.parametrize("merge", ["mean", "concat", "dict", "none"])
+def test_an_absent_encoder_leaves_the_decoders_as_they_are(merge: str) -> None:
+    spec, plain = (make_spec(merge=merge, encoder=how, pretrained=how == "absent") for how in ("absent", "trained"))
+    for one in (spec, plain):
+        one["heads"]["buildings"]["decoder"] = "FullResolutionDecoder"
+    built, other = build_model(spec), build_model(plain)
+    assert not list(built.encoder.parameters())
+    assert not any(name.startswith(("encoder.", "merge.")) for name in built.state_dict())
+    theirs = {name: value for name, value in other.heads.state_dict().items() if ".merge." not in f".{name}"}
+    assert list(built.heads.state_dict()) == list(theirs)
+    assert [value.shape for value in built.heads.state_dict().values()] == [value.shape for value in theirs.values()]
+    images = make_images()
+    with torch.no_grad():
+        built.eval()
+        full, hidden = built(images), built(images, occlude="zeroed")
+    assert all(torch.equal(full[name], hidden[name]) for name in full)
+    assert torch.equal(full["lulc"][0], full["lulc"][1])
+    assert not torch.equal(full["buildings"][0], full["buildings"][1])
+
+
+def test_an_absent_encoder_trains_and_has_the_heads_start_alike() -> None:
+    built, other = build_model(make_spec(encoder="absent")), build_model(make_spec())
+    ours = built.heads.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in other.heads.state_dict().items())
+    task = make_task(built, make_spec()["heads"])
+    task.layer_decay, task.interference_every = 0.5, 1
+    loss = task.training_step({"image": make_images(), "mask": make_masks(), "chip_id": ["a", "b"]}, 0)
+    assert loss is not None
+    loss.backward()
+    assert len(task._groups()) == 1
 
 
 def test_freezing_the_decoders_freezes_the_necks_too(model: MultiHeadModel) -> None:

@@ -403,9 +403,14 @@ def test_a_compiled_training_learns_the_same_and_keeps_the_names(dataset_dir: Pa
         {"train": {"epochs": 1, "balance": "pcgrad", "gradient_checkpointing": True, "jitter": 0.1}},
         {"train": {"epochs": 1, "balance": "uncertainty", "layer_decay": 0.7, "precision": "bf16-mixed"}},
         {"model": {"modalities": ["S2L2A", "NDVI"], "bands": {"S2L2A": ["B04", "B08"]}, "normalization": "train"}},
-        {"model": {"merge": "concat", "modality_dropout": 0.3, "freeze_encoder": True}},
+        {"model": {"merge": "concat", "modality_dropout": 0.3, "encoder": "frozen"}},
+        {
+            "model": {"encoder": "absent", "lora": {"rank": 2}},
+            "heads": {"buildings": {"decoder": "FullResolutionDecoder"}},
+            "train": {"epochs": 1, "balance": "pcgrad", "layer_decay": 0.7, "gradient_checkpointing": True},
+        },
     ],
-    ids=["lora", "pcgrad", "uncertainty", "bands", "concat"],
+    ids=["lora", "pcgrad", "uncertainty", "bands", "concat", "absent"],
 )
 def test_other_ways_of_training_leave_a_model_that_loads(
     dataset_dir: Path, tmp_path: Path, changes: dict[str, dict[str, Any]]

@@ -230,7 +230,7 @@ def test_a_run_of_the_workflow_starts_from_prithvi(
 ) -> None:
     torch.save(states[NAMES[1]], tmp_path / "prithvi.pt")
     model = {
-        "backbone": NAMES[1], "modalities": ["S2L2A"], "weights": str(tmp_path / "prithvi.pt"), "freeze_encoder": True,
+        "backbone": NAMES[1], "modalities": ["S2L2A"], "weights": str(tmp_path / "prithvi.pt"), "encoder": "frozen",
     }  # fmt: skip
     with pytest.raises(CityHeadsError, match="was not trained on band 'B01'; choose of B02, B03,"):
         train(small_config(model=model), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path / "run")
@@ -270,7 +270,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from model_fixtures import small_config
 from cityheads.training.run import train
-model = {"backbone": sys.argv[4], "pretrained": True, "modalities": ["S2L2A"], "freeze_encoder": True}
+model = {"backbone": sys.argv[4], "pretrained": True, "modalities": ["S2L2A"], "encoder": "frozen"}
 if sys.argv[4].startswith("prithvi"):
     model["bands"] = {"S2L2A": ["B02", "B03", "B04", "B8A", "B11", "B12"]}
 config = small_config(model=model, train={"epochs": 1})

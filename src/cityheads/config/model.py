@@ -11,9 +11,11 @@ from pydantic import model_validator
 from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze, only_once, refuse
 from cityheads.core.modalities import COORDS, MODALITIES
 
-__all__ = ["GeneratedModality", "InputModality", "LoraConfig", "ModelConfig", "TimConfig"]
+__all__ = ["EncoderTraining", "GeneratedModality", "InputModality", "LoraConfig", "ModelConfig", "TimConfig"]
 
 InputModality = Literal["S2L2A", "S1RTC", "S1GRD", "DEM", "RGB", "NDVI", "coords"]
+#: What becomes of the encoder in a training.
+EncoderTraining = Literal["trained", "frozen", "absent"]
 GeneratedModality = Literal["LULC", "NDVI", "S1GRD", "S1RTC", "S2L2A", "DEM"]
 
 
@@ -102,11 +104,15 @@ class ModelConfig(Section):
         (512, 256, 128, 64), "Channels of the UNet decoder, from the deepest stage to the finest.", max_length=4
     )
     dropout: Number = field(0.1, "Dropout before the last convolution of each head.", ge=0, lt=1)
-    freeze_encoder: Flag = field(False, "Train the necks, decoders and heads only.")
+    encoder: EncoderTraining = field(
+        "trained",
+        "Whether the encoder is trained; with frozen it stays at its first weights, and with absent there is none: the "
+        "same decoders get maps of zeros in its place, and what they reach is theirs alone.",
+    )
     lora: LoraConfig | None = field(
         None,
         "Train the encoder by low-rank updates only (LoRA); they are added to its weights when the model is written. "
-        "Null trains the encoder itself.",
+        "Null trains the encoder itself. Not looked at where the encoder is frozen or absent.",
     )
 
     @model_validator(mode="after")

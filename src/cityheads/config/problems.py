@@ -23,6 +23,7 @@ RENAMED = {
     "noninferiority.acceptable_pp": "'noninferiority.acceptable_margin_pp'",
     "train.recompute": "'train.gradient_checkpointing'",
     "model.thinking": "'model.tim'",
+    "model.freeze_encoder": "'model.encoder' (frozen for true, trained for false)",
     "evaluation.without_modalities": "'evaluation.modality_ablation'",
     "simulate.s2_noise": "'simulate.s2_noise_reflectance'",
 }

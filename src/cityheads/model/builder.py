@@ -9,18 +9,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
 from cityheads.config import ModelConfig
+from cityheads.config.model import EncoderTraining
 from cityheads.core.artifacts.model import MODEL, SavedModel
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.layout import RunFolder
 from cityheads.core.modalities import COORDS, DERIVED, MODALITIES
-from cityheads.model.backbones.base import Backbone, default_indices, is_terramind, single_date
+from cityheads.model.backbones.base import AbsentEncoder, Backbone, default_indices, is_terramind, single_date
 from cityheads.model.backbones.build import build_backbone
 from cityheads.model.backbones.terramind import (
     PRETRAINED,
@@ -111,7 +112,7 @@ class EncoderSpec:
         from_library: Let the library that has the encoder load its published weights.
         low_rank: Low-rank updates; None for none.
         peft_config: TerraTorch's PEFT configuration; None for none.
-        frozen: Whether it is not trained.
+        training: ``trained``, ``frozen`` at its first weights, or ``absent``: the decoders get maps of zeros.
     """
 
     name: str
@@ -120,7 +121,7 @@ class EncoderSpec:
     from_library: bool = False
     low_rank: LowRankSpec | None = None
     peft_config: Mapping[str, Any] | None = None
-    frozen: bool = False
+    training: EncoderTraining = "trained"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +177,9 @@ def build(spec: ModelSpec, kind: type[Model]) -> Model:
         CityHeadsError: The backbone or a decoder is unknown or does not take its arguments, or weights are not to be
             had or not complete.
     """
+    absent = spec.encoder.training == "absent"
     with seeded(spec.seed, "encoder"):
-        backbone = _build_encoder(spec)
+        backbone = _build_encoder(_without_weights(spec) if absent else spec)
     encoder: Any = backbone.module
     merge = spec.merge if is_terramind(spec.encoder.name) else "mean"
     channels = [int(size) for size in encoder.out_channels]
@@ -187,6 +189,9 @@ def build(spec: ModelSpec, kind: type[Model]) -> Model:
         with seeded(spec.seed, "merge"):
             concat = ConcatMerge([*spec.images, *backbone.generated], channels[0])
         channels = [size * len(concat.modalities) for size in channels]
+    if absent:
+        # there are no tokens to merge: the maps of zeros have the channels of merged ones
+        backbone.module, merge, concat = AbsentEncoder(channels, backbone.patch_size), "mean", None
     channels = [channels[index] for index in indices]
     heads: dict[str, nn.Module] = {}
     for name, head in spec.heads.items():
@@ -219,9 +224,15 @@ def build(spec: ModelSpec, kind: type[Model]) -> Model:
         derived=spec.derived,
         passed=[name for name in spec.inputs if name not in spec.images],
     )
-    if spec.encoder.frozen:
+    if spec.encoder.training == "frozen":
         built.freeze_encoder()
     return built
+
+
+def _without_weights(spec: ModelSpec) -> ModelSpec:
+    """Give a specification whose encoder has random weights and nothing added: only its sizes are of interest."""
+    plain = EncoderSpec(name=spec.encoder.name, arguments=spec.encoder.arguments, training=spec.encoder.training)
+    return replace(spec, encoder=plain)
 
 
 def _build_encoder(spec: ModelSpec) -> Backbone:
@@ -305,7 +316,7 @@ def spec_of(saved: SavedModel, *, weights: bool = True) -> ModelSpec:
             name=saved["backbone"],
             arguments={"tim": model.tim and model.tim.model_dump()},
             weights=first,
-            frozen=model.freeze_encoder,
+            training=model.encoder,
         ),
         inputs=inputs,
         heads={name: HeadSpec.from_mapping(head) for name, head in saved["heads"].items()},

@@ -7,7 +7,7 @@ mask. Its backbones, necks and decoders are used as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,10 @@ from cityheads.model.derived import derive
 from cityheads.model.heads import Head
 from cityheads.model.normalization import Normalization
 
-__all__ = ["MultiHeadModel", "tokens_to_map"]
+__all__ = ["MultiHeadModel", "Occlusion", "tokens_to_map"]
+
+#: What can be hidden from the decoders.
+Occlusion = Literal["zeroed", "permuted", "image_skip"]
 
 
 class MultiHeadModel(nn.Module):
@@ -108,7 +111,12 @@ class MultiHeadModel(nn.Module):
         return self
 
     def forward(
-        self, images: Mapping[str, Tensor], *, drop: Sequence[str] = (), **encoder_arguments: Any
+        self,
+        images: Mapping[str, Tensor],
+        *,
+        drop: Sequence[str] = (),
+        occlude: Occlusion | None = None,
+        **encoder_arguments: Any,
     ) -> dict[str, Tensor]:
         """Give the logits of every head at the size of the input.
 
@@ -116,6 +124,9 @@ class MultiHeadModel(nn.Module):
             images: {modality: (B, C, H, W)} in stored units with nodata values, (B, C, T, H, W) for an encoder with
                 time, (B, 2) longitude and latitude for ``coords``; further keys are not looked at.
             drop: Inputs to leave out, as if there were no image of them; with S2L2A goes what is computed from it.
+            occlude: What to hide from the decoders, to see what they do without it: with ``zeroed`` the encoder's maps
+                are zeros, with ``permuted`` each chip gets the maps of the chip half a batch further on (zeros where
+                the batch is one chip), with ``image_skip`` decoders that look at the input see its mean in its place.
             encoder_arguments: Passed on to the encoder, such as Prithvi's ``temporal_coords``.
 
         Returns:
@@ -123,7 +134,10 @@ class MultiHeadModel(nn.Module):
 
         Raises:
             CityHeadsError: A modality is missing, or all of them are left out.
+            ValueError: There is no such occlusion.
         """
+        if occlude is not None and occlude not in get_args(Occlusion):
+            raise ValueError(f"occlude '{occlude}' is none of {', '.join(get_args(Occlusion))}")
         inputs = self._inputs(images, drop)
         first = next(tensor for tensor in inputs.values() if tensor.dim() >= 4)
         size = first.shape[-2:]
@@ -134,13 +148,17 @@ class MultiHeadModel(nn.Module):
             image = torch.cat(
                 [inputs[name] if name in inputs else self._blank(name, inputs) for name in self.normalization], 1
             )
+            if occlude == "image_skip":
+                image = torch.zeros_like(image)
         layers = self._layers(inputs, **encoder_arguments)
-        shared = self.neck(self._maps(layers, inner), image_size=inner) if self.neck is not None else None
+        shared = (
+            self.neck(self._maps(layers, inner, occlude=occlude), image_size=inner) if self.neck is not None else None
+        )
         logits: dict[str, Tensor] = {}
         for name, head in self.heads.items():
             own = shared
             if isinstance(head.neck, nn.Module):
-                own = head.neck(self._maps(layers, inner, head.merge), image_size=inner)
+                own = head.neck(self._maps(layers, inner, head.merge, occlude), image_size=inner)
             out = head(own, image) if head.needs_image else head(own)
             if out.shape[-2:] != inner:
                 out = F.interpolate(out, size=inner, mode="bilinear")
@@ -156,8 +174,13 @@ class MultiHeadModel(nn.Module):
         chosen = [outputs[index] for index in self.indices]
         return chosen if self.merge is None else [self.merge(tokens) for tokens in chosen]
 
-    def _maps(self, layers: list[Any], size: Sequence[int], merge: Any = None) -> list[Tensor]:
-        """Lay tokens out as (B, D, h, w) maps, merged by a head's own modules where the encoder has not done it."""
+    def _maps(
+        self, layers: list[Any], size: Sequence[int], merge: Any = None, occlude: Occlusion | None = None
+    ) -> list[Tensor]:
+        """Give (B, D, h, w) maps of tokens, merged by a head's own modules where the encoder has not done it."""
+        return [_occluded(one, occlude) for one in self._laid_out(layers, size, merge)]
+
+    def _laid_out(self, layers: list[Any], size: Sequence[int], merge: Any) -> list[Tensor]:
         side = self.backbone["patch_size"]
         grid = (size[0] // side, size[1] // side)
         if merge is None:
@@ -244,6 +267,15 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int], frames: int = 1) -> Ten
     # time goes to the channels, frame after frame, as TerraTorch's necks have it
     stacked = tokens.unflatten(1, (frames, count // frames)).permute(0, 1, 3, 2)
     return stacked.flatten(1, 2).unflatten(2, grid)
+
+
+def _occluded(maps: Tensor, how: Occlusion | None) -> Tensor:
+    """Hide (B, D, h, w) maps of the encoder: zeros, or those of the chip half a batch further on."""
+    count = maps.shape[0]
+    if how == "zeroed" or (how == "permuted" and count == 1):
+        return torch.zeros_like(maps)
+    # half a batch, as neighbours in a batch may be neighbours on the ground
+    return maps.roll(count // 2, dims=0) if how == "permuted" else maps
 
 
 def _pad(image: Tensor, multiple: int) -> Tensor:

@@ -77,7 +77,7 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path) -> N
     # after the model, since importing TerraTorch sets filters of its own
     _quiet()
     lora = config.model.lora
-    if lora is not None:
+    if lora is not None and config.model.encoder == "trained":
         with seeded(seed, "lora"):
             add_low_rank(model.encoder, lora.rank, lora.alpha, lora.targets)
     if options.gradient_checkpointing:
@@ -196,6 +196,8 @@ def _write(
 
 def _origin(spec: SavedModel) -> dict[str, str] | None:
     """Say where the encoder's first weights came from: the resolved revision, or the hash of a local file."""
+    if spec["model"]["encoder"] == "absent":
+        return None
     if spec["model"]["weights"]:
         path = Path(spec["model"]["weights"])
         return {"file": path.name, "sha256": sha256_file(path)}

@@ -210,7 +210,8 @@ class MultiHeadTask(TerraTorchTask):
         self.log_dict(counts, on_step=False, on_epoch=True, reduce_fx="sum", batch_size=size)
         self._step_losses = {name: share for name, share in shares.items() if share.requires_grad}
         if batch_idx % self.interference_every == 0:
-            last = [p for p in blocks(self.model.encoder)[-1].parameters() if p.requires_grad]
+            # an absent encoder has no blocks
+            last = [p for block in blocks(self.model.encoder)[-1:] for p in block.parameters() if p.requires_grad]
             cosine = gradient_cosine(self._step_losses, last)
             if cosine is not None:
                 self.log("train/gradient_cosine", cosine, on_step=False, on_epoch=True, batch_size=1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = [
     "S2_NAMES",
+    "AbsentEncoder",
     "Backbone",
     "blocks",
     "default_indices",
@@ -50,6 +52,29 @@ class Backbone:
     generated: tuple[str, ...] = ()
 
 
+class AbsentEncoder(nn.Module):
+    """Stands where an encoder would: maps of zeros of the same sizes, without parameters or computation.
+
+    What decoders reach with it, they reach without an encoder.
+
+    Args:
+        out_channels: Channels of each layer's map.
+        patch_size: Side of a token of the encoder that is absent, in pixels.
+    """
+
+    def __init__(self, out_channels: Sequence[int], patch_size: int) -> None:
+        super().__init__()
+        self.out_channels = list(out_channels)
+        self.patch_size = patch_size
+
+    def forward(self, images: Mapping[str, Tensor] | Tensor, **_: Any) -> list[Tensor]:
+        """Give one (B, D, h, w) map of zeros per layer for images of (B, C, H, W) or (B, C, T, H, W)."""
+        tensors = images.values() if isinstance(images, Mapping) else [images]
+        image = next(tensor for tensor in tensors if tensor.dim() >= 4)
+        height, width = (side // self.patch_size for side in image.shape[-2:])
+        return [image.new_zeros(image.shape[0], channels, height, width) for channels in self.out_channels]
+
+
 def is_prithvi(name: str) -> bool:
     """Tell whether a name in TerraTorch's registry is a Prithvi's transformer."""
     return name.removeprefix("terratorch_").startswith("prithvi_eo_")
@@ -79,9 +104,13 @@ def fine_tuned(encoder: nn.Module) -> nn.Module:
 def blocks(encoder: nn.Module) -> Sequence[nn.Module]:
     """Find the transformer blocks of the fine-tuned encoder: the longest list of modules of one class.
 
+    An absent encoder has none.
+
     Raises:
         ValueError: There is no such list.
     """
+    if isinstance(encoder, AbsentEncoder):
+        return []
     lists = [m for m in fine_tuned(encoder).modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1]
     alike = [m for m in lists if len(Counter(type(child) for child in m)) == 1]
     if not alike:
