@@ -37,7 +37,9 @@ rule all:
 
 rule train_multihead:
     input:
-        of_trainings(lambda run, seed: RESULTS.run(run, seed).model, [TESTED_RUN]),
+        of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).model, [TESTED_RUN]
+        ),
     localrule: True
     message:
         "Done: {input}"

@@ -149,7 +149,8 @@ def make_spec(backbone: str, heads: tuple[str, ...], channels: list[int], decode
         "dropout": 0.1, "encoder": "trained",
     }  # fmt: skip
     return {
-        "run": "bench", "seed": 0, "backbone": backbone, "model": model, "chip_px": 224, "simulated": True,
+        "run": "bench", "fold": 0, "seed": 0, "backbone": backbone, "model": model, "chip_px": 224,
+        "simulated": True,
         "modalities": {
             name: {"bands": list(TABLE[name].bands), "mean": list(TABLE[name].mean), "std": list(TABLE[name].std)}
             for name in MODALITIES

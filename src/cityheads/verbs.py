@@ -57,6 +57,7 @@ _DATASET = Argument("dataset", "folder of the assembled dataset")
 _BUNDLE = Argument("bundle", "folder of the published model")
 _RESULTS = Argument("results", "results folder")
 _RUN = Argument("run", "name of the run", str)
+_FOLD = Argument("fold", "fold whose test split is held out", int)
 _SEED = Argument("seed", "seed", int)
 _RECIPE = (
     "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
@@ -222,10 +223,10 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "train",
-            "train one run with one seed",
+            "train one run on one fold with one seed",
             "cityheads.training.run:train",
             ("labels", "heads", "runs", "model", "train"),
-            (_RUN, _SEED, _DATASET, _out("folder of the run")),
+            (_RUN, _FOLD, _SEED, _DATASET, _out("folder of the run")),
             version=1,
         ),
         Verb(
@@ -233,16 +234,16 @@ VERBS: dict[str, Verb] = {
             "evaluate one run on the held-out parents",
             "cityheads.evaluation.evaluate:evaluate",
             ("runs", "train.accelerator", "train.batch_size", "train.threads", "evaluation"),
-            (_RUN, _SEED, _DATASET, Argument("run_dir", "folder of the run"), _out("folder of the evaluation")),
+            (_RUN, _FOLD, _SEED, _DATASET, Argument("run_dir", "folder of the run"), _out("folder of the evaluation")),
             version=1,
         ),
         Verb(
             "compare",
             "compare the multi-head run with its baselines and give the verdict",
             "cityheads.evaluation.compare:compare",
-            ("heads", "runs", "seeds", "noninferiority"),
+            ("heads", "runs", "seeds", "splits", "noninferiority"),
             (
-                Argument("evaluation", "folder of the evaluations, RUN/SEED below it"),
+                Argument("evaluation", "folder of the evaluations on the test split, RUN/FOLD/SEED below it"),
                 Argument("page", "the verdict as a Markdown page"),
                 _out("gate.json"),
             ),
@@ -252,7 +253,7 @@ VERBS: dict[str, Verb] = {
             "draw_figures",
             "draw the figures of the report",
             "cityheads.product.figures.draw:draw_figures",
-            ("grid", "labels", "heads", "runs", "seeds", "noninferiority", "report"),
+            ("grid", "labels", "heads", "runs", "seeds", "splits", "noninferiority", "report"),
             (
                 _PARENTS,
                 _RESULTS,

@@ -85,9 +85,12 @@ def files(results: Path, labels: dict[str, str], modalities: list[str]) -> dict[
         "check_labels": {"labels/check.json": [at.label_check]},
         "publish_catalog": {"stac": under(at.stac.parent, "**/*.json")},
         "train": {
-            **{f"runs/{name}": under(at.runs, f"*/*/{name}") for name in ("model.json", "training.json", "history.csv")}
+            **{
+                f"runs/{name}": under(at.runs, f"*/*/*/{name}")
+                for name in ("model.json", "training.json", "history.csv")
+            }
         },
-        "evaluate": {"evaluation/metrics.json": under(at.evaluations, "*/*/metrics.json")},
+        "evaluate": {"evaluation/metrics.json": under(at.evaluations, "*/*/*/*/metrics.json")},
         "compare": {"gate.json": [at.gate], "verdict.md": [at.verdict_page]},
         "draw_figures": {path.name: [path] for path in under(at.figures) if path.stem != "timings"},
         "report": {"report.html": [at.report]},

@@ -138,7 +138,7 @@ def make(
     _boundary(layout.label("BUILDINGS"), parents, grid)
     for run, rule in config.runs.items():
         for number in seeds:
-            _train(layout.run(run, number), run, number, rule.heads, config, kept, simulated)
+            _train(layout.run(run, 0, number), run, number, rule.heads, config, kept, simulated)
     for run, rule in config.runs.items():
         for number in seeds:
             _evaluate(layout, run, number, rule.heads, config, kept, simulated, rng)
@@ -386,7 +386,7 @@ def _train(
     TRAINING.write(
         out.training,
         {
-            "run": run, "seed": seed, "best_epoch": 7, "epochs_run": epochs, "monitor": "val/score",
+            "run": run, "fold": 0, "seed": seed, "best_epoch": 7, "epochs_run": epochs, "monitor": "val/score",
             "best_score": 0.61, "stopped_early": False, "steps": 90,
             "parameters": {"total": total, "trainable": total, "encoder": 6_100_000, "heads": sizes},
             "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
@@ -396,7 +396,8 @@ def _train(
     MODEL.write(
         out.model,
         {
-            "run": run, "seed": seed, "backbone": config.model.backbone, "model": config.model.model_dump(mode="json"),
+            "run": run, "fold": 0, "seed": seed, "backbone": config.model.backbone,
+            "model": config.model.model_dump(mode="json"),
             "modalities": {}, "chip_px": config.grid.grid.chip_px, "simulated": simulated,
             "heads": {
                 head: {
@@ -432,7 +433,7 @@ def _evaluate(
     simulated: bool,
     rng: np.random.Generator,
 ) -> None:
-    out = layout.evaluation(run, seed)
+    out = layout.evaluation(run, 0, seed)
     out.predictions.parent.mkdir(parents=True, exist_ok=True)
     test = kept[kept.split == "test"]
     found: dict[str, HeadScores] = {}
@@ -479,7 +480,7 @@ def _evaluate(
     counted = {head: np.stack(matrices) for head, matrices in confusions.items()}
     write_confusions(out.confusion, test.chip_id.tolist(), test.parent_id.tolist(), counted)
     METRICS.write(out.metrics, {
-        "run": run, "seed": seed, "split": "test", "simulated": simulated,
+        "run": run, "fold": 0, "seed": seed, "split": "test", "simulated": simulated,
         "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test),
         "chips_sha256": sha256_bytes("\n".join(test.chip_id).encode()), "confidence": 0.95, "heads": found,
         "modality_ablation": without if config.evaluation.modality_ablation else None,
@@ -521,7 +522,7 @@ def value(matrix: np.ndarray, metric: str) -> float | None:
 def _gate(fake: Fake, verdict: str | None) -> None:
     """Let the comparison decide; then, where a test wants another verdict, put that in its place."""
     layout = fake.layout
-    compare(fake.settings("compare"), evaluation=layout.evaluations, page=layout.verdict_page, out=layout.gate)
+    compare(fake.settings("compare"), evaluation=layout.evaluations / "test", page=layout.verdict_page, out=layout.gate)
     if verdict is not None:
         found = fake.gate()
         found |= {"verdict": verdict, "reason": f"The rule says {verdict} & gives <these> numbers.", "advice": ""}
@@ -536,7 +537,7 @@ def _benchmarks(out: Path, parents: list[Parent], config: Config, seeds: Sequenc
     for rule in ("select_scenes", "read_parent", "slice_parent", "rasterize_landcover", "rasterize_buildings"):
         jobs[rule] = [parent.parent_id for parent in parents]
     for rule in ("train", "evaluate"):
-        jobs[rule] = [f"{run}/{seed}" for run in config.runs for seed in seeds]
+        jobs[rule] = [f"{run}_0_{seed}" for run in config.runs for seed in seeds]
     jobs["compare"] = ["all"]
     for number, (rule, names) in enumerate(jobs.items()):
         for index, name in enumerate(names):

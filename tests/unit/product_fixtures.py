@@ -53,7 +53,7 @@ def write_model(fake: fake_results.Fake, seed: int) -> None:
     from cityheads.training.spec import make_spec
 
     spec = make_spec(fake.settings("train"), run="multihead", seed=seed, dataset=fake.layout.dataset.root)
-    folder = fake.layout.run("multihead", seed)
+    folder = fake.layout.run("multihead", 0, seed)
     weights = {name: value.contiguous() for name, value in build_model(spec).state_dict().items()}
     save_file(weights, folder.weights)
     MODEL.write(folder.model, spec)

@@ -53,11 +53,12 @@ def head_scores(head: str, matrices: list[list[list[int]]]) -> HeadScores:
 def write_metrics(folder: Path, run: str, seed: int, heads: dict[str, list[list[list[int]]]]) -> None:
     parents = [f"P{number:02d}" for number in range(len(next(iter(heads.values()))))]
     content: Metrics = {
-        "run": run, "seed": seed, "split": "test", "simulated": True, "parents": parents, "chips": 16 * len(parents),
+        "run": run, "fold": 0, "seed": seed, "split": "test", "simulated": True, "parents": parents,
+        "chips": 16 * len(parents),
         "chips_sha256": "0" * 64, "confidence": 0.95, "modality_ablation": None, "not_ablated": {},
         "heads": {head: head_scores(head, matrices) for head, matrices in heads.items()},
     }  # fmt: skip
-    METRICS.write(folder / run / str(seed) / "metrics.json", content)
+    METRICS.write(folder / run / "0" / str(seed) / "metrics.json", content)
 
 
 def lay_out(folder: Path, ious: dict[str, tuple[list[float], list[float]]], seed: int = 0) -> Path:

@@ -6,6 +6,7 @@ import copy
 import datetime
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +312,9 @@ def test_jobs_of_a_label_or_a_run_look_at_their_own_only() -> None:
     assert before.for_label("LULC").fingerprint(["labels"]) == other.for_label("LULC").fingerprint(["labels"])
     assert before.for_run("lulc").fingerprint(sections) == other.for_run("lulc").fingerprint(sections)
     assert before.for_run("multihead").fingerprint(sections) != other.for_run("multihead").fingerprint(sections)
-    assert json.loads(before.for_run("lulc").fingerprint(["runs"])) == {"runs": {"lulc": {"heads": ["lulc"]}}}
+    assert json.loads(before.for_run("lulc").fingerprint(["runs"])) == {
+        "runs": {"lulc": {"heads": ["lulc"], "set": {}}}
+    }
 
 
 FRACTIONS = st.floats(0, 1)
@@ -361,3 +364,34 @@ def test_a_config_survives_being_written_and_read(tmp_path_factory: pytest.TempP
     write_config(config, path)
     assert load_config(path) == config
     assert load_config(path).fingerprint(SECTIONS) == config.fingerprint(SECTIONS)
+
+
+def test_a_run_can_set_keys_of_its_own_training(default: dict[str, Any]) -> None:
+    other = {"heads": ["lulc"], "set": {"train.lr": 0.5, "model.merge": "concat", "heads.lulc.loss": "ce"}}
+    config = resolve(default | {"runs": default["runs"] | {"other": other}})
+    own = config.for_run("other")
+    assert (own.train.lr, own.model.merge, own.heads["lulc"].loss) == (0.5, "concat", "ce")
+    assert config.train.lr != 0.5
+    assert config.for_run("lulc").train.lr == config.train.lr
+    # the part that a verb sees is narrowed alike
+    seen = config.restricted_to(["runs", "train.lr", "train.epochs"]).for_run("other")
+    assert (seen.train.lr, seen.train.epochs) == (0.5, config.train.epochs)
+    assert config.for_run("other").fingerprint(["train"]) != config.for_run("lulc").fingerprint(["train"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train.lrr", 1, "config key 'runs.lulc.set': 'train.lrr' is unknown; did you mean 'lr'?"),
+        ("train.lr", -1.0, "config key 'runs.lulc.set': 'train.lr': -1.0 is not above 0"),
+        ("grid.parent_px", 8, "config key 'runs.lulc.set': 'grid.parent_px' cannot be set for a run"),
+        ("heads.lulc.label", "BUILDINGS", "cannot be set for a run"),
+        ("heads.buildings.loss", "ce", "config key 'runs.lulc.set': heads.buildings.loss: the run has no head"),
+        ("model.modalities", ["S1GRD"], "config key 'runs.lulc.set': 'model.modalities': S1GRD is not in"),
+    ],
+)
+def test_what_a_run_sets_is_checked(default: dict[str, Any], key: str, value: Any, said: str) -> None:
+    raw = copy.deepcopy(default)
+    raw["runs"]["lulc"]["set"] = {key: value}
+    with pytest.raises(CityHeadsError, match=re.escape(said)):
+        resolve(raw)

@@ -35,6 +35,7 @@ def make_spec(heads: tuple[str, ...] = ("lulc", "buildings"), **model: Any) -> S
     } | model
     return {
         "run": "multihead",
+        "fold": 0,
         "seed": 0,
         "backbone": settings["backbone"],
         "model": settings,

@@ -302,9 +302,9 @@ def test_folder_with_other_files_is_left_alone(fake: Fake, tmp_path: Path) -> No
     ("name", "words"),
     [
         ("gate.json", "gate.json: no such file"),
-        ("runs/multihead/1/training.json", "training.json: no such file"),
-        ("runs/multihead/1/model.safetensors", "model.safetensors: no such file"),
-        ("evaluation/multihead/1/metrics.json", "metrics.json: no such file"),
+        ("runs/multihead/0/1/training.json", "training.json: no such file"),
+        ("runs/multihead/0/1/model.safetensors", "model.safetensors: no such file"),
+        ("evaluation/test/multihead/0/1/metrics.json", "metrics.json: no such file"),
         ("scenes/kenya.json", "kenya.json: no such file"),
     ],
 )

@@ -340,7 +340,7 @@ def test_provenance(fake: fake_results.Fake, html: str) -> None:
 
 
 def test_what_all_trainings_share_is_said_once(own: fake_results.Fake) -> None:
-    path = own.results / "runs" / "lulc" / "0" / "environment.json"
+    path = own.results / "runs" / "lulc" / "0" / "0" / "environment.json"
     weights = {"repository": "ibm-esa-geospatial/TerraMind-1.0-tiny", "revision": "f" * 40}
     write_json(path, read_json(path) | {"revision": "beef" * 10, "threads": 1, "weights": weights})
     text = Page(write(own)).text()
@@ -412,9 +412,9 @@ def test_without_benchmarks_it_says_so(own: fake_results.Fake) -> None:
         "dataset/classes.json",
         "dataset/statistics.json",
         "dataset/store/index.json",
-        "evaluation/buildings/0/metrics.json",
-        "runs/multihead/0/training.json",
-        "runs/multihead/0/environment.json",
+        "evaluation/test/buildings/0/0/metrics.json",
+        "runs/multihead/0/0/training.json",
+        "runs/multihead/0/0/environment.json",
         "scenes/P07.json",
         "parents/P07/reading.json",
         "labels/BUILDINGS/summary.json",

@@ -44,6 +44,7 @@ FRACTIONS = [name for name in FOOTPRINTS if LABELS[name].fraction_layer]
 LAYERS = [name for name, label in LABELS.items() if label.kind in ("raster", "vector")]
 RUNS = list(CITY.runs)
 SEEDS = list(CITY.seeds)
+FOLDS = list(CITY.folds)
 TESTED_RUN = CITY.noninferiority.run
 COMPARED = sorted({TESTED_RUN, *CITY.noninferiority.baselines.values()})
 
@@ -57,6 +58,7 @@ wildcard_constraints:
     parent=only(PARENTS),
     label=only(LABELS),
     run=only(RUNS),
+    fold=r"\d+",
     seed=r"\d+",
 
 
@@ -103,8 +105,8 @@ os.environ.update(CITYHEADS_WORKFLOW=str(os.getpid()))
 # `.venv/bin/snakemake` works without an active environment too: the command lies beside the interpreter. Last on the path,
 # so that an active environment, conda's among them, goes before.
 _BESIDE = str(Path(sys.executable).parent)
-if _BESIDE not in os.environ.get("PATH", "").split(os.pathsep):
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), _BESIDE])
+if _BESIDE not in os.get_exec_path():
+    os.environ.update(PATH=os.pathsep.join([*os.get_exec_path(), _BESIDE]))
 
 
 def version(verb):
@@ -199,8 +201,10 @@ def of_parents(name):
 
 
 def of_trainings(name, runs=RUNS):
-    """Give what a function of run and seed names, for all seeds."""
-    return [str(name(run, seed)) for run in runs for seed in SEEDS]
+    """Give what a function of run, fold and seed names, for all folds and seeds."""
+    return [
+        str(name(run, fold, seed)) for run in runs for fold in FOLDS for seed in SEEDS
+    ]
 
 
 def folder_of(file, up=1):

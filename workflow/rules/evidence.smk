@@ -1,6 +1,8 @@
 # The verdict, the figures, the report.
 
-EVALUATED = of_trainings(lambda run, seed: RESULTS.evaluation(run, seed).metrics)
+EVALUATED = of_trainings(
+    lambda run, fold, seed: RESULTS.evaluation(run, fold, seed).metrics
+)
 # Figure and the caption that it shares with its like, if any.
 FIGURES = {
     name: name
@@ -26,7 +28,8 @@ FIGURES |= {
 rule compare:
     input:
         metrics=of_trainings(
-            lambda run, seed: RESULTS.evaluation(run, seed).metrics, COMPARED
+            lambda run, fold, seed: RESULTS.evaluation(run, fold, seed).metrics,
+            COMPARED,
         ),
     output:
         gate=str(RESULTS.gate),
@@ -48,7 +51,7 @@ rule compare:
         config=untracked(CONFIG),
         version=version("compare"),
         settings=settings("compare"),
-        evaluation=folder_of("input.metrics", up=3),
+        evaluation=folder_of("input.metrics", up=4),
     message:
         "Compare the shared model with its single-task baselines"
     shell:
@@ -61,8 +64,12 @@ rule draw_figures:
         dataset=rules.assemble_dataset.output,
         gate=rules.compare.output.gate,
         boundaries=[str(RESULTS.label(label).boundary) for label in FOOTPRINTS],
-        histories=of_trainings(lambda run, seed: RESULTS.run(run, seed).history),
-        training=of_trainings(lambda run, seed: RESULTS.run(run, seed).training),
+        histories=of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).history
+        ),
+        training=of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).training
+        ),
         evaluated=EVALUATED,
     output:
         **{
@@ -105,8 +112,12 @@ rule report:
         scenes=rules.assemble_dataset.input.scenes,
         readings=of_parents(lambda parent: RESULTS.parent(parent).reading),
         summaries=[str(RESULTS.label(label).summary) for label in FOOTPRINTS],
-        training=of_trainings(lambda run, seed: RESULTS.run(run, seed).training),
-        environment=of_trainings(lambda run, seed: RESULTS.run(run, seed).environment),
+        training=of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).training
+        ),
+        environment=of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).environment
+        ),
         evaluated=EVALUATED,
         gate=rules.compare.output.gate,
         figures=rules.draw_figures.output,

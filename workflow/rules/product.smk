@@ -8,12 +8,14 @@ rule publish:
         scenes=rules.assemble_dataset.input.scenes,
         trained=[
             str(file)
+            for fold in FOLDS
             for seed in SEEDS
-            for run in [RESULTS.run(TESTED_RUN, seed)]
+            for run in [RESULTS.run(TESTED_RUN, fold, seed)]
             for file in (run.weights, run.model, run.training, run.environment)
         ],
         evaluated=of_trainings(
-            lambda run, seed: RESULTS.evaluation(run, seed).metrics, [TESTED_RUN]
+            lambda run, fold, seed: RESULTS.evaluation(run, fold, seed).metrics,
+            [TESTED_RUN],
         ),
     output:
         bundle=directory(str(RESULTS.bundle.root)),

@@ -6,15 +6,15 @@ rule train:
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
     output:
-        weights=str(RESULTS.run("{run}", "{seed}").weights),
-        history=str(RESULTS.run("{run}", "{seed}").history),
-        training=str(RESULTS.run("{run}", "{seed}").training),
-        environment=str(RESULTS.run("{run}", "{seed}").environment),
-        model=str(RESULTS.run("{run}", "{seed}").model),
+        weights=str(RESULTS.run("{run}", "{fold}", "{seed}").weights),
+        history=str(RESULTS.run("{run}", "{fold}", "{seed}").history),
+        training=str(RESULTS.run("{run}", "{fold}", "{seed}").training),
+        environment=str(RESULTS.run("{run}", "{fold}", "{seed}").environment),
+        model=str(RESULTS.run("{run}", "{fold}", "{seed}").model),
     log:
-        str(RESULTS.log("train", "{run}_{seed}")),
+        str(RESULTS.log("train", "{run}_{fold}_{seed}")),
     benchmark:
-        str(RESULTS.benchmark("train", "{run}_{seed}"))
+        str(RESULTS.benchmark("train", "{run}_{fold}_{seed}"))
     conda:
         "../../envs/cityheads.yaml"
     threads: CITY.train.threads
@@ -28,10 +28,10 @@ rule train:
         dataset=folder_of("input.manifest"),
         out=folder_of("output.model"),
     message:
-        "Train run {wildcards.run} with seed {wildcards.seed}"
+        "Train run {wildcards.run} on fold {wildcards.fold} with seed {wildcards.seed}"
     shell:
         "exec cityheads train --config {params.config:q} --log {log:q}"
-        " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset:q} --out {params.out:q}"
+        " --run {wildcards.run} --fold {wildcards.fold} --seed {wildcards.seed} --dataset {params.dataset:q} --out {params.out:q}"
 
 
 rule evaluate:
@@ -41,13 +41,13 @@ rule evaluate:
         weights=rules.train.output.weights,
         model=rules.train.output.model,
     output:
-        confusion=str(RESULTS.evaluation("{run}", "{seed}").confusion),
-        predictions=str(RESULTS.evaluation("{run}", "{seed}").predictions),
-        metrics=str(RESULTS.evaluation("{run}", "{seed}").metrics),
+        confusion=str(RESULTS.evaluation("{run}", "{fold}", "{seed}").confusion),
+        predictions=str(RESULTS.evaluation("{run}", "{fold}", "{seed}").predictions),
+        metrics=str(RESULTS.evaluation("{run}", "{fold}", "{seed}").metrics),
     log:
-        str(RESULTS.log("evaluate", "{run}_{seed}")),
+        str(RESULTS.log("evaluate", "{run}_{fold}_{seed}")),
     benchmark:
-        str(RESULTS.benchmark("evaluate", "{run}_{seed}"))
+        str(RESULTS.benchmark("evaluate", "{run}_{fold}_{seed}"))
     conda:
         "../../envs/cityheads.yaml"
     threads: CITY.train.threads
@@ -61,8 +61,8 @@ rule evaluate:
         run_dir=folder_of("input.model"),
         out=folder_of("output.metrics"),
     message:
-        "Evaluate run {wildcards.run} with seed {wildcards.seed} on the held-out parents"
+        "Evaluate run {wildcards.run} on fold {wildcards.fold} with seed {wildcards.seed}"
     shell:
         "exec cityheads evaluate --config {params.config:q} --log {log:q}"
-        " --run {wildcards.run} --seed {wildcards.seed} --dataset {params.dataset:q} --run-dir {params.run_dir:q}"
+        " --run {wildcards.run} --fold {wildcards.fold} --seed {wildcards.seed} --dataset {params.dataset:q} --run-dir {params.run_dir:q}"
         " --out {params.out:q}"

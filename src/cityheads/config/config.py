@@ -26,7 +26,7 @@ from cityheads.config.base import (
 )
 from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
 from cityheads.config.grid import GridConfig, QualityConfig
-from cityheads.config.heads import Heads, Runs
+from cityheads.config.heads import HeadConfig, Heads, Runs
 from cityheads.config.labels import Labels, LandcoverLabel
 from cityheads.config.model import ModelConfig
 from cityheads.config.project import ProjectConfig, ReportConfig
@@ -129,6 +129,29 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _runs_set_keys_of_their_own_training(self) -> Config:
+        for name, run in self.runs.items():
+            for key in run.set:
+                first, *rest = key.split(".")
+                parts: dict[str, type[Section]] = {"model": ModelConfig, "train": TrainConfig}
+                if first == "heads" and len(rest) == 2 and rest[1] != "label":
+                    if rest[0] not in run.heads:
+                        refuse(
+                            f"runs.{name}.set", f"{key}: the run has no head '{rest[0]}'; {_known(rest[0], run.heads)}"
+                        )
+                    fields = set(HeadConfig.model_fields)
+                elif first in parts and len(rest) == 1:
+                    fields = set(parts[first].model_fields)
+                else:
+                    refuse(
+                        f"runs.{name}.set",
+                        f"'{key}' cannot be set for a run; model.KEY, train.KEY and heads.HEAD.KEY can, but not label",
+                    )
+                if rest[-1] not in fields:
+                    refuse(f"runs.{name}.set", f"'{key}' is unknown; {_known(rest[-1], sorted(fields))}")
+        return self
+
+    @model_validator(mode="after")
     def _baselines(self) -> Config:
         test, here = self.noninferiority, "noninferiority"
         if test.run not in self.runs:
@@ -167,6 +190,11 @@ class Config(Section):
         return _part(self, {name: at if "" in parts[name] else _only(at, parts[name]) for name, at in shown.items()})
 
     @property
+    def folds(self) -> tuple[int, ...]:
+        """Folds that are run; splits that are not by folds have the one fold 0."""
+        return (self.splits.fold,) if self.splits.method == "folds" else (0,)
+
+    @property
     def labels_learnt(self) -> tuple[str, ...]:
         """Labels that some head of some run learns; the others are rasterized and published, and train nothing."""
         learnt = {self.heads[head].label for run in self.runs.values() for head in run.heads}
@@ -183,11 +211,28 @@ class Config(Section):
         return _part(self, self.__dict__ | {"labels": FrozenDict(kept)})
 
     def for_run(self, run: str) -> Config:
-        """Give the config with one run, its heads, and their labels only."""
-        heads = {name: self.heads[name] for name in self.runs[run].heads}
-        labels = {head.label: self.labels[head.label] for head in heads.values()}
-        narrow: dict[str, dict[str, Any]] = {"runs": {run: self.runs[run]}, "heads": heads, "labels": labels}
-        return _part(self, self.__dict__ | {name: FrozenDict(value) for name, value in narrow.items()})
+        """Give the config with one run, its heads, and their labels only, and what the run sets otherwise in force.
+
+        Of a config that shows some sections only, those are narrowed that it shows.
+        """
+        shown = dict(self.__dict__)
+        own = self.runs[run]
+        shown["runs"] = FrozenDict({run: own})
+        if "heads" in shown:
+            shown["heads"] = FrozenDict({name: self.heads[name] for name in own.heads})
+            if "labels" in shown:
+                learnt = {head.label for head in shown["heads"].values()}
+                shown["labels"] = FrozenDict({name: label for name, label in self.labels.items() if name in learnt})
+        for key, value in own.set.items():
+            first, *middle, last = key.split(".")
+            if first not in shown:
+                continue
+            if middle:
+                head = middle[0]
+                shown[first] = FrozenDict(shown[first] | {head: _with(shown[first][head], last, value)})
+            else:
+                shown[first] = _with(shown[first], last, value)
+        return _part(self, shown)
 
     def to_dict(self) -> dict[str, Any]:
         """Give what this config shows as dicts, lists and scalars; a restricted one its own sections only."""
@@ -241,6 +286,14 @@ def _part(whole: _S, shown: Mapping[str, Any]) -> _S:
     part.__dict__.clear()
     part.__dict__.update(shown)
     return part
+
+
+def _with(part: _S, name: str, value: Any) -> _S:
+    """Give a section with another value for one of its fields; left as it is where it does not show the field."""
+    if name not in part.__dict__:
+        return part
+    whole = type(part).model_validate({**plain(part), name: plain(value)})
+    return _part(part, {key: getattr(whole, key) for key in part.__dict__})
 
 
 def _only(whole: _S, names: Set[str]) -> _S:

@@ -82,6 +82,11 @@ class RunConfig(Section):
     heads: Annotated[tuple[Text, ...], only_once] = field(
         ..., "Heads of this run; one head makes a single-task baseline.", min_length=1
     )
+    set: Annotated[Mapping[Text, Any], AfterValidator(_written), freeze] = field(
+        {},
+        "What this run does otherwise than the config says, by dotted keys of model, train and its heads, such as "
+        "{model.merge: concat, heads.lulc.loss: ce}.",
+    )
 
 
 #: The sections, by name in the order written.

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import ValidationError
 
+from cityheads.config.base import plain
 from cityheads.config.config import Config
 from cityheads.config.problems import Problem, problems
 from cityheads.core.errors import CityHeadsError
@@ -114,13 +115,36 @@ def resolve(raw: Mapping[str, Any]) -> Config:
         CityHeadsError: A key is unknown, missing, of the wrong kind, or at odds with another.
     """
     try:
-        return Config.model_validate(dict(raw))
+        config = Config.model_validate(dict(raw))
     except ValidationError as error:
         found = problems(error)
+    else:
+        _check_runs(config)
+        return config
     meant = _as_meant(raw, found)
     if meant is not None:
         return resolve(meant)
     raise CityHeadsError(found[0].explain(raw))
+
+
+def _check_runs(config: Config) -> None:
+    """Check what each run sets otherwise, as if the config itself said so."""
+    for name, run in config.runs.items():
+        if not run.set:
+            continue
+        raw = config.to_dict()
+        for one in raw["runs"].values():
+            one["set"] = {}
+        for key, value in run.set.items():
+            *above, last = key.split(".")
+            place: Any = raw
+            for part in above:
+                place = place[part]
+            place[last] = plain(value)
+        try:
+            resolve(raw)
+        except CityHeadsError as error:
+            raise CityHeadsError(f"config key 'runs.{name}.set': {str(error).removeprefix('config key ')}") from None
 
 
 #: A number to YAML 1.2 and to JSON, which YAML 1.1, and so PyYAML and Snakemake, reads as text: ``1e-3``.

@@ -199,7 +199,7 @@ class RunFolder(_Folder):
 
 
 class EvaluationFolder(_Folder):
-    """The scores of one training on its test split."""
+    """The scores of one training on a split that it was not trained on."""
 
     @property
     def metrics(self) -> Path:
@@ -357,18 +357,18 @@ class Layout(_Folder):
         """Folder of the trainings."""
         return self.root / "runs"
 
-    def run(self, run: str, seed: int | str) -> RunFolder:
-        """One training."""
-        return RunFolder(self.runs / run / str(seed))
+    def run(self, run: str, fold: int | str, seed: int | str) -> RunFolder:
+        """One training: of a run, on a fold, with a seed."""
+        return RunFolder(self.runs / run / str(fold) / str(seed))
 
     @property
     def evaluations(self) -> Path:
         """Folder of the evaluations."""
         return self.root / "evaluation"
 
-    def evaluation(self, run: str, seed: int | str) -> EvaluationFolder:
-        """The evaluation of one training."""
-        return EvaluationFolder(self.evaluations / run / str(seed))
+    def evaluation(self, run: str, fold: int | str, seed: int | str, split: str = "test") -> EvaluationFolder:
+        """The evaluation of one training on its ``test`` or ``val`` split."""
+        return EvaluationFolder(self.evaluations / split / run / str(fold) / str(seed))
 
     @property
     def gate(self) -> Path:

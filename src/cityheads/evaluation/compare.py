@@ -27,8 +27,8 @@ def compare(config: Config, *, evaluation: Path, page: Path, out: Path) -> None:
     """Compare the multi-head run with each head's baseline and write the verdict, as JSON and as a page.
 
     Args:
-        config: Its sections ``heads``, ``runs``, ``seeds`` and ``noninferiority``.
-        evaluation: Folder of the evaluations, ``{run}/{seed}/metrics.json`` below it.
+        config: Its sections ``heads``, ``runs``, ``seeds``, ``splits`` and ``noninferiority``.
+        evaluation: Folder of the evaluations, ``{run}/{fold}/{seed}/metrics.json`` below it.
         page: Markdown page to write.
         out: gate.json to write.
 
@@ -92,7 +92,7 @@ def _read(config: Config, evaluation: Path) -> _Evidence:
     run, heads = test.run, config.runs[test.run].heads
 
     def read(name: str, seed: int) -> tuple[Path, Metrics]:
-        path = EvaluationFolder(evaluation / name / str(seed)).metrics
+        path = EvaluationFolder(evaluation / name / str(config.folds[0]) / str(seed)).metrics
         return path, METRICS.read(path)
 
     first_path, first = read(run, seeds[0])

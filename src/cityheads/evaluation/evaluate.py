@@ -115,7 +115,7 @@ def evaluate_model(
     return Scored(predictions, confusions, {head: sizes - int(one.sum()) for head, one in confusions.items()})
 
 
-def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Path, out: Path) -> None:
+def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Path, out: Path, fold: int = 0) -> None:
     """Predict the test split with a trained model and write scores, confusion counts and predictions.
 
     Where the config asks for it, the split is predicted once more without each modality that can be left out; that
@@ -128,6 +128,7 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
         dataset: Folder of the assembled dataset.
         run_dir: Folder of the trained run.
         out: Folder of the evaluation; ``metrics.json`` is written last.
+        fold: Fold that the dataset is of.
 
     Raises:
         CityHeadsError: The test split is empty, the model belongs to another run, or it was trained on other classes
@@ -138,10 +139,11 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
     from cityheads.model.builder import load_model
 
     folder, run_folder, into = DatasetFolder(dataset), RunFolder(run_dir), EvaluationFolder(out)
+    config = config.for_run(run)
     train = config.train
     chips = _test_chips(folder)
     model, spec = load_model(run_folder.root)
-    _check(spec, run, seed, config.runs[run].heads, run_folder, folder)
+    _check(spec, run, fold, seed, config.runs[run].heads, run_folder, folder)
     heads = spec["heads"]
     store = ChipStore(folder.root)
     store.verify()
@@ -176,6 +178,7 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
         into.metrics,
         {
             "run": run,
+            "fold": fold,
             "seed": seed,
             "split": "test",
             "simulated": spec["simulated"] or STATISTICS.read(folder.statistics)["simulated"],
@@ -190,9 +193,11 @@ def evaluate(config: Config, *, run: str, seed: int, dataset: Path, run_dir: Pat
     )
     for head, part in scores.items():
         name, value = metrics[head].title, part["metric"]["value"]
-        log.info("%s/%d %s: %s %s on %d sub-chips", run, seed, head, name, _show(value), len(chips))
+        log.info("%s/%d/%d %s: %s %s on %d sub-chips", run, fold, seed, head, name, _show(value), len(chips))
         for modality, found in (table or {}).items():
-            log.info("%s/%d %s without %s: %s %s", run, seed, head, modality, name, _show(found[head]["value"]))
+            log.info(
+                "%s/%d/%d %s without %s: %s %s", run, fold, seed, head, modality, name, _show(found[head]["value"])
+            )
 
 
 def _as_predictor(model: Any, device: str, drop: Sequence[str] = ()) -> Predictor:
@@ -251,12 +256,19 @@ def _test_chips(dataset: DatasetFolder) -> list[TestChip]:
 
 
 def _check(
-    spec: SavedModel, run: str, seed: int, heads: Sequence[str], run_dir: RunFolder, dataset: DatasetFolder
+    spec: SavedModel,
+    run: str,
+    fold: int,
+    seed: int,
+    heads: Sequence[str],
+    run_dir: RunFolder,
+    dataset: DatasetFolder,
 ) -> None:
-    if (spec["run"], spec["seed"]) != (run, seed) or list(spec["heads"]) != list(heads):
+    if (spec["run"], spec["fold"], spec["seed"]) != (run, fold, seed) or list(spec["heads"]) != list(heads):
         raise CityHeadsError(
-            f"{run_dir.model}: is run {spec['run']}, seed {spec['seed']}, with the heads "
-            f"{', '.join(spec['heads'])}; wanted is {run}, seed {seed}, with {', '.join(heads)}; train again"
+            f"{run_dir.model}: is run {spec['run']}, fold {spec['fold']}, seed {spec['seed']}, with the heads "
+            f"{', '.join(spec['heads'])}; wanted is {run}, fold {fold}, seed {seed}, with {', '.join(heads)}; "
+            "train again"
         )
     tables = CLASSES.read(dataset.classes)["labels"]
     for head, rule in spec["heads"].items():

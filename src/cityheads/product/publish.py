@@ -69,10 +69,11 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
         CityHeadsError: An artifact is missing, the artifacts do not belong together, or the folder holds other files.
     """
     layout, bundle, run = Layout(results), BundleFolder(out), config.noninferiority.run
+    fold = config.folds[0]
     unseal(bundle)
-    trainings = {seed: TRAINING.read(layout.run(run, seed).training) for seed in config.seeds}
+    trainings = {seed: TRAINING.read(layout.run(run, fold, seed).training) for seed in config.seeds}
     seed, why = choose_seed(trainings)
-    trained = layout.run(run, seed)
+    trained = layout.run(run, fold, seed)
     model = MODEL.read(trained.model)
     splits = SPLIT_ASSIGNMENT.read(layout.dataset.splits)
     published = Published(
@@ -80,7 +81,7 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
         training=trainings[seed],
         environment=ENVIRONMENT.read(trained.environment),
         seed_reason=why,
-        metrics=METRICS.read(layout.evaluation(run, seed).metrics),
+        metrics=METRICS.read(layout.evaluation(run, fold, seed).metrics),
         gate=GATE.read(layout.gate),
         statistics=STATISTICS.read(layout.dataset.statistics),
         splits=splits,

@@ -74,13 +74,16 @@ class Results:
 
     Args:
         root: The results folder.
-        config: Sections ``heads``, ``runs`` and ``seeds``.
+        config: Sections ``heads``, ``runs``, ``seeds`` and ``splits``.
+
+    Where a method takes a fold, None is the first one, which the pictures show.
     """
 
     def __init__(self, root: Path, config: Config) -> None:
         self.layout = Layout(root)
         self.runs = {name: list(run.heads) for name, run in config.runs.items()}
         self.seeds = list(config.seeds)
+        self.folds = list(config.folds)
         self._metric = {name: head.metric for name, head in config.heads.items()}
         self._found: dict[Path, Any] = {}
 
@@ -89,6 +92,10 @@ class Results:
             self._found[path] = kind.read(path)
         found: T = self._found[path]
         return found
+
+    def fold(self, fold: int | None = None) -> int:
+        """Give the fold that is meant: the first one where none is named."""
+        return self.folds[0] if fold is None else fold
 
     @property
     def gate(self) -> Gate:
@@ -137,33 +144,35 @@ class Results:
         found: np.ndarray = np.load(require(self.layout.dataset.store.array(layer)), mmap_mode="r")
         return found
 
-    def training(self, run: str, seed: int) -> Training:
+    def training(self, run: str, seed: int, fold: int | None = None) -> Training:
         """Read what the training did: best epoch, parameters."""
-        return self._read(TRAINING, self.layout.run(run, seed).training)
+        return self._read(TRAINING, self.layout.run(run, self.fold(fold), seed).training)
 
-    def environment(self, run: str, seed: int) -> Environment:
+    def environment(self, run: str, seed: int, fold: int | None = None) -> Environment:
         """Read where the training ran."""
-        return self._read(ENVIRONMENT, self.layout.run(run, seed).environment)
+        return self._read(ENVIRONMENT, self.layout.run(run, self.fold(fold), seed).environment)
 
-    def history(self, run: str, seed: int) -> dict[str, np.ndarray]:
+    def history(self, run: str, seed: int, fold: int | None = None) -> dict[str, np.ndarray]:
         """Read the training history: a float array per column, NaN where a cell is empty."""
         metrics = {head: self._metric[head] for head in self.runs[run]}
-        columns = read_history(self.layout.run(run, seed).history, metrics)
+        columns = read_history(self.layout.run(run, self.fold(fold), seed).history, metrics)
         return {name: np.array(values) for name, values in columns.items()}
 
-    def metrics(self, run: str, seed: int) -> Metrics:
+    def metrics(self, run: str, seed: int, fold: int | None = None) -> Metrics:
         """Read the scores of one run and seed."""
-        return self._read(METRICS, self.layout.evaluation(run, seed).metrics)
+        return self._read(METRICS, self.layout.evaluation(run, self.fold(fold), seed).metrics)
 
-    def predictions(self, run: str, seed: int, head: str) -> tuple[list[str], np.ndarray]:
+    def predictions(self, run: str, seed: int, head: str, fold: int | None = None) -> tuple[list[str], np.ndarray]:
         """Give the test sub-chips and the predicted classes, (N, h, w) uint8."""
-        folder = self.layout.evaluation(run, seed)
+        folder = self.layout.evaluation(run, self.fold(fold), seed)
         chips = self._read(PREDICTIONS, folder.predictions)["chips"]
         return chips, np.load(require(folder.prediction(head)), mmap_mode="r")
 
-    def chip_confusion(self, run: str, seed: int, head: str, classes: int) -> dict[str, np.ndarray]:
+    def chip_confusion(
+        self, run: str, seed: int, head: str, classes: int, fold: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Give the confusion matrix of every test sub-chip, (classes, classes), rows true."""
-        folder = self.layout.evaluation(run, seed)
+        folder = self.layout.evaluation(run, self.fold(fold), seed)
         return read_confusions(folder.confusion, head, self._read(PREDICTIONS, folder.predictions)["chips"], classes)
 
     def timings(self) -> list[Timing]:

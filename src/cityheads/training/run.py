@@ -36,7 +36,7 @@ from cityheads.training.task import MultiHeadTask
 __all__ = ["train"]
 
 
-def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path) -> None:
+def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold: int = 0) -> None:
     """Train one run with one seed and write its folder; ``training.json`` is written last.
 
     The same config, dataset and seed give the same bytes of weights and history (on CPU at the set number of
@@ -49,14 +49,16 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path) -> N
         seed: Seed of the weights, the order of the chips, the augmentation and the dropout.
         dataset: Folder of the assembled dataset.
         out: Folder of the run.
+        fold: Fold that the dataset is of.
 
     Raises:
         CityHeadsError: The run is unknown, the dataset lacks something, or the loss is no longer finite.
     """
     began = time.perf_counter()
     dataset, out = Path(dataset), Path(out)
+    spec = make_spec(config, run=run, seed=seed, dataset=dataset, fold=fold)
+    config = config.for_run(run)
     options = config.train
-    spec = make_spec(config, run=run, seed=seed, dataset=dataset)
     cuda = _uses_cuda(options.accelerator)
     keep_freed_memory()
     data = ChipDataModule(
@@ -101,7 +103,7 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path) -> N
         canonical_json([spec, config.fingerprint(["train"]), data.store.index, data.indices]).encode()
     )
     resume = _prepare(out, work, identity)
-    recorder = Recorder(f"{run}/{seed}", seed, options.epochs, options.patience, work)
+    recorder = Recorder(f"{run}/{fold}/{seed}", seed, options.epochs, options.patience, work)
     trainer = Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=1,
@@ -181,6 +183,7 @@ def _write(
         folder.training,
         {
             "run": spec["run"],
+            "fold": spec["fold"],
             "seed": spec["seed"],
             "best_epoch": recorder.best_epoch,
             "epochs_run": len(recorder.rows),

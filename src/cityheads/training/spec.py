@@ -23,7 +23,7 @@ from cityheads.model.derived import derive
 __all__ = ["make_spec"]
 
 
-def make_spec(config: Config, *, run: str, seed: int, dataset: Path) -> SavedModel:
+def make_spec(config: Config, *, run: str, seed: int, dataset: Path, fold: int = 0) -> SavedModel:
     """Give everything that rebuilds the model without the config.
 
     Args:
@@ -31,12 +31,14 @@ def make_spec(config: Config, *, run: str, seed: int, dataset: Path) -> SavedMod
         run: Name of the run.
         seed: Its seed.
         dataset: Folder of the assembled dataset.
+        fold: Fold that the dataset is of.
 
     Raises:
         CityHeadsError: The run is unknown, or the dataset was assembled with other classes.
     """
     if run not in config.runs:
         raise CityHeadsError(f"config key 'runs': no run '{run}'; there are {', '.join(config.runs)}")
+    config = config.for_run(run)
     folder, model = DatasetFolder(dataset), config.model
     classes = CLASSES.read(folder.classes)["labels"]
     heads: dict[str, ModelHead] = {}
@@ -64,6 +66,7 @@ def make_spec(config: Config, *, run: str, seed: int, dataset: Path) -> SavedMod
     }
     return {
         "run": run,
+        "fold": fold,
         "seed": seed,
         "backbone": model.backbone,
         "model": model.model_dump(mode="json"),

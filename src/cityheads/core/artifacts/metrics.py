@@ -1,4 +1,4 @@
-"""``metrics.json``: the scores of one training on its test split. NaN (undefined) is null."""
+"""``metrics.json``: the scores of one training on a split. NaN (undefined) is null."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ class Metrics(TypedDict):
     """
 
     run: str
+    fold: int
     seed: int
     split: str
     simulated: bool

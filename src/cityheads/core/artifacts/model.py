@@ -61,6 +61,7 @@ class SavedModel(TypedDict):
 
     Attributes:
         run: Name of the run.
+        fold: Fold whose test split it has not seen.
         seed: Its seed.
         backbone: Name of the encoder in TerraTorch's registry.
         model: The config's section ``model``.
@@ -71,6 +72,7 @@ class SavedModel(TypedDict):
     """
 
     run: str
+    fold: int
     seed: int
     backbone: str
     model: dict[str, Any]

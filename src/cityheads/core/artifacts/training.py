@@ -23,6 +23,7 @@ class Training(TypedDict):
 
     Attributes:
         run: Name of the run.
+        fold: Fold whose test split it has not seen.
         seed: Its seed.
         best_epoch: Epoch whose weights were kept, from 0.
         epochs_run: Number of epochs.
@@ -35,6 +36,7 @@ class Training(TypedDict):
     """
 
     run: str
+    fold: int
     seed: int
     best_epoch: int
     epochs_run: int

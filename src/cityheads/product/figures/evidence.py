@@ -23,7 +23,8 @@ class Evidence:
     """Results and settings behind the figures.
 
     Args:
-        config: Sections ``grid``, ``labels``, ``heads``, ``runs``, ``seeds``, ``noninferiority`` and ``report``.
+        config: Sections ``grid``, ``labels``, ``heads``, ``runs``, ``seeds``, ``splits``, ``noninferiority`` and
+            ``report``.
         parents: Parent sheet.
         results: Results folder.
 
@@ -63,13 +64,13 @@ class Evidence:
         compared = {self.shared_run, *(self.baselines[head] for head in self.heads)}
         for run, heads in found.runs.items():
             for seed in found.seeds:
-                require(layout.run(run, seed).history)
-                require(layout.run(run, seed).training)
+                require(layout.run(run, found.fold(), seed).history)
+                require(layout.run(run, found.fold(), seed).training)
                 if run in compared:
-                    require(layout.evaluation(run, seed).metrics)
+                    require(layout.evaluation(run, found.fold(), seed).metrics)
             if run in compared:
                 # the pictures show the first seed
-                pictured = layout.evaluation(run, found.seeds[0])
+                pictured = layout.evaluation(run, found.fold(), found.seeds[0])
                 require(pictured.confusion)
                 require(pictured.predictions)
                 for head in heads:
