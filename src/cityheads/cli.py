@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 from cityheads.verbs import VERBS
 
 __all__ = ["main"]
@@ -55,24 +56,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Formatter(logging.Formatter):
+    """Keeps credentials in URLs out of every message, also those of other libraries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line without credentials."""
+        return scrub(super().format(record))
+
+
 def _set_up_logging(path: Path | None) -> None:
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
     screen = logging.StreamHandler()
-    screen.setFormatter(logging.Formatter("%(message)s"))
+    screen.setFormatter(_Formatter("%(message)s"))
     if path is None:
         logging.getLogger().addHandler(screen)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(path, mode="w")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(file)
     # with a log file, the screen shows the errors and what a verb marks as progress
     screen.setLevel(logging.ERROR)
     screen.addFilter(lambda record: record.levelno >= logging.ERROR)
     logging.getLogger().addHandler(screen)
     progress = logging.StreamHandler()
-    progress.setFormatter(logging.Formatter("%(message)s"))
+    progress.setFormatter(_Formatter("%(message)s"))
     logging.getLogger("cityheads.progress").addHandler(progress)
 
 
@@ -123,11 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         log.error("cityheads %s: unexpected %s: %s%s", verb.name, type(error).__name__, error,
                   f"; the traceback is in {log_path}" if log_path else "")  # fmt: skip
+        trace = scrub(traceback.format_exc())
         if log_path:
             with log_path.open("a") as stream:
-                traceback.print_exc(file=stream)
+                stream.write(trace)
         else:
-            traceback.print_exc()
+            sys.stderr.write(trace)
         return 1
     return 0
 

@@ -92,7 +92,7 @@ VERBS: dict[str, Verb] = {
             (
                 _PARENTS,
                 _PARENT,
-                Argument("catalog", "URL of the API, or URL or path of catalog.json", str),
+                Argument("catalog", "URL or path of the catalogue; default: that of the config", str, False),
                 _out("scenes/PARENT.json"),
             ),
             version=1,
@@ -282,7 +282,7 @@ VERBS: dict[str, Verb] = {
                 "noninferiority",
             ),
             (_RESULTS, _out("report.html")),
-            version=1,
+            version=2,
         ),
         Verb(
             "publish",
@@ -290,7 +290,7 @@ VERBS: dict[str, Verb] = {
             "cityheads.product.publish:publish",
             _RECIPE,
             (_PARENTS, _RESULTS, _out("folder of the bundle")),
-            version=1,
+            version=2,
         ),
         Verb(
             "publish_catalog",
@@ -304,7 +304,7 @@ VERBS: dict[str, Verb] = {
                 _DATASET,
                 _out("folder of the catalogue; catalog.json is written last"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "fetch",

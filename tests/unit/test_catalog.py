@@ -161,6 +161,25 @@ def test_no_machine_path_is_published(published: Path) -> None:
         assert str(published) not in path.read_text()
 
 
+def test_credentials_of_a_shipped_choice_are_not_published(published: Path, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(published, place, ignore=shutil.ignore_patterns("stac"))
+    for path in (place / "scenes").iterdir():
+        choice = json.loads(path.read_text())
+        choice["catalog"] = "https://me:secretword@host.example/v1/catalog.json?sig=secretword"
+        for layer in choice["layers"].values():
+            for item in layer["items"]:
+                item["self"] = "https://me:secretword@host.example/items/x.json?sig=secretword"
+        path.write_text(json.dumps(choice))
+    publish_catalog(
+        make_config(CITY).restricted_to(VERBS["publish_catalog"].sections), scenes=place / "scenes",
+        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset", out=place / "stac",
+    )  # fmt: skip
+    texts = [path.read_text() for path in (place / "stac").rglob("*.json")]
+    assert any("https://host.example/items/x.json" in text for text in texts)
+    assert not any("secretword" in text for text in texts)
+
+
 def test_synthesized_layers_are_named_and_lead_to_no_scene(published: Path, tmp_path: Path) -> None:
     assert all(item.properties["cityheads:synthesized"] == [] for item in items(published))
     place = tmp_path / "copy"

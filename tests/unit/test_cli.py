@@ -96,6 +96,23 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     assert not (tmp_path / "p.tsv").exists()
 
 
+def test_no_message_holds_credentials(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    url = "https://me:secretword@host.example/x?sig=secretword"
+    code = (
+        "import logging, sys; from cityheads import cli, CityHeadsError; import cityheads.config.document as verb\n"
+        "def fail(**_):\n"
+        f"    logging.getLogger('other').warning('asked %s', {url!r})\n"
+        f"    raise ValueError({url!r})\n"
+        "verb.document_config = fail\n"
+        f"cli.main(['document_config', '--out', 'x', '--log', {str(log)!r}])"
+    )
+    done = python(code)
+    assert "secretword" not in done.stdout + done.stderr + log.read_text()
+    assert log.read_text().count("https://host.example/x") >= 3, "the warning, the error and its traceback"
+    assert "unexpected ValueError: https://host.example/x" in done.stderr
+
+
 def test_a_defect_of_ours_is_one_line_with_the_traceback_in_the_log(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     log = tmp_path / "x.log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -218,6 +219,19 @@ def test_a_broken_file_is_refused_with_its_line_and_column(tmp_path: Path, conte
     assert str(caught.value).startswith(f"{path}: ")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_written_config_with_credentials_is_for_its_user_only(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for catalog, mode in (("https://a.example/v1", 0o644), ("https://a.example/v1?sig=abc", 0o600)):
+        config = make_config(project={"notes": f"See {catalog}."})
+        before = os.umask(0o022)
+        try:
+            write_config(config, path)
+        finally:
+            os.umask(before)
+        assert load_config(path) == config
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cityheads.core.artifacts.model import MODEL
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import MODALITIES
-from cityheads.product.bundle import FILES, portable, verify_bundle
+from cityheads.product.bundle import FILES, verify_bundle
 from cityheads.product.publish import choose_seed, publish
 
 
@@ -229,8 +229,14 @@ def test_real_data_are_attributed_and_not_called_simulated(tmp_path: Path) -> No
     fake.change(
         project={"name": "nyc"},
         labels={"BUILDINGS": {"source": "/home/someone/footprints.parquet"}},
-        archive={"catalog": "https://user:secret@stac.example.org/v1?sig=abc"},
+        archive={
+            "catalog": "https://user:secret@stac.example.org/v1?sig=abc",
+            "asset_base": "s3://user:secret@bucket/pixels?sig=abc",
+            "frozen_scenes": "/home/someone/scenes",
+            "synthesis": {"weights": "/home/someone/generator.pt", "tokenizer_weights": "/home/someone/tokens.pt"},
+        },
     )
+    fake.change(project={"notes": "As in https://user:secret@wiki.example.org/x?sig=abc and /home/someone/notes.txt."})
     bundle = write(fake, tmp_path / "bundle")
     card = (bundle / "card.md").read_text()
     assert "simulated" not in card.lower()
@@ -260,20 +266,6 @@ def test_card_names_the_decoders_and_no_local_file_is_named(tmp_path: Path) -> N
         text = (bundle / name).read_text()
         assert "words.json" in text
         assert "someone" not in text
-
-
-@pytest.mark.parametrize(
-    ("place", "expected"),
-    [
-        (None, None),
-        ("data/footprints.parquet", "data/footprints.parquet"),
-        ("/data/footprints.parquet", "footprints.parquet"),
-        ("https://a.example/x.json?token=1#f", "https://a.example/x.json"),
-        ("s3://me:pw@bucket/key", "s3://bucket/key"),
-    ],
-)
-def test_places_are_made_portable(place: str | None, expected: str | None) -> None:
-    assert portable(place) == expected
 
 
 @pytest.mark.parametrize(

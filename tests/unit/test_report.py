@@ -375,13 +375,27 @@ def test_shares_are_round_numbers_without_a_decimal(html: str) -> None:
     assert "at least 80 % of its optical pixels are clear" in text
 
 
-def test_absolute_paths_are_shortened(own: fake_results.Fake) -> None:
-    _real(own, "/home/someone/data/city/catalog.json")
-    path = own.results / "scenes" / "P01.json"
-    write_json(path, read_json(path) | {"catalog": "/home/someone/data/city/catalog.json"})
+def test_no_credentials_and_no_folder_of_the_machine_reach_the_page(own: fake_results.Fake) -> None:
+    url = "https://user:secretword@stac.example.org/v1/catalog.json?sig=secretword"
+    own.change(
+        project={"notes": f"See {url}, and /home/someone/notes.txt."},
+        archive={
+            "provider": "stac", "catalog": url, "asset_base": "/home/someone/my pixels/all",
+            "frozen_scenes": "/home/someone/scenes",
+        },
+        labels={"BUILDINGS": {"source": "/home/someone/footprints.parquet", "boundary": "/home/someone/city.gpkg"}},
+    )  # fmt: skip
+    for name, catalog in (("P01", url), ("P02", "/home/someone/data/city/catalog.json")):
+        path = own.results / "scenes" / f"{name}.json"
+        write_json(path, read_json(path) | {"catalog": catalog})
+    path = own.results / "runs" / "lulc" / "0" / "environment.json"
+    write_json(path, read_json(path) | {"weights": {"file": "/home/someone/tiny.safetensors"}})
     html = write(own)
-    assert "someone" not in html
-    assert html.count("city/catalog.json") == 2
+    for secret in ("secretword", "someone", "my pixels", str(own.results)):
+        assert secret not in html
+    assert html.count("https://stac.example.org/v1/catalog.json") == 4, "notes, provenance, and both in the settings"
+    for name in ("/notes.txt", "/catalog.json", "asset_base: all", "source: footprints.parquet", "/tiny.safetensors"):
+        assert name in html
 
 
 @pytest.mark.slow

@@ -53,12 +53,15 @@ rule select_scenes:
         settings=settings("select_scenes", scene_search=True),
         place=own_place,
         sheet=untracked(SHEET),
-        catalog=lambda wildcards, input: input.catalog or CITY.archive.catalog,
+        # a catalogue's URL may hold credentials, which a command line would show: the job reads it in the config
+        catalog=lambda wildcards, input: (
+            f"--catalog {quote(str(input.catalog))}" if input.catalog else ""
+        ),
     message:
         "Choose the scenes of parent {wildcards.parent}"
     shell:
         "exec cityheads select_scenes --config {params.config:q} --log {log:q}"
-        " --parents {params.sheet:q} --parent {wildcards.parent} --catalog {params.catalog:q} --out {output:q}"
+        " --parents {params.sheet:q} --parent {wildcards.parent} {params.catalog} --out {output:q}"
 
 
 rule read_parent:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 
 __all__ = [
     "base_of",
@@ -16,7 +17,6 @@ __all__ = [
     "locate",
     "resolve_link",
     "s3_to_https",
-    "scrub",
     "stored_document",
     "stored_href",
 ]
@@ -27,27 +27,17 @@ _SCHEMES = ("http", "https", "s3")
 _SECRET = re.compile(r"^(sig|se|sp|sv|sr|st|ske|sks|skt|skv|skoid|sktid|x-amz-.*|awsaccesskeyid|signature|.*token.*|"
                      r"api[-_]?key|key)$", re.IGNORECASE)  # fmt: skip
 
-_URL = re.compile(r"((?:https?|s3)://)(?:[^\s/@\"'<>]*@)?([^\s?#\"'<>]+)(?:[?#][^\s\"'<>]*)?", re.IGNORECASE)
-
-#: Queries also stand alone in messages of HTTP libraries ("/path?sig=...").
-_QUERY = re.compile(r"\?[^\s\"'<>]*=[^\s\"'<>]*")
-
 
 def is_remote(href: str) -> bool:
     """Tell whether an href has a scheme that goes over the network."""
     return urlsplit(href).scheme.lower() in _SCHEMES
 
 
-def scrub(text: str) -> str:
-    """Take user names and queries, where signatures live, out of every URL in a text."""
-    return _QUERY.sub("", _URL.sub(r"\1\2", text))
-
-
 def base_of(catalog: str, asset_base: str | None) -> str:
     """Give the folder or URL that relative hrefs of a frozen scene choice start from."""
     if asset_base is not None:
         return asset_base.rstrip("/") or "/"
-    return posixpath.dirname(catalog) if is_remote(catalog) else str(Path(catalog).parent)
+    return posixpath.dirname(scrub(catalog)) if is_remote(catalog) else str(Path(catalog).parent)
 
 
 def resolve_link(document: str, href: str, root: str) -> str:

@@ -22,9 +22,9 @@ from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
-from cityheads.archive.hrefs import scrub
 from cityheads.config import ArchiveConfig, NetworkConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 
 __all__ = ["Answer", "Client", "NetworkError", "check_online", "client"]
 

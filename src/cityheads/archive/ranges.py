@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cityheads.archive.hrefs import scrub
 from cityheads.archive.http import Answer, Client, NetworkError
+from cityheads.core.redaction import scrub
 
 __all__ = ["RangeFile"]
 

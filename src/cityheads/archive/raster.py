@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cityheads.archive import tiff
-from cityheads.archive.hrefs import is_remote, locate, s3_to_https, scrub
+from cityheads.archive.hrefs import is_remote, locate, s3_to_https
 from cityheads.archive.http import check_online, client
 from cityheads.archive.ranges import RangeFile
 from cityheads.archive.signing import sign
 from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 
 __all__ = ["Raster", "named", "open_once", "open_raster"]
 

@@ -16,7 +16,8 @@ from cityheads.config.base import plain
 from cityheads.config.config import Config
 from cityheads.config.problems import Problem, problems
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_bytes
+from cityheads.core.files import atomic_path
+from cityheads.core.redaction import scrub
 
 __all__ = ["load_config", "read_yaml", "resolve", "write_config"]
 
@@ -176,8 +177,13 @@ def _as_meant(raw: Mapping[str, Any], found: Sequence[Problem]) -> dict[str, Any
 def write_config(config: Config, path: Path) -> None:
     """Write a config with all its defaults as YAML, which `load_config` reads to the same config.
 
-    A file that says the same already is left alone.
+    A file that says the same already is left alone. One with credentials in a URL, which the jobs need, is for the
+    user's eyes only.
     """
-    content = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True).encode()
-    if not path.exists() or path.read_bytes() != content:
-        write_bytes(path, content)
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    if path.exists() and path.read_bytes() == text.encode():
+        return
+    with atomic_path(path) as part:
+        if scrub(text) != text:
+            part.chmod(0o600)
+        part.write_bytes(text.encode())

@@ -22,6 +22,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file, write_json
 from cityheads.core.layout import DatasetFolder, ParentFolder, chip_file, parent_file
 from cityheads.core.modalities import MODALITIES
+from cityheads.core.redaction import scrub
 
 __all__ = ["publish_catalog"]
 
@@ -214,8 +215,7 @@ def _sources(choice: SceneChoice, place: Path) -> Iterable[dict[str, str]]:
             href = item.get("self")
             if href is None:
                 continue  # a shipped choice may not say where its items are described
-            if not hrefs.is_remote(href):
-                href = _relative(Path(base) / href, place)
+            href = scrub(href) if hrefs.is_remote(href) else _relative(Path(base) / href, place)
             if href not in seen:
                 seen.add(href)
                 yield {"rel": "derived_from", "href": href, "type": "application/geo+json", "title": item["id"]}

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from cityheads.archive.hrefs import is_remote, scrub
+from cityheads.archive.hrefs import is_remote
 from cityheads.archive.http import check_online
 from cityheads.config import Config
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path, read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from cityheads.core.grid import Grid, Parent, parent_polygon, read_parents
+from cityheads.core.redaction import scrub
 
 if TYPE_CHECKING:
     from cityheads.archive.http import Client

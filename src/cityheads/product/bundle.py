@@ -7,13 +7,12 @@ last and lists every other file, so that a bundle is either whole or not a bundl
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file, write_bytes
 from cityheads.core.layout import BundleFolder
 
-__all__ = ["FILES", "portable", "seal", "unseal", "verify_bundle"]
+__all__ = ["FILES", "seal", "unseal", "verify_bundle"]
 
 #: What a bundle holds, besides its checksums.
 FILES = tuple(
@@ -64,13 +63,3 @@ def verify_bundle(folder: Path) -> None:
             raise CityHeadsError(f"{path}: no such file, though {sums.name} lists it; publish or download again")
         if sha256_file(path) != digest:
             raise CityHeadsError(f"{path}: its bytes are not those that were published; publish or download again")
-
-
-def portable(place: str | None) -> str | None:
-    """Strip from a path or URL what others must not or cannot use: folders of this machine, passwords, signatures."""
-    if place is None:
-        return None
-    if "://" in place:
-        parts = urlsplit(place)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return Path(place).name if Path(place).is_absolute() else place

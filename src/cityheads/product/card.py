@@ -23,10 +23,10 @@ from cityheads.core.artifacts.training import Training
 from cityheads.core.confusion import metric_title
 from cityheads.core.layout import BundleFolder
 from cityheads.core.modalities import COORDS, DERIVED, DERIVED_FROM_S2, MODALITIES, RADAR, bands_used, stored
+from cityheads.core.redaction import portable
 from cityheads.core.text import counted, points, score, share
 from cityheads.evaluation.ablation import how_to_read
 from cityheads.evaluation.verdict import MEANING
-from cityheads.product.bundle import portable
 from cityheads.product.notes import synthesized_notes
 from cityheads.product.render import render
 

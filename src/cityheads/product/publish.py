@@ -24,16 +24,11 @@ from cityheads.core.artifacts.training import TRAINING, Training
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.core.layout import BundleFolder, Layout
-from cityheads.product.bundle import portable, seal, unseal
+from cityheads.core.redaction import portable
+from cityheads.product.bundle import seal, unseal
 from cityheads.product.card import Published, sources, write_card
 
 __all__ = ["choose_seed", "publish"]
-
-#: Keys of the config that name files or places of this machine, by section.
-_LOCAL_MODEL = ("weights", "coords_vocabulary")
-_LOCAL_ARCHIVE = ("catalog", "asset_base")
-_LOCAL_SYNTHESIS = ("weights", "tokenizer_weights")
-_LOCAL_LABEL = ("source", "boundary")
 
 
 def choose_seed(training: Mapping[int, Training]) -> tuple[int, str]:
@@ -77,7 +72,7 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
     model = MODEL.read(trained.model)
     splits = SPLIT_ASSIGNMENT.read(layout.dataset.splits)
     published = Published(
-        model=model | {"model": _portable(model["model"], _LOCAL_MODEL)},
+        model=model | {"model": portable(model["model"])},
         training=trainings[seed],
         environment=ENVIRONMENT.read(trained.environment),
         seed_reason=why,
@@ -143,21 +138,14 @@ def _classes(config: Config, model: SavedModel) -> BundleClasses:
     }
 
 
-def _portable(section: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {**section, **{key: portable(section[key]) for key in keys if key in section}}
-
-
 def _recipe(config: Config, sheet: str) -> str:
     """Give the config as YAML, with the sheet of the bundle and without places of this machine."""
     sections = {name: value for name, value in config.to_dict().items() if name not in ("parents", "results")}
-    recipe: dict[str, Any] = {"parents": sheet, **sections}
-    archive = _portable(recipe["archive"], _LOCAL_ARCHIVE)
-    recipe["archive"] = archive | {"synthesis": _portable(archive["synthesis"], _LOCAL_SYNTHESIS)}
-    recipe["model"] = _portable(recipe["model"], _LOCAL_MODEL)
-    recipe["labels"] = {name: _portable(label, _LOCAL_LABEL) for name, label in recipe["labels"].items()}
+    recipe: dict[str, Any] = {"parents": sheet, **portable(sections)}
     head = (
         "# The resolved config of the published model: every key, defaults filled in.\n"
-        f"# Run it in the folder that holds {sheet}; files named without a folder are to be put beside it.\n"
+        f"# Run it in the folder that holds {sheet}. Of a file that lay elsewhere on the machine only the name stands\n"
+        "# here: it is the user's own, to be put beside the sheet. URLs stand without user name and query.\n"
     )
     text: str = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
     return head + text

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cityheads.core import text
+from cityheads.core.redaction import shown
 
 __all__ = ["render"]
 
@@ -18,6 +19,11 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         context: The template's names.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def finalize(value: Any) -> Any:
+        # whatever a page prints goes through here; what is marked as safe is our own: pictures, scripts, macros
+        return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(
         loader=PackageLoader("cityheads.product", "templates"),
@@ -26,6 +32,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=finalize,
     )
     environment.filters |= {name: getattr(text, name) for name in text.__all__}
     return environment.get_template(template).render(context)

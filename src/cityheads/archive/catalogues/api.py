@@ -11,10 +11,10 @@ import shapely
 from shapely.geometry import mapping
 
 from cityheads.archive.catalogues.item import Item, checked
-from cityheads.archive.hrefs import scrub
 from cityheads.archive.http import client
 from cityheads.config import ArchiveConfig, NetworkConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 from cityheads.core.times import Interval
 
 __all__ = ["ApiCatalog"]

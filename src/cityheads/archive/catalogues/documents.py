@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cityheads.archive.hrefs import is_remote, scrub
+from cityheads.archive.hrefs import is_remote
 from cityheads.archive.http import check_online, client
 from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 
 __all__ = ["load_json"]
 

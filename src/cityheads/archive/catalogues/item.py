@@ -14,8 +14,8 @@ from typing import Any
 
 import shapely
 
-from cityheads.archive.hrefs import scrub
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 from cityheads.core.times import Interval, parse_time
 
 __all__ = ["Item", "checked", "time_of", "within"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from cityheads.archive.catalogues.api import ApiCatalog
 from cityheads.archive.catalogues.documents import load_json
 from cityheads.archive.catalogues.static import StaticCatalog
-from cityheads.archive.hrefs import is_remote, scrub
+from cityheads.archive.hrefs import is_remote
 from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 
 __all__ = ["Catalog", "open_catalog"]
 

@@ -12,9 +12,10 @@ import shapely
 
 from cityheads.archive.catalogues.documents import load_json
 from cityheads.archive.catalogues.item import Item, checked
-from cityheads.archive.hrefs import is_remote, resolve_link, scrub
+from cityheads.archive.hrefs import is_remote, resolve_link
 from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.redaction import scrub
 from cityheads.core.times import Interval
 
 __all__ = ["StaticCatalog"]

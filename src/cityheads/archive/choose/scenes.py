@@ -19,6 +19,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent, find_parent, parent_polygon, read_parents
 from cityheads.core.layout import parent_file
 from cityheads.core.modalities import MODALITIES
+from cityheads.core.redaction import scrub
 
 __all__ = ["select_scenes"]
 
@@ -28,15 +29,15 @@ log = logging.getLogger(__name__)
 _COARSE = 4
 
 
-def select_scenes(config: Config, *, parents: Path, parent: str, catalog: str, out: Path) -> None:
+def select_scenes(config: Config, *, parents: Path, parent: str, out: Path, catalog: str | None = None) -> None:
     """Choose the scenes of one parent and freeze the choice.
 
     Args:
         config: Read are the sections ``grid``, ``archive`` and ``labels``.
         parents: Parent sheet.
         parent: Parent id.
-        catalog: URL of a STAC API, or URL or path of a static ``catalog.json``.
         out: ``scenes/{parent}.json``.
+        catalog: URL of a STAC API, or URL or path of a static ``catalog.json``; None takes that of the config.
 
     Raises:
         CityHeadsError: A collection that is not there, no usable scene, an item without a needed band.
@@ -44,6 +45,9 @@ def select_scenes(config: Config, *, parents: Path, parent: str, catalog: str, o
     grid = config.grid.grid
     square = find_parent(read_parents(parents, grid), parent, parents)
     archive = config.archive
+    catalog = catalog or archive.catalog
+    if catalog is None:
+        raise CityHeadsError("config key 'archive.catalog': the simulated archive's is to be named with --catalog")
     if archive.frozen_scenes is not None:
         shipped = parent_file(Path(archive.frozen_scenes), parent)
         SCENES.write(out, _shipped(shipped, config, square, catalog))
@@ -71,7 +75,7 @@ def select_scenes(config: Config, *, parents: Path, parent: str, catalog: str, o
         {
             "parent": {"parent_id": parent, "epsg": square.epsg, "left": square.left, "top": square.top},
             "simulated": simulated,
-            "catalog": catalog,
+            "catalog": scrub(catalog),
             "layers": layers,
         },
     )
@@ -102,4 +106,4 @@ def _shipped(path: Path, config: Config, parent: Parent, catalog: str) -> SceneC
             if layer == "S2L2A" and "offset_dn" not in item:
                 raise CityHeadsError(f"{path}: layer {layer}: item {item['id']}: no offset_dn")
     log.info("%s: the choice in %s is taken; nothing is searched", parent.parent_id, path)
-    return {**scenes, "catalog": catalog}
+    return {**scenes, "catalog": scrub(catalog)}

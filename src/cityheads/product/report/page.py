@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import logging
 import struct
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from cityheads.config import Config
 from cityheads.core.artifacts.figures import FIGURE_LIST, FigureEntry
@@ -18,6 +18,7 @@ from cityheads.core.confusion import metric_title
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.core.modalities import COORDS
+from cityheads.core.redaction import portable
 from cityheads.core.text import share
 from cityheads.evaluation.verdict import MEANING, Margins, rule
 from cityheads.product.notes import synthesized_notes
@@ -98,7 +99,7 @@ def _context(config: Config, results: Results) -> dict[str, Any]:
         "hashes": provenance.hashes(results),
         "timings": results.timings(),
         "settings": yaml.safe_dump(
-            _shorten(config.to_dict()), sort_keys=False, allow_unicode=True, default_flow_style=None, width=96
+            portable(config.to_dict()), sort_keys=False, allow_unicode=True, default_flow_style=None, width=96
         ),
         "absent": scores.ABSENT,
     }
@@ -109,7 +110,7 @@ class _Embedded:
     """A figure as the page holds it: what the list says of it, the PNG as a URL, its size in pixels."""
 
     entry: FigureEntry
-    data: str
+    data: Markup
     width: int
     height: int
 
@@ -128,15 +129,6 @@ def _figures(results: Results) -> list[_Embedded]:
             raise CityHeadsError(f"{path}: not a PNG; delete it and run again")
         # the size stands in the header chunk, which always comes first (PNG specification, 11.2.2)
         width, height = struct.unpack(">II", content[16:24])
-        data = "data:image/png;base64," + base64.b64encode(content).decode()
+        data = Markup("data:image/png;base64," + base64.b64encode(content).decode())
         figures.append(_Embedded(entry, data, width, height))
     return figures
-
-
-def _shorten(value: Any) -> Any:
-    """Shorten the absolute paths in a config."""
-    if isinstance(value, Mapping):
-        return {key: _shorten(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_shorten(item) for item in value]
-    return provenance.short_path(value) if isinstance(value, str) else value

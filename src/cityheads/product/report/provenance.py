@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cityheads.core.artifacts.scenes import ChosenItem
 from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.files import sha256_file
 from cityheads.core.modalities import RADAR
+from cityheads.core.redaction import shown
 from cityheads.core.text import counted
 from cityheads.product.report.dataset import parents
 from cityheads.product.results import Results, require
 
-__all__ = ["environments", "hashes", "origin", "scenes", "short_path"]
+__all__ = ["environments", "hashes", "origin", "scenes"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def origin(results: Results) -> Origin:
             collections.setdefault(name, layer["collection"])
             items.setdefault(name, set()).update(item["id"] for item in layer["items"])
     return Origin(
-        list(dict.fromkeys(short_path(choice["catalog"]) for choice in choices)),
+        list(dict.fromkeys(shown(choice["catalog"]) for choice in choices)),
         [Collection(name, collections[name], len(found)) for name, found in items.items() if found],
     )
 
@@ -208,8 +208,3 @@ def hashes(results: Results) -> list[Fingerprint]:
             )
         )
     return rows
-
-
-def short_path(text: str) -> str:
-    """Keep the last two parts of an absolute path: a report that is passed on should not tell the folders of a disk."""
-    return "\N{HORIZONTAL ELLIPSIS}/" + "/".join(Path(text).parts[-2:]) if text.startswith("/") else text
