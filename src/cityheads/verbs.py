@@ -227,7 +227,7 @@ VERBS: dict[str, Verb] = {
             "cityheads.training.run:train",
             ("labels", "heads", "runs", "model", "train"),
             (_RUN, _FOLD, _SEED, _DATASET, _out("folder of the run")),
-            version=1,
+            version=2,
         ),
         Verb(
             "evaluate",

@@ -40,6 +40,9 @@ PROVENANCE = {
     "revision",
     "peak_mb",
     "wall_s",
+    "peak_memory_mb",
+    "peak_gpu_memory_mb",
+    "cpu_energy_j",
     "duration_s",
 }
 

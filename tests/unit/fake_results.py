@@ -386,8 +386,12 @@ def _train(
     TRAINING.write(
         out.training,
         {
-            "run": run, "fold": 0, "seed": seed, "best_epoch": 7, "epochs_run": epochs, "monitor": "val/score",
-            "best_score": 0.61, "stopped_early": False, "steps": 90,
+            "run": run, "fold": 0, "seed": seed, "checkpoint": "last", "kept_epoch": epochs - 1, "steps": 90,
+            "schedule": {
+                "epochs": epochs, "batch_size": 16, "accumulate": 1, "lr": 0.003, "warmup_fraction": 0.1,
+                "weight_decay": 0.01,
+            },
+            "chips_seen": 90 * 16, "score": 0.61, "scores": dict.fromkeys(heads, 0.61),
             "parameters": {"total": total, "trainable": total, "encoder": 6_100_000, "heads": sizes},
             "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
         },
@@ -418,7 +422,7 @@ def _train(
             "python": "3.11.9", "platform": "Linux x86_64",
             "packages": {"cityheads": "0.1.0", "torch": "2.14.1", "terratorch": "1.2.11", "snakemake": None},
             "revision": "0123456789abcdef0123456789abcdef01234567", "device": "cpu", "threads": 2, "weights": None,
-            "wall_s": 61.2,
+            "wall_s": 61.2, "peak_memory_mb": 1870.5, "peak_gpu_memory_mb": None, "cpu_energy_j": None,
         },
     )  # fmt: skip
 

@@ -149,6 +149,13 @@ def test_a_key_of_before_is_refused_with_its_new_name(default: dict[str, Any], k
         resolve(change(default, key, value))
 
 
+def test_a_key_that_is_gone_is_refused_with_what_to_do(default: dict[str, Any]) -> None:
+    with pytest.raises(
+        CityHeadsError, match=r"'train\.patience' is gone: remove it; every run trains for train\.epochs"
+    ):
+        resolve(change(default, "train.patience", 5))
+
+
 def test_of_several_faults_the_one_nearest_to_the_root_is_told(default: dict[str, Any]) -> None:
     wrong = change(change(default, "labels.LULC.classes", [{"name": "a", "color": "red"}]), "train.epochs", 0)
     with pytest.raises(CityHeadsError, match=r"train\.epochs"):

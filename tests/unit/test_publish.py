@@ -36,7 +36,7 @@ def write(fake: Fake, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    edit(fake.results / "runs" / "multihead" / "1" / "training.json", best_score=0.7)
+    edit(fake.results / "runs" / "multihead" / "1" / "training.json", score=0.7)
     return write(fake, tmp_path_factory.mktemp("out") / "bundle")
 
 
@@ -110,7 +110,7 @@ def test_same_results_give_the_same_bytes(fake: Fake, bundle: Path, tmp_path: Pa
 def test_publishing_again_replaces(bundle: Path, copy: Fake, tmp_path: Path) -> None:
     out = write(copy, tmp_path / "bundle")
     (out / ".snakemake_timestamp").touch()
-    edit(copy.results / "runs" / "multihead" / "0" / "training.json", best_score=0.9)
+    edit(copy.results / "runs" / "multihead" / "0" / "training.json", score=0.9)
     write(copy, out)
     assert read_json(out / "model.json")["seed"] == 0
     verify_bundle(out)
@@ -278,7 +278,7 @@ def test_card_names_the_decoders_and_no_local_file_is_named(tmp_path: Path) -> N
     ],
 )
 def test_seed_is_chosen_by_validation(scores: dict[int, float | None], seed: int, words: str) -> None:
-    chosen, why = choose_seed({one: {"best_score": score} for one, score in scores.items()})
+    chosen, why = choose_seed({one: {"score": score} for one, score in scores.items()})
     assert chosen == seed
     assert words in why
 

@@ -38,6 +38,10 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run_dir / "history.csv").open()))
 
 
+def first_weights(model: Any) -> torch.Tensor:
+    return next(model.heads["lulc"].parameters()).detach().clone()
+
+
 @pytest.fixture(scope="module")
 def run_dir(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "multihead" / "0"
@@ -53,8 +57,13 @@ def test_a_training_leaves_what_the_next_rules_read(run_dir: Path) -> None:
     assert any((run_dir / "tensorboard").glob("events.out.tfevents.*"))
     training = json.loads((run_dir / "training.json").read_text())
     assert training["chips"] == {"train": 16, "val": 4, "test": 4}
-    assert training["epochs_run"] == 3
-    assert training["steps"] == 6
+    assert training["schedule"] == {
+        "epochs": 3, "batch_size": 8, "accumulate": 1, "lr": 0.001, "warmup_fraction": 0.1, "weight_decay": 0.01
+    }  # fmt: skip
+    assert (training["steps"], training["chips_seen"]) == (6, 48)
+    environment = json.loads((run_dir / "environment.json").read_text())
+    assert environment["wall_s"] > 0
+    assert 100 < environment["peak_memory_mb"] < 100_000
     parameters = training["parameters"]
     assert parameters["total"] == parameters["trainable"]
     assert parameters["total"] == parameters["encoder"] + sum(parameters["heads"].values())
@@ -74,8 +83,9 @@ def test_a_training_leaves_what_the_next_rules_read(run_dir: Path) -> None:
         assert (row["train/lulc/chips"], row["train/buildings/chips"]) == ("16", "15")
         assert -1 <= float(row["train/gradient_cosine"]) <= 1
     scores = [float(row["val/score"]) for row in history]
-    assert training["best_epoch"] == int(np.argmax(scores))
-    assert training["best_score"] == pytest.approx(max(scores), rel=1e-5)
+    assert (training["checkpoint"], training["kept_epoch"]) == ("last", 2)
+    assert training["score"] == pytest.approx(scores[2], rel=1e-5)
+    assert training["scores"]["buildings"] == pytest.approx(float(history[2]["val/buildings/iou"]), rel=1e-5)
 
 
 def test_the_history_is_read_as_it_was_written(run_dir: Path, tmp_path: Path) -> None:
@@ -111,8 +121,8 @@ def test_the_saved_model_scores_what_the_history_says(run_dir: Path, dataset_dir
         predicted = model(images)["lulc"].argmax(1).numpy()
     valid = truth != 255
     expected = jaccard_score(truth[valid], predicted[valid], average="macro", zero_division=0)
-    best = json.loads((run_dir / "training.json").read_text())["best_epoch"]
-    assert float(rows(run_dir)[best]["val/lulc/miou"]) == pytest.approx(expected, rel=1e-4)
+    kept = json.loads((run_dir / "training.json").read_text())["kept_epoch"]
+    assert float(rows(run_dir)[kept]["val/lulc/miou"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_two_trainings_with_one_seed_give_the_same_bytes(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
@@ -170,29 +180,50 @@ def test_a_state_of_another_training_is_not_taken_up(run_dir: Path, dataset_dir:
     assert (tmp_path / "model.safetensors").read_bytes() == (run_dir / "model.safetensors").read_bytes()
 
 
-def test_early_stopping_keeps_the_best_epoch(
-    dataset_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = iter([0.3, 0.5, 0.4, 0.45, 0.9])
+@pytest.mark.parametrize(
+    ("checkpoint", "scores", "kept"),
+    [
+        ("last", [0.3, 0.5, 0.4], 2),
+        ("best", [0.3, 0.5, 0.5], 1),
+        ("best", [math.nan, 0.1, math.nan], 1),
+        ("best", [math.nan, math.nan, math.nan], 0),
+    ],
+)
+def test_every_epoch_is_run_and_the_rule_says_which_is_kept(
+    dataset_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    checkpoint: str, scores: list[float], kept: int,
+) -> None:  # fmt: skip
+    left, weights = iter(scores), []
 
     def score(self: Any) -> None:
-        self.log_dict({"val/lulc/miou": torch.tensor(0.1), "val/score": torch.tensor(next(scores))})
+        weights.append(first_weights(self.model))
+        self.log_dict({"val/lulc/miou": torch.tensor(0.1), "val/score": torch.tensor(next(left))})
 
     monkeypatch.setattr(cityheads.training.run.MultiHeadTask, "on_validation_epoch_end", score)
-    config = small_config(train={"epochs": 20, "patience": 2})
+    config = small_config(train={"epochs": 3, "checkpoint": checkpoint})
     with caplog.at_level(logging.INFO, "cityheads.progress"):
         train(config, run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
     training = json.loads((tmp_path / "training.json").read_text())
-    assert training["stopped_early"] is True
-    assert (training["best_epoch"], training["epochs_run"]) == (1, 4)
+    assert (training["checkpoint"], training["kept_epoch"], training["steps"]) == (checkpoint, kept, 6)
+    assert training["score"] == (None if math.isnan(scores[kept]) else pytest.approx(scores[kept]))
+    model, _ = load_model(tmp_path)
+    assert [torch.equal(first_weights(model), one) for one in weights] == [epoch == kept for epoch in range(3)]
     lines = [record.message for record in caplog.records if record.name == "cityheads.progress"]
-    assert lines[0].startswith("lulc/0 epoch 1/20 loss 0.")
+    assert len(lines) == 3
+    assert lines[0].startswith("lulc/0/0 epoch 1/3 loss 0.")
     assert "lulc miou 0.100" in lines[0]
-    assert "no better score since epoch 2" in lines[-1]
+
+
+def test_shared_and_single_task_runs_take_the_same_steps(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    train(small_config(train={"epochs": 3}), run="buildings", seed=0, dataset=dataset_dir, out=tmp_path)
+    shared, single = (json.loads((at / "training.json").read_text()) for at in (run_dir, tmp_path))
+    for key in ("steps", "chips_seen", "schedule", "checkpoint", "kept_epoch"):
+        assert shared[key] == single[key], key
+    assert [row["lr"] for row in rows(run_dir)] == [row["lr"] for row in rows(tmp_path)]
 
 
 def test_training_learns(dataset_dir: Path, tmp_path: Path) -> None:
-    config = small_config(train={"epochs": 30, "batch_size": 4, "lr": 0.003, "patience": 30})
+    config = small_config(train={"epochs": 30, "batch_size": 4, "lr": 0.003})
     train(config, run="buildings", seed=0, dataset=dataset_dir, out=tmp_path)
     history = rows(tmp_path)
     assert float(history[-1]["train/loss"]) < 0.85 * float(history[0]["train/loss"])

@@ -28,6 +28,12 @@ RENAMED = {
     "simulate.s2_noise": "'simulate.s2_noise_reflectance'",
 }
 
+#: Keys of before that nothing replaces, and what to do.
+REMOVED = {
+    "train.patience": "remove it; every run trains for train.epochs, so that all take the same number of steps, and "
+    "train.checkpoint: best keeps the epoch of the best validation score",
+}
+
 #: What a value of another type should have been.
 _WANTED = {
     "int_type": "a whole number",
@@ -162,9 +168,11 @@ def _choices(quoted: str) -> str:
 
 def _unknown(path: list[Any], raw: Mapping[str, Any]) -> str:
     """Say what is known where an unknown key stands."""
-    new = RENAMED.get(".".join(map(str, path)))
-    if new:
-        return f"is now {new}"
+    key = ".".join(map(str, path))
+    if key in RENAMED:
+        return f"is now {RENAMED[key]}"
+    if key in REMOVED:
+        return f"is gone: {REMOVED[key]}"
     *above, name = path
     kind = raw["labels"][path[1]]["kind"] if path[0] == "labels" else None
     elsewhere = [other for other in _KINDS if kind and name in _known([*above], raw, other)]

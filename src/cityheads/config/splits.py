@@ -15,7 +15,7 @@ class FractionsConfig(Section):
     """Share of the parents per split; the three sum to 1."""
 
     train: Number = field(0.6, "Share for training.", gt=0, lt=1)
-    val: Number = field(0.15, "Share for choosing the best epoch.", gt=0, lt=1)
+    val: Number = field(0.15, "Share for choosing settings, epochs and thresholds.", gt=0, lt=1)
     test: Number = field(0.25, "Share for the evaluation.", gt=0, lt=1)
 
     @model_validator(mode="after")

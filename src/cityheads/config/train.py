@@ -12,7 +12,7 @@ __all__ = ["TrainConfig"]
 class TrainConfig(Section):
     """The optimisation; the same for every run."""
 
-    epochs: Integer = field(30, "Most epochs.", ge=1)
+    epochs: Integer = field(30, "Epochs of every run: all take the same number of optimizer steps.", ge=1)
     batch_size: Integer = field(16, "Chips a step.", ge=1)
     lr: Number = field(0.0001, "Peak learning rate (AdamW).", gt=0)
     weight_decay: Number = field(0.01, "Weight decay (AdamW).", ge=0)
@@ -22,7 +22,11 @@ class TrainConfig(Section):
         ge=0,
         le=1,
     )
-    patience: Integer = field(8, "Epochs without a better validation score before training stops early.", ge=1)
+    checkpoint: Literal["last", "best"] = field(
+        "last",
+        "Which epoch's weights are kept: the last one's, so that nothing is chosen, or those of the best validation "
+        "score, which favours runs of one head: a run of several heads keeps one epoch for all of them.",
+    )
     augment: Literal["none", "d4"] = field(
         "d4", "d4 applies one of the eight flips and quarter turns to all modalities and masks of a chip."
     )

@@ -164,7 +164,7 @@ class RunFolder(_Folder):
 
     @property
     def weights(self) -> Path:
-        """Weights of the best epoch."""
+        """Weights of the epoch that was kept."""
         return self.root / "model.safetensors"
 
     @property

@@ -357,7 +357,7 @@ class CityMap:
         if self.simulated(place):
             caveats.append("The data are simulated; this says nothing about the real place.")
         caveats += [f"{name} was not acquired here: a generator made it of the other modalities." for name in generated]
-        seen = {"train": "the model was trained on it", "val": "the model's best epoch was chosen on it"}
+        seen = {"train": "the model was trained on it", "val": "choices about the model were made on it"}
         if place.parent.split in seen:
             caveats.append(
                 f"The place is in the {place.parent.split} split: {seen[place.parent.split]}, and is likely to do "

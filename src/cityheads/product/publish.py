@@ -37,7 +37,7 @@ def choose_seed(training: Mapping[int, Training]) -> tuple[int, str]:
     Args:
         training: ``training.json`` by seed, in the order of the config; the first of equals wins.
     """
-    scores = {seed: one["best_score"] for seed, one in training.items()}
+    scores = {seed: one["score"] for seed, one in training.items()}
     defined = {seed: score for seed, score in scores.items() if score is not None and not math.isnan(score)}
     first = next(iter(scores))
     if len(scores) == 1:

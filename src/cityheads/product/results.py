@@ -145,7 +145,7 @@ class Results:
         return found
 
     def training(self, run: str, seed: int, fold: int | None = None) -> Training:
-        """Read what the training did: best epoch, parameters."""
+        """Read what the training did: steps, epoch that was kept, parameters."""
         return self._read(TRAINING, self.layout.run(run, self.fold(fold), seed).training)
 
     def environment(self, run: str, seed: int, fold: int | None = None) -> Environment:

@@ -1,10 +1,11 @@
-"""The history of a training, its best weights, its early end, and a state to resume from."""
+"""The history of a training, the weights that are kept, and a state to resume from."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path
 from cityheads.model.backbones.tuning import merged_state
 from cityheads.model.seeds import mix
+from cityheads.training.cost import CostMeter
 from cityheads.training.task import MultiHeadTask
 
 __all__ = ["Recorder"]
@@ -26,33 +28,45 @@ progress = logging.getLogger("cityheads.progress")
 #: A state to resume from is saved at most this often; it costs about as much as a few steps.
 _SAVE_EVERY_S = 60.0
 
+#: What of a recorder belongs to that state.
+_STATE = ("rows", "kept", "kept_epoch", "chips_seen")
+
 
 class Recorder(Callback):
-    """Keeps the history and the best weights, stops early, tells the user, and saves a state to resume from."""
+    """Keeps the history and the weights of one epoch, tells the user, and saves a state to resume from.
 
-    def __init__(self, title: str, seed: int, epochs: int, patience: int, work: Path) -> None:
+    Args:
+        title: What the training is called, for messages.
+        seed: Its seed.
+        epochs: Its length.
+        checkpoint: Epoch whose weights are kept: ``last``, or ``best`` by validation score (the first of equals).
+        work: Folder for the state to resume from.
+        meter: Measures what the training costs.
+    """
+
+    def __init__(self, title: str, seed: int, epochs: int, checkpoint: str, work: Path, meter: CostMeter) -> None:
         self.title = title
         self.seed = seed
         self.epochs = epochs
-        self.patience = patience
+        self.checkpoint = checkpoint
         self.work = work
+        self.meter = meter
         self.rows: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_epoch = -1
-        self.best_score = -math.inf
-        self.stopped_early = False
+        self.kept: dict[str, Tensor] = {}
+        self.kept_epoch = -1
+        self.chips_seen = 0
         self._lr = math.nan
         self._started = self._saved = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resumed training must know."""
-        names = ("rows", "best", "best_epoch", "best_score", "stopped_early")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _STATE} | {"cost": self.meter.cost()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what ``state_dict`` gave."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
+        for name in _STATE:
+            setattr(self, name, state_dict[name])
+        self.meter.earlier = state_dict["cost"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -66,6 +80,13 @@ class Recorder(Callback):
         torch.manual_seed(mix(self.seed, trainer.global_step))
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the chips and the energy."""
+        self.meter.count()
+        self.chips_seen += len(next(iter(batch["image"].values())))
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch; validation has run by now."""
         assert isinstance(pl_module, MultiHeadTask)
@@ -77,20 +98,22 @@ class Recorder(Callback):
             raise CityHeadsError(
                 f"{self.title}: the loss of epoch {epoch + 1} is not finite; lower train.lr or train in 32-true"
             )
-        score = values["val/score"]
-        if score > self.best_score or self.best_epoch < 0:
-            self.best_epoch = epoch
-            self.best_score = score if not math.isnan(score) else -math.inf
-            self.best = {name: value.cpu().clone() for name, value in merged_state(pl_module.model).items()}
-        if epoch - self.best_epoch >= self.patience:
-            self.stopped_early = epoch + 1 < self.epochs
-            trainer.should_stop = True
+        last = epoch + 1 == self.epochs
+        if self._better(row) if self.checkpoint == "best" else last:
+            self.kept_epoch = epoch
+            self.kept = {name: value.cpu().clone() for name, value in merged_state(pl_module.model).items()}
         self._tell(pl_module, epoch, values)
-        last = trainer.should_stop or epoch + 1 == self.epochs
         if not last and time.perf_counter() - self._saved >= _SAVE_EVERY_S:
             with atomic_path(self.work / "last.ckpt") as part:
                 trainer.save_checkpoint(part)
             self._saved = time.perf_counter()
+
+    def _better(self, row: Mapping[str, float]) -> bool:
+        """Say whether an epoch is better than the one that is kept; an undefined score is worse than any other."""
+        if self.kept_epoch < 0:
+            return True
+        best, score = self.rows[self.kept_epoch]["val/score"], row["val/score"]
+        return score > best or (math.isnan(best) and not math.isnan(score))
 
     def _tell(self, task: MultiHeadTask, epoch: int, values: dict[str, float]) -> None:
         parts = [f"{self.title} epoch {epoch + 1}/{self.epochs}"]
@@ -100,11 +123,3 @@ class Recorder(Callback):
             parts.append(f"{name} {metric} {values[f'val/{name}/{metric}']:.3f}")
         parts.append(f" {time.perf_counter() - self._started:.1f} s")
         progress.info(" ".join(parts))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say why it ended before its time."""
-        if self.stopped_early:
-            progress.info(
-                "%s stopped after %d epochs: no better score since epoch %d",
-                self.title, len(self.rows), self.best_epoch + 1,
-            )  # fmt: skip

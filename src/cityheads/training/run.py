@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import time
 import warnings
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from cityheads.model.backbones.weights import published_weights
 from cityheads.model.builder import build_model
 from cityheads.model.multihead import MultiHeadModel
 from cityheads.model.seeds import seeded
+from cityheads.training.cost import CostMeter
 from cityheads.training.recorder import Recorder
 from cityheads.training.spec import make_spec
 from cityheads.training.task import MultiHeadTask
@@ -54,7 +54,7 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold
     Raises:
         CityHeadsError: The run is unknown, the dataset lacks something, or the loss is no longer finite.
     """
-    began = time.perf_counter()
+    meter = CostMeter()
     dataset, out = Path(dataset), Path(out)
     spec = make_spec(config, run=run, seed=seed, dataset=dataset, fold=fold)
     config = config.for_run(run)
@@ -103,7 +103,7 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold
         canonical_json([spec, config.fingerprint(["train"]), data.store.index, data.indices]).encode()
     )
     resume = _prepare(out, work, identity)
-    recorder = Recorder(f"{run}/{fold}/{seed}", seed, options.epochs, options.patience, work)
+    recorder = Recorder(f"{run}/{fold}/{seed}", seed, options.epochs, options.checkpoint, work, meter)
     trainer = Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=1,
@@ -126,7 +126,7 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    _write(out, spec, model, recorder, data, options, trainer, began)
+    _write(out, spec, model, recorder, data, options, trainer)
     shutil.rmtree(work)
 
 
@@ -154,15 +154,16 @@ def _write(
     data: ChipDataModule,
     options: TrainConfig,
     trainer: Trainer,
-    began: float,
 ) -> None:
     from safetensors.torch import save
 
     folder = RunFolder(out)
-    write_bytes(folder.weights, save({name: value.contiguous() for name, value in recorder.best.items()}))
+    write_bytes(folder.weights, save({name: value.contiguous() for name, value in recorder.kept.items()}))
     MODEL.write(folder.model, spec)
-    write_history(folder.history, {name: head["metric"] for name, head in spec["heads"].items()}, recorder.rows)
-    score = recorder.best_score
+    metrics = {name: head["metric"] for name, head in spec["heads"].items()}
+    write_history(folder.history, metrics, recorder.rows)
+    kept = recorder.rows[recorder.kept_epoch]
+    cost = recorder.meter.cost()
     parameters: Parameters = {
         "total": _count(model),
         "trainable": _count(model, trainable=True),
@@ -176,7 +177,10 @@ def _write(
             "device": torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "cpu",
             "threads": options.threads,
             "weights": _origin(spec),
-            "wall_s": round(time.perf_counter() - began, 1),
+            "wall_s": round(cost["wall_s"], 1),
+            "peak_memory_mb": _rounded(cost["peak_memory_mb"]),
+            "peak_gpu_memory_mb": _rounded(cost["peak_gpu_memory_mb"]),
+            "cpu_energy_j": _rounded(cost["cpu_energy_j"]),
         },
     )
     TRAINING.write(
@@ -185,14 +189,22 @@ def _write(
             "run": spec["run"],
             "fold": spec["fold"],
             "seed": spec["seed"],
-            "best_epoch": recorder.best_epoch,
-            "epochs_run": len(recorder.rows),
-            "monitor": "val/score",
-            "best_score": score if math.isfinite(score) else None,
-            "stopped_early": recorder.stopped_early,
+            "schedule": {
+                "epochs": len(recorder.rows),
+                "batch_size": options.batch_size,
+                "accumulate": options.accumulate,
+                "lr": options.lr,
+                "warmup_fraction": options.warmup_fraction,
+                "weight_decay": options.weight_decay,
+            },
+            "steps": trainer.global_step,
+            "chips_seen": recorder.chips_seen,
+            "checkpoint": options.checkpoint,
+            "kept_epoch": recorder.kept_epoch,
+            "score": _defined(kept["val/score"]),
+            "scores": {name: _defined(kept[f"val/{name}/{metric}"]) for name, metric in metrics.items()},
             "parameters": parameters,
             "chips": {split: len(indices) for split, indices in data.indices.items()},
-            "steps": trainer.global_step,
         },
     )
 
@@ -205,6 +217,14 @@ def _origin(spec: SavedModel) -> dict[str, str] | None:
         path = Path(spec["model"]["weights"])
         return {"file": path.name, "sha256": sha256_file(path)}
     return published_weights(spec["backbone"])[1] if spec["model"]["pretrained"] else None
+
+
+def _defined(score: float) -> float | None:
+    return score if math.isfinite(score) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 def _count(module: torch.nn.Module, *, trainable: bool = False) -> int:

@@ -33,13 +33,20 @@ class Environment(Versions):
         threads: CPU threads.
         weights: Where the encoder's first weights came from: ``repository``, ``file`` and ``revision``, or ``file`` and
             ``sha256``; None for random ones.
-        wall_s: Seconds that the training took.
+        wall_s: Seconds that the training took; of one that was resumed, of all its parts as far as their work was kept.
+        peak_memory_mb: Most memory that its process held, in MB (10^6 bytes); None where the system does not tell.
+        peak_gpu_memory_mb: Most memory that its tensors took on the CUDA device, likewise; None without one.
+        cpu_energy_j: Energy in joules of the machine's processor packages meanwhile, whatever else ran on them; None
+            where it cannot be read.
     """
 
     device: str
     threads: int
     weights: dict[str, str] | None
     wall_s: float
+    peak_memory_mb: float | None
+    peak_gpu_memory_mb: float | None
+    cpu_energy_j: float | None
 
 
-ENVIRONMENT = Artifact("record of an environment", "train", 1, Environment)
+ENVIRONMENT = Artifact("record of an environment", "train", 2, Environment)

@@ -1,4 +1,7 @@
-"""``training.json``: what a training did."""
+"""``training.json``: what a training did, as far as config, dataset and seed determine it.
+
+What it cost in time, memory and energy differs from one time to the next and is in ``environment.json``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing_extensions import TypedDict
 
 from cityheads.core.artifacts.base import Artifact
 
-__all__ = ["TRAINING", "Parameters", "Training"]
+__all__ = ["TRAINING", "Parameters", "Schedule", "Training"]
 
 
 class Parameters(TypedDict):
@@ -18,6 +21,26 @@ class Parameters(TypedDict):
     heads: dict[str, int]
 
 
+class Schedule(TypedDict):
+    """What an optimizer step was.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch_size: Chips of a batch.
+        accumulate: Batches of a step.
+        lr: Peak learning rate.
+        warmup_fraction: Share of the steps in which the learning rate rose; then it fell along a cosine to 0.
+        weight_decay: Weight decay.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulate: int
+    lr: float
+    warmup_fraction: float
+    weight_decay: float
+
+
 class Training(TypedDict):
     """One training.
 
@@ -25,27 +48,29 @@ class Training(TypedDict):
         run: Name of the run.
         fold: Fold whose test split it has not seen.
         seed: Its seed.
-        best_epoch: Epoch whose weights were kept, from 0.
-        epochs_run: Number of epochs.
-        monitor: Column of the history that chose the best epoch.
-        best_score: Its highest value; None where it was never defined.
-        stopped_early: Whether it ended because the score no longer rose.
+        schedule: What a step was.
+        steps: Number of optimizer steps.
+        chips_seen: Number of training chips that went through the model, each as often as it did.
+        checkpoint: Rule by which the epoch was kept: ``last``, or ``best`` by validation score.
+        kept_epoch: Epoch whose weights were kept, from 0.
+        score: Validation score of that epoch, the mean of the heads' metrics; None where it is undefined.
+        scores: Validation metric of each head in that epoch; None where it is undefined.
         parameters: Size of the model as it was trained.
         chips: Number of sub-chips per split.
-        steps: Number of optimizer steps.
     """
 
     run: str
     fold: int
     seed: int
-    best_epoch: int
-    epochs_run: int
-    monitor: str
-    best_score: float | None
-    stopped_early: bool
+    schedule: Schedule
+    steps: int
+    chips_seen: int
+    checkpoint: str
+    kept_epoch: int
+    score: float | None
+    scores: dict[str, float | None]
     parameters: Parameters
     chips: dict[str, int]
-    steps: int
 
 
-TRAINING = Artifact("record of a training", "train", 1, Training)
+TRAINING = Artifact("record of a training", "train", 2, Training)

@@ -23,13 +23,13 @@ _TRAIN = "#8b95a1"
 def draw_curves(evidence: Evidence) -> list[Drawing]:
     """Draw the validation metric per head and the loss per run."""
     results = evidence.results
-    best: dict[tuple[str, int], int] = {
-        (run, seed): results.training(run, seed)["best_epoch"] for run in results.runs for seed in results.seeds
+    kept: dict[tuple[str, int], int] = {
+        (run, seed): results.training(run, seed)["kept_epoch"] for run in results.runs for seed in results.seeds
     }
-    return [_scores(evidence, best), _losses(evidence, best)]
+    return [_scores(evidence, kept), _losses(evidence, kept)]
 
 
-def _scores(evidence: Evidence, best: dict[tuple[str, int], int]) -> Drawing:
+def _scores(evidence: Evidence, kept: dict[tuple[str, int], int]) -> Drawing:
     runs = evidence.results.runs
     heads = list(dict.fromkeys(head for of_run in runs.values() for head in of_run))
     title = "Validation score by epoch"
@@ -38,30 +38,30 @@ def _scores(evidence: Evidence, best: dict[tuple[str, int], int]) -> Drawing:
         lines = []
         for run in (run for run, of_run in runs.items() if head in of_run):
             color, dashes = evidence.run_style(run)
-            _plot(evidence, axes, run, f"val/{head}/{evidence.metric(head).name}", best, 100.0, color, dashes)
+            _plot(evidence, axes, run, f"val/{head}/{evidence.metric(head).name}", kept, 100.0, color, dashes)
             lines.append(_line(run, color, dashes))
         _frame(axes, f"{head}: {evidence.metric(head).title}, %", lines)
     _fit(sheet, cells)
-    epochs = "; ".join(f"{run} seed {seed} epoch {epoch + 1}" for (run, seed), epoch in best.items())
+    epochs = "; ".join(f"{run} seed {seed} epoch {epoch + 1}" for (run, seed), epoch in kept.items())
     return Drawing(
         id="curves_score",
         section="curves",
         title=title,
         caption="Each line is one training; the dot marks the epoch whose weights were kept. The shared model is solid "
         "blue, single-task models are dashed orange.",
-        alt=f"Line charts of the validation metric by epoch for the heads {', '.join(heads)}. Best epochs: {epochs}.",
+        alt=f"Line charts of the validation metric by epoch for the heads {', '.join(heads)}. Kept epochs: {epochs}.",
         figure=sheet.figure,
     )
 
 
-def _losses(evidence: Evidence, best: dict[tuple[str, int], int]) -> Drawing:
+def _losses(evidence: Evidence, kept: dict[tuple[str, int], int]) -> Drawing:
     runs = list(evidence.results.runs)
     title = "Loss by epoch"
     sheet, cells = _cells(evidence, len(runs), title)
     for axes, run in zip(cells, runs, strict=True):
         color, _ = evidence.run_style(run)
-        _plot(evidence, axes, run, "train/loss", best, 1.0, _TRAIN, "-", mark=False)
-        _plot(evidence, axes, run, "val/loss", best, 1.0, color, "-")
+        _plot(evidence, axes, run, "train/loss", kept, 1.0, _TRAIN, "-", mark=False)
+        _plot(evidence, axes, run, "val/loss", kept, 1.0, color, "-")
         _frame(axes, f"{run}: loss", [_line("train", _TRAIN, "-"), _line("val", color, "-")])
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     _fit(sheet, cells)
@@ -98,7 +98,7 @@ def _plot(
     axes: Axes,
     run: str,
     column: str,
-    best: dict[tuple[str, int], int],
+    kept: dict[tuple[str, int], int],
     factor: float,
     color: str,
     dashes: LineStyle,
@@ -117,7 +117,7 @@ def _plot(
             epoch, values, color=color, linestyle=dashes, linewidth=1.3 if several else 1.7,
             alpha=0.75 if several else 1,
         )  # fmt: skip
-        at = np.flatnonzero(epoch == best[run, seed] + 1)
+        at = np.flatnonzero(epoch == kept[run, seed] + 1)
         if mark and len(at):
             axes.plot(
                 epoch[at[0]], values[at[0]], "o", color=color, markersize=5.5, markeredgecolor="white",

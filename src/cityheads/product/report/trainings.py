@@ -24,9 +24,9 @@ class TrainingRow:
     environment: Environment
 
     @property
-    def best_epoch(self) -> int:
+    def kept_epoch(self) -> int:
         """The epoch that was kept, counted from 1 as people do."""
-        return self.training["best_epoch"] + 1
+        return self.training["kept_epoch"] + 1
 
 
 def trainings(results: Results) -> list[TrainingRow]:
