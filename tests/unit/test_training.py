@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
     dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cityheads.training.task.HeadLoss, "forward", lambda self, x, y: x.sum() * math.nan)
-    with pytest.raises(CityHeadsError, match=r"lulc/0: the loss of epoch 1 is not finite; lower train\.lr"):
+    with pytest.raises(CityHeadsError, match=r"lulc/0/0: the loss of epoch 1 is not finite; lower train\.lr"):
         train(small_config(), run="lulc", seed=0, dataset=dataset_dir, out=tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
