@@ -215,7 +215,7 @@ def test_class_absent_from_the_test_split_is_inconclusive(
             part["confusion"] = drop_class(part["confusion"], number)
 
     for run in ("multihead", head):
-        edit(tmp_path / run / "0" / "metrics.json", change)
+        edit(tmp_path / run / "0" / "0" / "metrics.json", change)
     gate, page = run_compare(tmp_path)
     assert gate["verdict"] == "inconclusive"
     assert gate["point_verdict"] == point
@@ -235,7 +235,7 @@ def test_class_in_too_few_parents_is_inconclusive(tmp_path: Path) -> None:
                 part["confusion"] = drop_class(part["confusion"], 1)
 
     for run in ("multihead", "buildings"):
-        edit(tmp_path / run / "0" / "metrics.json", change)
+        edit(tmp_path / run / "0" / "0" / "metrics.json", change)
     gate, _ = run_compare(tmp_path)
     assert gate["verdict"] == "inconclusive"
     assert gate["point_verdict"] == "strong"
@@ -257,7 +257,7 @@ def test_class_in_too_few_parents_is_inconclusive(tmp_path: Path) -> None:
 )
 def test_runs_on_different_data_are_refused(tmp_path: Path, change: Any, words: str) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
-    path = tmp_path / "lulc" / "0" / "metrics.json"
+    path = tmp_path / "lulc" / "0" / "0" / "metrics.json"
     edit(path, change)
     with pytest.raises(CityHeadsError, match=words) as caught:
         run_compare(tmp_path)
@@ -268,14 +268,14 @@ def test_runs_on_different_data_are_refused(tmp_path: Path, change: Any, words: 
 def test_missing_evaluation_is_named(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
     conf = config(seeds=[0, 4])
-    with pytest.raises(CityHeadsError, match=r"multihead/4/metrics.json: no such file.*forcerun evaluate"):
+    with pytest.raises(CityHeadsError, match=r"multihead/0/4/metrics.json: no such file.*forcerun evaluate"):
         run_compare(tmp_path, conf)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_are_none_are_refused_with_the_way_to_make_the_file_anew(tmp_path: Path, number: str) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
-    path = tmp_path / "buildings" / "0" / "metrics.json"
+    path = tmp_path / "buildings" / "0" / "0" / "metrics.json"
     path.write_text(path.read_text().replace('"accuracy": null', f'"accuracy": {number}'))
     with pytest.raises(CityHeadsError, match=r"key 'heads.buildings.accuracy': .*--forcerun evaluate$") as caught:
         run_compare(tmp_path)
@@ -285,7 +285,7 @@ def test_numbers_that_are_none_are_refused_with_the_way_to_make_the_file_anew(tm
 
 def test_evaluation_of_another_format_is_refused(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.0), "buildings": shifted(0.0)})
-    edit(tmp_path / "lulc" / "0" / "metrics.json", lambda loaded: loaded.pop("format_version"))
+    edit(tmp_path / "lulc" / "0" / "0" / "metrics.json", lambda loaded: loaded.pop("format_version"))
     with pytest.raises(CityHeadsError, match=r"has no format version.*--forcerun evaluate$"):
         run_compare(tmp_path)
 
@@ -295,7 +295,9 @@ def test_positive_class_need_not_be_the_last(tmp_path: Path) -> None:
     gate, page = run_compare(tmp_path, config(heads={"lulc": {"metric": "iou", "positive_class": "developed"}}))
     part = gate["heads"]["lulc"]
     assert (part["metric"], part["positive_class"]) == ("iou", "developed")
-    total = np.array(json.loads((tmp_path / "lulc" / "0" / "metrics.json").read_text())["heads"]["lulc"]["confusion"])
+    total = np.array(
+        json.loads((tmp_path / "lulc" / "0" / "0" / "metrics.json").read_text())["heads"]["lulc"]["confusion"]
+    )
     assert part["single_task"] == pytest.approx(
         total[1, 1] / (total[1].sum() + total[:, 1].sum() - total[1, 1]), abs=1e-4
     )

@@ -200,7 +200,9 @@ def test_the_numbers_in_the_figures_are_those_of_the_results(
     assert f"too cloudy ({statistics['dropped']['too cloudy']})" in texts["dropped"]
     assert any(f"{statistics['chips']['train']} sub-chips" in line for line in texts["map"])
     matrix = np.array(
-        read_json(simulated.results / "evaluation" / "lulc" / "0" / "metrics.json")["heads"]["lulc"]["confusion"]
+        read_json(simulated.results / "evaluation" / "test" / "lulc" / "0" / "0" / "metrics.json")["heads"]["lulc"][
+            "confusion"
+        ]
     )
     for recall in np.diag(matrix) / matrix.sum(axis=1):
         assert f"{100 * recall:.1f}" in texts["confusion_lulc"]
@@ -224,7 +226,9 @@ def test_three_zones_more_heads_more_seeds(tmp_path: Path, monkeypatch: pytest.M
     assert sum("no interval" in line for line in texts["delta"]) == 3
     assert sum(line.endswith("pp, no interval") for line in texts["modality_ablation"]) == 3 * 2 * 3
     # both seeds saw the same pixels: they count once
-    counted = read_json(fake.results / "evaluation" / "lulc" / "0" / "metrics.json")["heads"]["lulc"]["confusion"]
+    counted = read_json(fake.results / "evaluation" / "test" / "lulc" / "0" / "0" / "metrics.json")["heads"]["lulc"][
+        "confusion"
+    ]
     assert f"water\n{sum(counted[0]):,} px" in texts["confusion_lulc"]
     assert {name: found for name, found in figures.faults.items() if found} == {}
 
@@ -238,7 +242,7 @@ def test_what_is_undefined_or_not_recorded_is_said(simulated: fake_results.Fake,
     gate["heads"]["buildings"]["per_seed"][0] |= {"multihead": None, "single_task": None, "delta_pp": None}
     GATE.write(fake.layout.gate, gate)
     for run in ("multihead", "buildings"):
-        where = fake.results / "evaluation" / run / "0" / "metrics.json"
+        where = fake.results / "evaluation" / "test" / run / "0" / "0" / "metrics.json"
         metrics = read_json(where)
         metrics["heads"]["buildings"]["confusion"][1] = [0, 0]
         write_json(where, metrics)
@@ -285,7 +289,9 @@ def test_the_modality_ablation_is_told(simulated: fake_results.Fake, drawing: tu
     out, texts = drawing[0], drawing[1].texts
     entry = next(entry for entry in listed(out) if entry["id"] == "modality_ablation")
     for run, head in (("multihead", "lulc"), ("buildings", "buildings")):
-        found = read_json(simulated.results / "evaluation" / run / "0" / "metrics.json")["modality_ablation"]
+        found = read_json(simulated.results / "evaluation" / "test" / run / "0" / "0" / "metrics.json")[
+            "modality_ablation"
+        ]
         for name, heads in found.items():
             assert name in texts["modality_ablation"]
             low, high = heads[head]["interval_pp"]
@@ -317,7 +323,7 @@ def test_without_an_ablation_there_is_no_such_figure(simulated: fake_results.Fak
     tables: tuple[dict[str, object] | None, ...] = ({}, None)
     for table in tables:
         for run in fake.config.runs:
-            where = fake.results / "evaluation" / run / "0" / "metrics.json"
+            where = fake.results / "evaluation" / "test" / run / "0" / "0" / "metrics.json"
             write_json(where, read_json(where) | {"modality_ablation": table})
         assert draw_modality_ablation(evidence(fake)) is None
     assert "modality_ablation" not in [entry["id"] for entry in draw(fake, tmp_path / "figures")]

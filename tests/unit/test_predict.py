@@ -155,7 +155,9 @@ def test_provenance_and_scores_come_with_the_answer(fake: Fake, city: CityMap) -
     assert any("verdict against single-task models is inconclusive" in caveat for caveat in found["caveats"])
     assert found["simulated"] is True
     assert "simulated" in found["caveats"][0]
-    ious = read_json(fake.results / "evaluation" / "multihead" / "0" / "metrics.json")["heads"]["lulc"]["iou"]
+    ious = read_json(fake.results / "evaluation" / "test" / "multihead" / "0" / "0" / "metrics.json")["heads"]["lulc"][
+        "iou"
+    ]
     assert list(found["heads"]["lulc"]["test_iou"].values()) == [None if v is None else round(v, 4) for v in ious]
     json.dumps(found, allow_nan=False)
 

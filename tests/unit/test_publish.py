@@ -36,7 +36,7 @@ def write(fake: Fake, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    edit(fake.results / "runs" / "multihead" / "1" / "training.json", score=0.7)
+    edit(fake.results / "runs" / "multihead" / "0" / "1" / "training.json", score=0.7)
     return write(fake, tmp_path_factory.mktemp("out") / "bundle")
 
 
@@ -76,7 +76,7 @@ def test_model_is_that_of_the_seed_with_the_best_validation_score(fake: Fake, bu
 
     published, spec = load_model(bundle)
     assert spec["seed"] == 1
-    trained, _ = load_model(fake.results / "runs" / "multihead" / "1")
+    trained, _ = load_model(fake.results / "runs" / "multihead" / "0" / "1")
     for name, value in trained.state_dict().items():
         assert published.state_dict()[name].equal(value), name
     assert read_json(bundle / "metrics.json")["seed"] == 1
@@ -110,7 +110,7 @@ def test_same_results_give_the_same_bytes(fake: Fake, bundle: Path, tmp_path: Pa
 def test_publishing_again_replaces(bundle: Path, copy: Fake, tmp_path: Path) -> None:
     out = write(copy, tmp_path / "bundle")
     (out / ".snakemake_timestamp").touch()
-    edit(copy.results / "runs" / "multihead" / "0" / "training.json", score=0.9)
+    edit(copy.results / "runs" / "multihead" / "0" / "0" / "training.json", score=0.9)
     write(copy, out)
     assert read_json(out / "model.json")["seed"] == 0
     verify_bundle(out)
@@ -165,7 +165,7 @@ def test_card_tells_what_a_missing_modality_costs(bundle: Path) -> None:
 
 
 def test_card_of_another_table_or_of_none(copy: Fake, tmp_path: Path) -> None:
-    where = copy.results / "evaluation" / "multihead" / "1" / "metrics.json"
+    where = copy.results / "evaluation" / "test" / "multihead" / "0" / "1" / "metrics.json"
     metrics = read_json(where)
     metrics["modality_ablation"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None}
     metrics["modality_ablation"]["DEM"]["buildings"] |= {"delta_pp": -4.5, "interval_pp": [-6.25, -2.75]}
@@ -252,7 +252,7 @@ def test_real_data_are_attributed_and_not_called_simulated(tmp_path: Path) -> No
 
 def test_card_names_the_decoders_and_no_local_file_is_named(tmp_path: Path) -> None:
     fake = product_fixtures.make(tmp_path / "fake")
-    path = fake.results / "runs" / "multihead" / "0" / "model.json"
+    path = fake.results / "runs" / "multihead" / "0" / "0" / "model.json"
     spec = read_json(path)
     spec["model"] |= {"weights": "/home/someone/tiny.safetensors", "coords_vocabulary": "/home/someone/words.json"}
     spec["heads"]["lulc"]["decoder"] = "FullResolutionDecoder"

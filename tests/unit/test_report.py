@@ -225,7 +225,9 @@ def test_a_wrong_account_is_an_error(own: fake_results.Fake) -> None:
 def test_per_class_tables_hold_the_scores(fake: fake_results.Fake, html: str) -> None:
     cells = Page(html).inside("td")
     for run in ("multihead", "buildings"):
-        matrix = read_json(fake.results / "evaluation" / run / "0" / "metrics.json")["heads"]["buildings"]["confusion"]
+        matrix = read_json(fake.results / "evaluation" / "test" / run / "0" / "0" / "metrics.json")["heads"][
+            "buildings"
+        ]["confusion"]
         (tn, fp), (fn, tp) = np.array(matrix)
         for share in (tp / (tp + fp + fn), tp / (tp + fp), tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)):
             assert f"{100 * share:.1f}" in cells
@@ -234,7 +236,7 @@ def test_per_class_tables_hold_the_scores(fake: fake_results.Fake, html: str) ->
 
 def test_undefined_scores_are_said_not_zeroed(own: fake_results.Fake) -> None:
     for run in ("multihead", "buildings"):
-        path = own.results / "evaluation" / run / "0" / "metrics.json"
+        path = own.results / "evaluation" / "test" / run / "0" / "0" / "metrics.json"
         metrics = read_json(path)
         part = metrics["heads"]["buildings"]
         part["confusion"] = [[sum(part["confusion"][0]), 0], [0, 0]]
@@ -258,7 +260,7 @@ def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> 
     page = Page(section)
     assert page.inside("th")[-4:] == ["nothing", "S2L2A", "S1RTC", "DEM"]
     evaluations = {
-        run: read_json(fake.results / "evaluation" / run / "0" / "metrics.json")
+        run: read_json(fake.results / "evaluation" / "test" / run / "0" / "0" / "metrics.json")
         for run in ("multihead", "lulc", "buildings")
     }
     columns = [("multihead", "lulc"), ("lulc", "lulc"), ("multihead", "buildings"), ("buildings", "buildings")]
@@ -297,11 +299,11 @@ def test_removed_modalities_of_several_seeds_are_averaged(tmp_path: Path) -> Non
 def test_what_could_not_be_removed_or_measured_is_said(own: fake_results.Fake) -> None:
     def change(**values: object) -> str:
         for run in own.config.runs:
-            path = own.results / "evaluation" / run / "0" / "metrics.json"
+            path = own.results / "evaluation" / "test" / run / "0" / "0" / "metrics.json"
             write_json(path, read_json(path) | values)
         return Page(write(own)).text()
 
-    path = own.results / "evaluation" / "multihead" / "0" / "metrics.json"
+    path = own.results / "evaluation" / "test" / "multihead" / "0" / "0" / "metrics.json"
     metrics = read_json(path)
     metrics["modality_ablation"]["DEM"]["lulc"] |= {"value": None, "delta_pp": None, "interval_pp": None}
     for parent in [metrics["heads"]["lulc"], metrics["modality_ablation"]["DEM"]["lulc"]]:
