@@ -259,7 +259,7 @@ VERBS: dict[str, Verb] = {
                 _RESULTS,
                 _out("folder of the figures; figures.json lists them"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "report",

@@ -23,7 +23,6 @@ from cityheads import CityHeadsError
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.figures import FIGURE_LIST, FigureEntry
 from cityheads.core.artifacts.gate import GATE
-from cityheads.core.confusion import HeadMetric
 from cityheads.core.files import read_json, write_bytes, write_json
 from cityheads.core.text import duration, number, signed
 from cityheads.product.figures import style
@@ -33,7 +32,7 @@ from cityheads.product.figures.delta import draw_delta
 from cityheads.product.figures.draw import draw_figures
 from cityheads.product.figures.evidence import Evidence
 from cityheads.product.figures.modality_ablation import draw_modality_ablation
-from cityheads.product.figures.panels import draw_panels, rank_chips
+from cityheads.product.figures.panels import draw_panels, rank_chips, wrong_share
 from cityheads.product.figures.pictures import paint, stretch, true_colour
 from cityheads.product.figures.timings import draw_timings
 from cityheads.product.results import Results
@@ -358,34 +357,30 @@ def test_many_classes_with_long_names_do_not_collide(simulated: fake_results.Fak
 # --- the parts -----------------------------------------------------------------------------------------------------
 
 
-MIOU = HeadMetric.of("miou", ["not building", "building"])
-IOU = HeadMetric.of("iou", ["not building", "building"], "building")
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=0, max_size=40), st.integers(1, 4))
 def test_ranking_is_ordered_and_without_repeats(hits: list[int], count: int) -> None:
     matrices = {f"P_r0c{i}": np.array([[50, 50 - hit], [0, hit]]) for i, hit in enumerate(hits)}
-    picked = rank_chips(matrices, MIOU, count)
+    picked = rank_chips(matrices, count)
     chips = [chip for _, chip in picked]
     assert len(set(chips)) == len(chips)
     assert len(chips) == min(len(hits), 3 * count)
-    values = [float(MIOU(matrices[chip])) for chip in chips]
-    assert values == sorted(values, reverse=True)
+    wrong = [wrong_share(matrices[chip]) or 0.0 for chip in chips]
+    assert wrong == sorted(wrong, reverse=True)
     kinds = [kind for kind, _ in picked]
-    assert kinds == sorted(kinds, key=["best", "median", "worst"].index)
+    assert kinds == sorted(kinds, key=["worst", "median", "best"].index)
     if chips:
-        every = [float(MIOU(matrix)) for matrix in matrices.values()]
-        assert values[0] == max(every)
-        assert len(chips) < 3 or values[-1] == min(every)
+        every = [wrong_share(matrix) for matrix in matrices.values()]
+        assert wrong[0] == max(every)
+        assert len(chips) < 3 or wrong[-1] == min(every)
 
 
-def test_ranking_by_one_class_needs_some_of_it() -> None:
-    many = {f"c{i}": np.array([[900, 0], [100 - i, i]]) for i in range(1, 6)}
-    few = {"lucky": np.array([[999, 0], [0, 1]]), "none": np.array([[1000, 0], [0, 0]])}
-    few["mostly ignored"] = np.array([[10, 0], [0, 5]])
-    assert {chip for _, chip in rank_chips(many | few, IOU, 1)} == {"c5", "c3", "c1"}
-    assert [chip for _, chip in rank_chips({"lucky": few["lucky"], "none": few["none"]}, IOU, 1)] == ["lucky"]
+def test_a_handful_of_wrong_pixels_of_a_rare_class_is_not_the_worst() -> None:
+    nearly = {"rare": np.array([[995, 0], [5, 0]]), "right": np.array([[900, 0], [0, 100]])}
+    poor = {"poor": np.array([[500, 300], [50, 150]])}
+    few = {"mostly ignored": np.array([[0, 10], [10, 0]]), "nothing labelled": np.zeros((2, 2), int)}
+    assert rank_chips(nearly | poor | few, 1) == [("worst", "poor"), ("median", "rare"), ("best", "right")]
+    assert wrong_share(few["nothing labelled"]) is None
 
 
 def test_ignored_pixels_are_hatched_and_classes_keep_their_colour() -> None:
@@ -395,6 +390,15 @@ def test_ignored_pixels_are_hatched_and_classes_keep_their_colour() -> None:
     assert np.all(picture[:half, :half] == (1, 0, 0))
     assert np.all(picture[:half, half:] == (0, 1, 0))
     assert len(np.unique(picture[half:].reshape(-1, 3), axis=0)) == 2
+
+
+def test_a_hatch_tells_two_classes_apart_without_their_colour() -> None:
+    layer = np.array([[0, 1]], np.uint8)
+    picture = paint(layer, ["#888888", "#888888"], ["////", "...."])
+    half = picture.shape[1] // 2
+    dark = (picture < 0.5).all(axis=-1).mean(axis=0)
+    assert 0 < dark[half:].mean() < dark[:half].mean() < 0.5
+    assert not np.array_equal(picture[:, :half], picture[:, half:])
 
 
 def test_true_colour_takes_red_green_blue_and_shows_nodata_white() -> None:

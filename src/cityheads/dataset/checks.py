@@ -289,7 +289,7 @@ def _draw(
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     if found["simulated"]:
-        figure.suptitle("SIMULATED archive", color="#c8574d", weight="bold")
+        figure.suptitle("SIMULATED archive", color="#d35233", weight="bold")
     with atomic_path(path) as part:
         figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
     plt.close(figure)
@@ -322,7 +322,7 @@ def _draw_registration(axis: Any, item: Any, together: Mapping[str, Any], _: Any
             axis.plot(one["right_px"], one["down_px"], "o", color="white", markeredgecolor="#333333", markersize=4)
     if shift["all"] is not None:
         place = shift["all"]["right_px"], shift["all"]["down_px"]
-        axis.plot(*place, "x", color="#c8574d", markersize=11, markeredgewidth=2.5)
+        axis.plot(*place, "x", color="#d35233", markersize=11, markeredgewidth=2.5)
     axis.set_xlabel("imagery lies to the right of the label, px")
     axis.set_ylabel("imagery lies below, px")
     axis.set_title(f"Registration of {name}: cross all, dots parents")

@@ -56,12 +56,13 @@ def grey(vv_db: np.ndarray) -> np.ndarray:
     return np.repeat(light[..., None], 3, axis=2)
 
 
-def paint(layer: np.ndarray, palette: Sequence[str]) -> np.ndarray:
+def paint(layer: np.ndarray, palette: Sequence[str], hatches: Sequence[str | None] = ()) -> np.ndarray:
     """Make an RGB picture of classes, enlarged to whole screen pixels; ignored pixels are hatched grey.
 
     Args:
         layer: (h, w) uint8 class ids, 255 = ignore.
         palette: Colour per class id.
+        hatches: Per class id ``////``, ``....`` or None, as matplotlib calls them: dark strokes over the colour.
 
     Returns:
         (H, W, 3) floats in 0 to 1.
@@ -71,7 +72,12 @@ def paint(layer: np.ndarray, palette: Sequence[str]) -> np.ndarray:
     factor = math.ceil(280 / layer.shape[0])
     large = np.repeat(np.repeat(layer, factor, axis=0), factor, axis=1)
     picture = table[large]
-    stripe = np.add.outer(np.arange(large.shape[0]), np.arange(large.shape[1])) // 4 % 3 == 0
+    down, across = np.indices(large.shape)
+    strokes = {"////": (down + across) % 6 == 0, "....": (down % 4 == 0) & (across % 4 == 0)}
+    for number, hatch in enumerate(hatches):
+        if hatch is not None:
+            picture[(large == number) & strokes[hatch]] = to_rgb(style.INK)
+    stripe = (down + across) // 4 % 3 == 0
     ignored = large == IGNORE
     picture[ignored] = to_rgb(style.IGNORED)
     picture[ignored & stripe] = to_rgb("#b4bcc5")

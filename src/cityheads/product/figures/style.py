@@ -45,11 +45,12 @@ OTHER_RUNS = ("#00795c", "#a85584", "#7a6a00", "#4b4b4b")
 KEPT = "#dfe6ed"
 DROPPED = ("#c8641b", "#7b5ea7", "#00795c", "#a8324a", "#7a6a00", "#4b4b4b")
 IGNORED = "#e4e7ea"
-ERRORS = {
-    "both right": "#eef1f4",
-    "only the shared model wrong": "#c8641b",
-    "only the single-task model wrong": "#3f8fc5",
-    "both wrong": "#3b3b46",
+#: What two models have wrong: colour, and a hatch that tells the two apart without it.
+ERRORS: dict[str, tuple[str, str | None]] = {
+    "both right": ("#eef1f4", None),
+    "only the shared model wrong": ("#d9731f", "////"),
+    "only the single-task model wrong": ("#3f8fc5", "...."),
+    "both wrong": ("#3b3b46", None),
 }
 SEQUENTIAL = LinearSegmentedColormap.from_list(
     "cityheads", ["#ffffff", "#c5d8ea", "#6d9dc9", "#1f5f99", "#123c66"]
