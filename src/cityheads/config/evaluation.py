@@ -5,20 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
+from annotated_types import Ge, Gt
 from pydantic import model_validator
 
-from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze, refuse
+from cityheads.config.base import Flag, Integer, Number, Section, Text, field, freeze, only_once, refuse
 
 __all__ = ["EvaluationConfig", "NoninferiorityConfig"]
 
 
 class EvaluationConfig(Section):
-    """What is measured on the test split besides the scores."""
+    """What is measured on the validation and test splits besides the scores."""
 
     modality_ablation: Flag = field(
         True,
         "Score every run once more for each modality that can be removed from its inputs. Costs one more pass over the "
         "test split for each.",
+    )
+    encoder_occlusion: Flag = field(
+        True,
+        "Score every run that has an encoder once more with the encoder's maps zeroed, with those of another sub-chip, "
+        "and with the decoders' view of the image zeroed. Costs one more pass over the test split for each.",
+    )
+    windows_m: Annotated[tuple[Annotated[Number, Gt(0)], ...], only_once] = field(
+        (100.0, 160.0, 500.0),
+        "Class fractions, of which building density is one, are scored over squares of these sides and circles of "
+        "these diameters, in metres. A window that does not fit inside a sub-chip is left out.",
+    )
+    min_labelled_fraction: Number = field(
+        0.9, "Windows with a smaller share of labelled pixels are not scored.", gt=0, le=1
+    )
+    boundary_px: Annotated[tuple[Annotated[Integer, Ge(1)], ...], only_once] = field(
+        (1, 3), "Outlines are scored with these tolerances, in pixels."
     )
 
 

@@ -212,6 +212,16 @@ class EvaluationFolder(_Folder):
         return self.root / "confusion.parquet"
 
     @property
+    def scores(self) -> Path:
+        """Every score of each sub-chip in one table."""
+        return self.root / "scores.parquet"
+
+    @property
+    def calibration(self) -> Path:
+        """What made probabilities of the scores; fitted on the validation split."""
+        return self.root / "calibration.json"
+
+    @property
     def predictions(self) -> Path:
         """Which sub-chips the predictions are of."""
         return self.root / "predictions" / "index.json"
