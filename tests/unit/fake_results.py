@@ -7,7 +7,7 @@ tests can check the figures and the report against numbers computed here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,15 @@ from config_fixtures import merge
 from scene_fixtures import chosen_item, chosen_layer, layer_reading, reading, scene_choice
 
 from cityheads.config import Config, load_config, resolve
+from cityheads.core.artifacts.calibration import Calibration
 from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.environment import ENVIRONMENT
 from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY
 from cityheads.core.artifacts.gate import GATE, Gate
 from cityheads.core.artifacts.history import write_history
-from cityheads.core.artifacts.metrics import METRICS, AblatedHead, HeadScores
+from cityheads.core.artifacts.metrics import AblatedHead
 from cityheads.core.artifacts.model import MODEL
-from cityheads.core.artifacts.predictions import PREDICTIONS, write_confusions
 from cityheads.core.artifacts.quality import QUALITY
 from cityheads.core.artifacts.reading import READING
 from cityheads.core.artifacts.scenes import SCENES
@@ -38,12 +38,14 @@ from cityheads.core.artifacts.store import STORE_INDEX, StoredArray
 from cityheads.core.artifacts.training import TRAINING
 from cityheads.core.classes import IGNORE, mask_layer
 from cityheads.core.confusion import HeadMetric
-from cityheads.core.files import sha256_bytes, sha256_file, write_bytes
+from cityheads.core.files import sha256_file, write_bytes
 from cityheads.core.grid import SPLITS, Grid, Parent, parent_polygon, read_parents, subchips
 from cityheads.core.layout import DatasetFolder, LabelFolder, Layout, RunFolder
 from cityheads.core.modalities import MODALITIES, removable
 from cityheads.evaluation.ablation import measure
 from cityheads.evaluation.compare import compare
+from cityheads.evaluation.scores.calibration import fit_head
+from cityheads.evaluation.writing import HeadResult, by_parent, confusions_of, write_evaluation
 from cityheads.labels.vector_files import geo_table
 from cityheads.verbs import VERBS
 
@@ -437,90 +439,75 @@ def _evaluate(
     simulated: bool,
     rng: np.random.Generator,
 ) -> None:
-    out = layout.evaluation(run, 0, seed)
-    out.predictions.parent.mkdir(parents=True, exist_ok=True)
-    test = kept[kept.split == "test"]
-    found: dict[str, HeadScores] = {}
-    confusions: dict[str, list[np.ndarray]] = {}
     modalities = removable(config.model.modalities)
     without: dict[str, dict[str, AblatedHead]] = {name: {} for name in modalities}
-    for head in heads:
-        rule = config.heads[head]
-        label, names = rule.label, list(config.labels[rule.label].class_names)
-        truth = np.load(layout.dataset.store.array(mask_layer(label)))[test.index]
-        guess = np.where(truth == IGNORE, 0, truth)
-        level = rng.uniform(0.05, 0.45, len(test))[:, None, None]
-        flip = np.kron(rng.random((len(test), truth.shape[1] // 4, truth.shape[2] // 4)), np.ones((4, 4))) < level
-        guess = np.where(flip, rng.integers(0, len(names), truth.shape), guess).astype(np.uint8)
-        np.save(out.prediction(head), guess)
-        per_parent: dict[str, np.ndarray] = {}
-        for index, parent in enumerate(test.parent_id):
-            matrix = _confusion(truth[index], guess[index], len(names))
-            per_parent[parent] = per_parent[parent] + matrix if parent in per_parent else matrix
-            confusions.setdefault(head, []).append(matrix)
-        total = np.sum(list(per_parent.values()), axis=0)
-        metric = HeadMetric.of(rule.metric, names, rule.positive_class)
-        scores = per_class(total)
-        found[head] = {
-            "label": label, "classes": names, "confusion": total.tolist(), **scores,
-            "pixels": int(total.sum()), "ignored": int((truth == IGNORE).sum()),
-            "metric": {
-                "name": metric.name, "positive_class": metric.positive_class, "value": value(total, metric.name),
-            },
-            "interval": [0.4, 0.7],
-            "per_parent": {
-                p: {"confusion": m.tolist(), "value": value(m, metric.name)} for p, m in sorted(per_parent.items())
-            },
-        }  # fmt: skip
-        # a stream of its own: the city must not change with the number of modalities
-        chance = np.random.default_rng([seed, len(run), len(head)])
-        parents = list(dict.fromkeys(test.parent_id))
-        for number, name in enumerate(modalities):
-            worse = np.where(chance.random(truth.shape) < 0.4 - 0.19 * number, 0, guess)
-            counts = [_confusion(truth[test.parent_id == p], worse[test.parent_id == p], len(names)) for p in parents]
-            before = np.stack([per_parent[p] for p in parents])
-            without[name][head] = measure(before, np.stack(counts), metric, parents)
-    PREDICTIONS.write(out.predictions, {"chips": test.chip_id.tolist()})
-    counted = {head: np.stack(matrices) for head, matrices in confusions.items()}
-    write_confusions(out.confusion, test.chip_id.tolist(), test.parent_id.tolist(), counted)
-    METRICS.write(out.metrics, {
-        "run": run, "fold": 0, "seed": seed, "split": "test", "simulated": simulated,
-        "parents": list(dict.fromkeys(test.parent_id)), "chips": len(test),
-        "chips_sha256": sha256_bytes("\n".join(test.chip_id).encode()), "confidence": 0.95, "heads": found,
-        "modality_ablation": without if config.evaluation.modality_ablation else None,
-        "not_ablated": {} if modalities else {"S2L2A": "the only image that the model sees"},
-    })  # fmt: skip
+    hidden: dict[str, dict[str, AblatedHead]] = {"zeroed": {}, "permuted": {}, "image_skip": {}}
+    fitted: Calibration | None = None
+    # streams of their own: the city must not change with what is measured besides
+    for split, draws in (("val", np.random.default_rng([seed, len(run), 1])), ("test", rng)):
+        held = kept[kept.split == split]
+        parents = held.parent_id.tolist()
+        results = {head: _result(layout, head, config, held, draws, [seed, len(run), len(head)]) for head in heads}
+        if split == "val":
+            calibrated = {
+                head: fit_head(one.probabilities, one.masks, parents, one.metric.classes, one.metric.positive_class)
+                for head, one in results.items()
+                if one.probabilities is not None
+            }
+            fitted = {
+                "run": run, "fold": 0, "seed": seed, "parents": list(dict.fromkeys(parents)), "heads": calibrated,
+            }  # fmt: skip
+        else:
+            for head, one in results.items():
+                chance = np.random.default_rng([seed, len(run), len(head)])
+                before = by_parent(parents, confusions_of(one))
+                for number, (table, name) in enumerate(
+                    [(without, name) for name in modalities] + [(hidden, name) for name in hidden]
+                ):
+                    lost = chance.random(one.masks.shape) < max(0.4 - 0.19 * number, 0.02)
+                    worse = replace(one, predictions=np.where(lost, 0, one.predictions).astype(np.uint8))
+                    after = by_parent(parents, confusions_of(worse))
+                    table[name][head] = measure(
+                        np.stack(list(before.values())), np.stack(list(after.values())), one.metric, list(before)
+                    )
+        beside, asked = split == "test", config.evaluation
+        write_evaluation(
+            layout.evaluation(run, 0, seed, split),
+            run=run,
+            fold=0,
+            seed=seed,
+            split=split,
+            kind="run",
+            simulated=simulated,
+            chips=held.chip_id.tolist(),
+            parents=parents,
+            resolution_m=config.grid.resolution_m,
+            heads=results,
+            settings=asked,
+            calibration=fitted,
+            modality_ablation=without if beside and asked.modality_ablation else None,
+            not_ablated={"S2L2A": "the only image that the model sees"} if beside and not modalities else {},
+            encoder_occlusion=hidden if beside and asked.encoder_occlusion else None,
+        )
 
 
-def _confusion(truth: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
-    count = truth != IGNORE
-    return np.bincount(truth[count].astype(int) * classes + guess[count], minlength=classes**2).reshape(classes, -1)
-
-
-def per_class(matrix: np.ndarray) -> dict[str, Any]:
-    """Give the scores of a confusion matrix; None where undefined."""
-    hit = np.diag(matrix)
-    true, guessed = matrix.sum(axis=1), matrix.sum(axis=0)
-
-    def share(over: np.ndarray, under: np.ndarray) -> list[float | None]:
-        return [float(o / u) if u and t else None for o, u, t in zip(over, under, true, strict=True)]
-
-    def mean(values: list[float | None]) -> float | None:
-        defined = [v for v in values if v is not None]
-        return float(np.mean(defined)) if defined else None
-
-    iou, f1 = share(hit, true + guessed - hit), share(2 * hit, true + guessed)
-    return {
-        "iou": iou, "miou": mean(iou), "f1": f1, "mf1": mean(f1), "precision": share(hit, guessed),
-        "recall": share(hit, true), "accuracy": float(hit.sum() / matrix.sum()) if matrix.sum() else None,
-    }  # fmt: skip
-
-
-def value(matrix: np.ndarray, metric: str) -> float | None:
-    """Give a head's metric from its confusion matrix."""
-    scores = per_class(matrix)
-    found: float | None = scores["miou"] if metric == "miou" else scores["iou"][-1]
-    return found
+def _result(
+    layout: Layout, head: str, config: Config, held: pd.DataFrame, rng: np.random.Generator, stream: list[int]
+) -> HeadResult:
+    """Make predictions with patches of errors, and scores that are too sure of themselves."""
+    rule = config.heads[head]
+    names = list(config.labels[rule.label].class_names)
+    truth = np.load(layout.dataset.store.array(mask_layer(rule.label)))[held.index]
+    guess = np.where(truth == IGNORE, 0, truth)
+    level = rng.uniform(0.05, 0.45, len(held))[:, None, None]
+    flip = np.kron(rng.random((len(held), truth.shape[1] // 4, truth.shape[2] // 4)), np.ones((4, 4))) < level
+    guess = np.where(flip, rng.integers(0, len(names), truth.shape), guess).astype(np.uint8)
+    rest = np.random.default_rng(stream).uniform(0.01, 0.3, truth.shape).astype(np.float32)
+    ways = range(len(names))
+    scores = np.stack([np.where(guess == i, 1 - rest, rest / (len(names) - 1)) for i in ways], axis=1)
+    return HeadResult(
+        rule.label, HeadMetric.of(rule.metric, names, rule.positive_class), truth, guess, scores.astype(np.float32)
+    )
 
 
 def _gate(fake: Fake, verdict: str | None) -> None:

@@ -46,6 +46,8 @@ def head_scores(head: str, matrices: list[list[list[int]]]) -> HeadScores:
         "iou": undefined, "miou": None, "f1": undefined, "mf1": None, "precision": undefined, "recall": undefined,
         "accuracy": None, "pixels": int(np.sum(matrices)), "ignored": 0,
         "metric": {"name": "miou", "positive_class": None, "value": None}, "interval": None,
+        "kappa": {"value": None, "interval": None}, "application": {}, "boundary": {}, "calibration": None,
+        "positive": None,
         "per_parent": {f"P{n:02d}": {"confusion": matrix, "value": None} for n, matrix in enumerate(matrices)},
     }  # fmt: skip
 
@@ -53,9 +55,10 @@ def head_scores(head: str, matrices: list[list[list[int]]]) -> HeadScores:
 def write_metrics(folder: Path, run: str, seed: int, heads: dict[str, list[list[list[int]]]]) -> None:
     parents = [f"P{number:02d}" for number in range(len(next(iter(heads.values()))))]
     content: Metrics = {
-        "run": run, "fold": 0, "seed": seed, "split": "test", "simulated": True, "parents": parents,
+        "run": run, "fold": 0, "seed": seed, "split": "test", "kind": "run", "simulated": True, "parents": parents,
         "chips": 16 * len(parents),
         "chips_sha256": "0" * 64, "confidence": 0.95, "modality_ablation": None, "not_ablated": {},
+        "encoder_occlusion": None,
         "heads": {head: head_scores(head, matrices) for head, matrices in heads.items()},
     }  # fmt: skip
     METRICS.write(folder / run / "0" / str(seed) / "metrics.json", content)

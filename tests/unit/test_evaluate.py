@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,28 +15,36 @@ from pyarrow import parquet
 from sklearn import metrics as oracle
 
 from cityheads.core.artifacts.model import MODEL
+from cityheads.core.confusion import HeadMetric
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import removable
 from cityheads.evaluation import evaluate as module
 from cityheads.evaluation.evaluate import evaluate, evaluate_model
+from cityheads.evaluation.writing import HeadResult, confusions_of
 
 CLASSES = {"lulc": 3, "buildings": 2}
 
 
 class Fake:
-    """Predicts land cover from band 8 and buildings from VV, and notes the size of every batch."""
+    """Sees land cover in band 8 and buildings in VV, and notes the size of every batch."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
+    def classes(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            "lulc": np.digitize(images["S2L2A"][:, 7], [1100, 3000]).astype(np.uint8),
+            "buildings": (images["S1RTC"][:, 0] > -10).astype(np.uint8),
+        }
+
     def __call__(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         assert all(array.dtype == np.float32 for array in images.values())
-        near_infrared = images["S2L2A"][:, 7]
-        self.batches.append(len(near_infrared))
+        self.batches.append(len(images["S2L2A"]))
+        found = self.classes(images)
         return {
-            "lulc": np.digitize(near_infrared, [1100, 3000]).astype(np.uint8),
-            "buildings": (images["S1RTC"][:, 0] > -10).astype(np.uint8),
+            head: np.stack([3.0 * (found[head] == index) for index in range(classes)], axis=1).astype(np.float32)
+            for head, classes in CLASSES.items()
         }
 
 
@@ -56,41 +65,45 @@ def test_predictions_and_counts_agree_with_sklearn(dataset: Path) -> None:
     images, masks = arrays(dataset)
     positions = [40, 1, 7, 46, 3]
     fake = Fake()
-    scored = evaluate_model(fake, images, masks, CLASSES, positions, batch_size=2)
+    scored = evaluate_model(fake, images, CLASSES, positions, batch_size=2, probabilities=True)
     assert fake.batches == [2, 2, 1]
+    assert scored.probabilities is not None
     for head, classes in CLASSES.items():
+        metric = HeadMetric.of("miou", [str(index) for index in range(classes)])
+        labels = np.stack([masks[head][position] for position in positions])
+        counts = confusions_of(HeadResult(head, metric, labels, scored.predictions[head]))
         for index, position in enumerate(positions):
-            expected = fake({name: array[[position]].astype(np.float32) for name, array in images.items()})[head][0]
+            given = {name: array[[position]].astype(np.float32) for name, array in images.items()}
+            expected = fake.classes(given)[head][0]
             np.testing.assert_array_equal(scored.predictions[head][index], expected)
-            counted = masks[head][position] != 255
+            counted = labels[index] != 255
             matrix = np.zeros((classes, classes), int)
             if counted.any():
-                matrix = oracle.confusion_matrix(
-                    masks[head][position][counted], expected[counted], labels=range(classes)
-                )
-            np.testing.assert_array_equal(scored.confusions[head][index], matrix)
-    # position 1 has no building labels at all; every chip has one unlabelled land-cover pixel
-    assert scored.ignored == {"lulc": 5, "buildings": 32 * 32}
+                matrix = oracle.confusion_matrix(labels[index][counted], expected[counted], labels=range(classes))
+            np.testing.assert_array_equal(counts[index], matrix)
+        sure = math.exp(3) / (math.exp(3) + classes - 1)
+        np.testing.assert_allclose(scored.probabilities[head].max(1), sure, rtol=1e-5)
+        np.testing.assert_allclose(scored.probabilities[head].sum(1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_batches_do_not_change_the_counts(dataset: Path, batch_size: int) -> None:
-    images, masks = arrays(dataset)
-    one = evaluate_model(Fake(), images, masks, CLASSES, range(8), 8)
-    two = evaluate_model(Fake(), images, masks, CLASSES, range(8), batch_size)
+def test_batches_do_not_change_the_predictions(dataset: Path, batch_size: int) -> None:
+    images, _ = arrays(dataset)
+    one = evaluate_model(Fake(), images, CLASSES, range(8), 8)
+    two = evaluate_model(Fake(), images, CLASSES, range(8), batch_size)
     for head in CLASSES:
         np.testing.assert_array_equal(one.predictions[head], two.predictions[head])
-        np.testing.assert_array_equal(one.confusions[head], two.confusions[head])
 
 
-def test_model_that_gives_another_shape_is_refused(dataset: Path) -> None:
-    images, masks = arrays(dataset)
+@pytest.mark.parametrize("cut", [np.s_[:, :, ::2], np.s_[:, :1]])
+def test_model_that_gives_another_shape_is_refused(dataset: Path, cut: Any) -> None:
+    images, _ = arrays(dataset)
 
     def small(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {head: value[:, ::2] for head, value in Fake()(batch).items()}
+        return {head: value[cut] for head, value in Fake()(batch).items()}
 
-    with pytest.raises(ValueError, match="predictions of shape"):
-        evaluate_model(small, images, masks, CLASSES, [0, 1], 2)
+    with pytest.raises(ValueError, match="logits of shape"):
+        evaluate_model(small, images, CLASSES, [0, 1], 2)
 
 
 # --- a modality missing, with models that are rebuilt from their folders ---------------------------------------------
@@ -174,7 +187,7 @@ def test_each_modality_is_ablated_that_leaves_an_image(
 def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
     dataset: Path, run_dir: Path, evaluation: Path, tmp_path: Path
 ) -> None:
-    settings = small_config(evaluation={"modality_ablation": False})
+    settings = small_config(evaluation={"modality_ablation": False, "encoder_occlusion": False})
     evaluate(settings, run="multihead", seed=0, dataset=dataset, run_dir=run_dir, out=tmp_path)
     for path in evaluation.rglob("*"):
         if path.is_file() and path.name != "metrics.json":
@@ -184,6 +197,8 @@ def test_scores_are_the_same_to_the_bit_with_and_without_the_table(
     assert without.pop("not_ablated") == {}
     assert set(asked.pop("modality_ablation")) == {"S2L2A", "S1RTC", "DEM"}
     asked.pop("not_ablated")
+    assert without.pop("encoder_occlusion") is None
+    assert set(asked.pop("encoder_occlusion")) == {"zeroed", "permuted", "image_skip"}
     assert json.dumps(without) == json.dumps(asked)
 
 
@@ -265,7 +280,7 @@ def test_same_model_gives_the_same_bytes(dataset: Path, run_dir: Path, evaluatio
     names = sorted(str(path.relative_to(evaluation)) for path in evaluation.rglob("*") if path.is_file())
     assert names == [
         "confusion.parquet", "metrics.json", "predictions/buildings.npy", "predictions/index.json",
-        "predictions/lulc.npy",
+        "predictions/lulc.npy", "scores.parquet",
     ]  # fmt: skip
     for name in names:
         assert (tmp_path / name).read_bytes() == (evaluation / name).read_bytes(), name

@@ -59,6 +59,7 @@ wildcard_constraints:
     label=only(LABELS),
     run=only(RUNS),
     fold=r"\d+",
+    split="val|test",
     seed=r"\d+",
 
 

@@ -34,20 +34,40 @@ rule train:
         " --run {wildcards.run} --fold {wildcards.fold} --seed {wildcards.seed} --dataset {params.dataset:q} --out {params.out:q}"
 
 
+def own_calibration(wildcards):
+    """Give the calibration of the same training, which was fitted on its validation split, to score its test split."""
+    if wildcards.split == "val":
+        return []
+    names = wildcards.run, wildcards.fold, wildcards.seed
+    return str(RESULTS.evaluation(*names, "val").calibration)
+
+
 rule evaluate:
     input:
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
         weights=rules.train.output.weights,
         model=rules.train.output.model,
+        calibration=own_calibration,
     output:
-        confusion=str(RESULTS.evaluation("{run}", "{fold}", "{seed}").confusion),
-        predictions=str(RESULTS.evaluation("{run}", "{fold}", "{seed}").predictions),
-        metrics=str(RESULTS.evaluation("{run}", "{fold}", "{seed}").metrics),
+        **{
+            name: str(
+                getattr(
+                    RESULTS.evaluation("{run}", "{fold}", "{seed}", "{split}"), name
+                )
+            )
+            for name in (
+                "confusion",
+                "predictions",
+                "scores",
+                "calibration",
+                "metrics",
+            )
+        },
     log:
-        str(RESULTS.log("evaluate", "{run}_{fold}_{seed}")),
+        str(RESULTS.log("evaluate", "{split}_{run}_{fold}_{seed}")),
     benchmark:
-        str(RESULTS.benchmark("evaluate", "{run}_{fold}_{seed}"))
+        str(RESULTS.benchmark("evaluate", "{split}_{run}_{fold}_{seed}"))
     conda:
         "../../envs/cityheads.yaml"
     threads: CITY.train.threads
@@ -60,9 +80,15 @@ rule evaluate:
         dataset=folder_of("input.manifest"),
         run_dir=folder_of("input.model"),
         out=folder_of("output.metrics"),
+        calibration=lambda wildcards, input: (
+            f"--calibration {quote(str(input.calibration))}"
+            if input.calibration
+            else ""
+        ),
+        readings=untracked(placed(RESULTS.test_readings)),
     message:
-        "Evaluate run {wildcards.run} on fold {wildcards.fold} with seed {wildcards.seed}"
+        "Evaluate run {wildcards.run} on the {wildcards.split} parents of fold {wildcards.fold} with seed {wildcards.seed}"
     shell:
-        "exec cityheads evaluate --config {params.config:q} --log {log:q}"
+        "exec cityheads evaluate --config {params.config:q} --log {log:q} --split {wildcards.split}"
         " --run {wildcards.run} --fold {wildcards.fold} --seed {wildcards.seed} --dataset {params.dataset:q} --run-dir {params.run_dir:q}"
-        " --out {params.out:q}"
+        " {params.calibration} --readings {params.readings:q} --out {params.out:q}"

@@ -20,6 +20,7 @@ from typing import Any
 from cityheads.core.errors import CityHeadsError
 
 __all__ = [
+    "append_line",
     "atomic_path",
     "canonical_json",
     "read_json",
@@ -83,6 +84,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
     with atomic_path(path) as part:
         part.write_bytes(content)
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a log that several processes write to; one that a killed process left unfinished is closed first.
+
+    Raises:
+        CityHeadsError: The place cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as stream:
+            # the kernel lets go of the lock when the process ends, however it ends
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            end = stream.seek(0, os.SEEK_END)
+            torn = end > 0 and os.pread(stream.fileno(), 1, end - 1) != b"\n"
+            stream.write((b"\n" if torn else b"") + text.encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise CityHeadsError(f"{path}: cannot be written ({error.strerror}); check its rights and the disk") from error
 
 
 def canonical_json(value: Any) -> str:

@@ -381,6 +381,11 @@ class Layout(_Folder):
         return EvaluationFolder(self.evaluations / split / run / str(fold) / str(seed))
 
     @property
+    def test_readings(self) -> Path:
+        """A line for each time that a model was scored on its test split; no rule's output, so that none deletes it."""
+        return self.root / "test_readings.jsonl"
+
+    @property
     def gate(self) -> Path:
         """The verdict."""
         return self.root / "gate.json"

@@ -2,9 +2,9 @@
 
 Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural networks, ICML: one divisor of all logits, fitted
 by the likelihood; it leaves the map (the most likely class) as it is. Zadrozny and Elkan (2002), Transforming
-classifier scores into accurate multiclass probability estimates, KDD: a monotone map for each class, whose values are divided by
-their sum. Isotonic regression has many more degrees of freedom, so it has to prove itself on parents that it has not
-seen: each validation parent is scored with what was fitted on the others.
+classifier scores into accurate multiclass probability estimates, KDD: a monotone map for each class, whose values are
+divided by their sum. Isotonic regression has many more degrees of freedom, so it has to prove itself on parents that it
+has not seen: each validation parent is scored with what was fitted on the others.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def fit_isotonic(probabilities: np.ndarray, truth: np.ndarray) -> list[IsotonicC
         probabilities: (C, n) softmax scores.
         truth: (n,) class ids, n at least 1.
     """
-    from sklearn.isotonic import IsotonicRegression
+    from scipy.optimize import isotonic_regression
 
     curves: list[IsotonicCurve] = []
     for class_id, scores in enumerate(probabilities):
@@ -89,7 +89,7 @@ def fit_isotonic(probabilities: np.ndarray, truth: np.ndarray) -> list[IsotonicC
         there = count > 0
         mean = np.bincount(step, scores, _STEPS)[there] / count[there]
         share = np.bincount(step, truth == class_id, _STEPS)[there] / count[there]
-        fitted = IsotonicRegression(y_min=0, y_max=1).fit_transform(mean, share, sample_weight=count[there])
+        fitted = isotonic_regression(share, weights=count[there]).x
         curves.append({"score": mean.round(6).tolist(), "frequency": np.round(fitted, 6).tolist()})
     return curves
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -46,7 +47,12 @@ def estimate(statistic: Callable[[np.ndarray], np.ndarray], sums: np.ndarray, bo
     value = float(statistic(sums.sum(0)))
     if math.isnan(value):
         return {"value": None, "interval": None}
-    draws = bootstrap.resample_counts(len(sums), bootstrap.RESAMPLES, bootstrap.SEED).astype(np.float64)
-    variance = bootstrap.parent_variance(statistic(draws @ sums), len(sums))
+    variance = bootstrap.parent_variance(statistic(_draws(len(sums)) @ sums), len(sums))
     found = bootstrap.interval(value, variance, len(sums) - 1, bootstrap.CONFIDENCE, bounds)
     return {"value": or_none(value), "interval": None if found is None else list(found)}
+
+
+@functools.cache
+def _draws(parents: int) -> np.ndarray:
+    """Give the resamples, (resamples, parents) float64; the same for all statistics of as many parents."""
+    return bootstrap.resample_counts(parents, bootstrap.RESAMPLES, bootstrap.SEED).astype(np.float64)
