@@ -61,7 +61,7 @@ _FOLD = Argument("fold", "fold whose test split is held out", int)
 _SEED = Argument("seed", "seed", int)
 _RECIPE = (
     "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
-    "train", "evaluation", "noninferiority", "report",
+    "train", "tuning", "evaluation", "noninferiority", "report",
 )  # fmt: skip
 
 
@@ -222,11 +222,45 @@ VERBS: dict[str, Verb] = {
             version=1,
         ),
         Verb(
+            "tune",
+            "train one candidate of the search of settings, for its validation score",
+            "cityheads.training.tuning:tune",
+            ("labels", "heads", "runs", "model", "train", "tuning"),
+            (
+                _RUN,
+                _FOLD,
+                Argument("candidate", "position of the candidate in tuning.grid, from 0", int),
+                _DATASET,
+                _out("folder of the candidate"),
+            ),
+            version=1,
+        ),
+        Verb(
+            "choose_settings",
+            "choose the settings of a run by the validation scores of its candidates",
+            "cityheads.training.tuning:choose_settings",
+            ("tuning",),
+            (
+                _RUN,
+                _FOLD,
+                Argument("trainings", "training.json of each candidate", many=True),
+                _out("settings.json"),
+            ),
+            version=1,
+        ),
+        Verb(
             "train",
             "train one run on one fold with one seed",
             "cityheads.training.run:train",
             ("labels", "heads", "runs", "model", "train"),
-            (_RUN, _FOLD, _SEED, _DATASET, _out("folder of the run")),
+            (
+                _RUN,
+                _FOLD,
+                _SEED,
+                _DATASET,
+                Argument("settings", "settings that a search chose for the run (JSON)", required=False),
+                _out("folder of the run"),
+            ),
             version=2,
         ),
         Verb(
@@ -288,6 +322,7 @@ VERBS: dict[str, Verb] = {
                 "seeds",
                 "model",
                 "train",
+                "tuning",
                 "evaluation",
                 "noninferiority",
             ),

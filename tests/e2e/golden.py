@@ -43,6 +43,7 @@ PROVENANCE = {
     "peak_memory_mb",
     "peak_gpu_memory_mb",
     "cpu_energy_j",
+    "inference_chips_per_s",
     "duration_s",
 }
 

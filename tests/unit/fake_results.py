@@ -394,6 +394,7 @@ def _train(
                 "weight_decay": 0.01,
             },
             "chips_seen": 90 * 16, "score": 0.61, "scores": dict.fromkeys(heads, 0.61),
+            "settings": {}, "candidates": 1,
             "parameters": {"total": total, "trainable": total, "encoder": 6_100_000, "heads": sizes},
             "chips": {split: int((kept.split == split).sum()) for split in SPLITS},
         },
@@ -425,6 +426,7 @@ def _train(
             "packages": {"cityheads": "0.1.0", "torch": "2.14.1", "terratorch": "1.2.11", "snakemake": None},
             "revision": "0123456789abcdef0123456789abcdef01234567", "device": "cpu", "threads": 2, "weights": None,
             "wall_s": 61.2, "peak_memory_mb": 1870.5, "peak_gpu_memory_mb": None, "cpu_energy_j": None,
+            "inference_chips_per_s": 87.5,
         },
     )  # fmt: skip
 

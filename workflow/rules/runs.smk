@@ -5,6 +5,7 @@ rule train:
     input:
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
+        settings=chosen_settings,
     output:
         weights=str(RESULTS.run("{run}", "{fold}", "{seed}").weights),
         history=str(RESULTS.run("{run}", "{fold}", "{seed}").history),
@@ -27,11 +28,15 @@ rule train:
         settings=settings("train", run=True),
         dataset=folder_of("input.manifest"),
         out=folder_of("output.model"),
+        chosen=lambda wildcards, input: (
+            f" --settings {quote(str(input.settings))}" if input.settings else ""
+        ),
     message:
         "Train run {wildcards.run} on fold {wildcards.fold} with seed {wildcards.seed}"
     shell:
         "exec cityheads train --config {params.config:q} --log {log:q}"
-        " --run {wildcards.run} --fold {wildcards.fold} --seed {wildcards.seed} --dataset {params.dataset:q} --out {params.out:q}"
+        " --run {wildcards.run} --fold {wildcards.fold} --seed {wildcards.seed} --dataset {params.dataset:q}"
+        "{params.chosen} --out {params.out:q}"
 
 
 def own_calibration(wildcards):

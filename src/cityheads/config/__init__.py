@@ -42,6 +42,7 @@ from cityheads.config.model import LoraConfig, ModelConfig, TimConfig
 from cityheads.config.project import ProjectConfig, ReportConfig
 from cityheads.config.splits import FractionsConfig, SplitsConfig
 from cityheads.config.train import TrainConfig
+from cityheads.config.tuning import TuningConfig
 
 __all__ = [
     "ArchiveConfig",
@@ -78,6 +79,7 @@ __all__ = [
     "SynthesisConfig",
     "TimConfig",
     "TrainConfig",
+    "TuningConfig",
     "UndeclaredSectionError",
     "VectorClass",
     "VectorLabel",

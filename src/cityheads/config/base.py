@@ -10,6 +10,7 @@ A field says what it *affects*, which is how `Config.fingerprint` knows when a j
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, cast, get_args
 
@@ -29,6 +30,7 @@ from pydantic_core import CoreSchema, core_schema
 from cityheads.core.times import parse_interval, parse_time
 
 __all__ = [
+    "EXPONENT",
     "SPELLING",
     "Affects",
     "Flag",
@@ -75,6 +77,10 @@ class KeyProblem(ValueError):  # noqa: N818 - pydantic turns it into an error of
 def refuse(key: str, text: str) -> NoReturn:
     """Report a problem with the key at ``key``, counted from the section whose validator calls this."""
     raise KeyProblem(key, text)
+
+
+#: A number to YAML 1.2 and to JSON, which YAML 1.1, and so PyYAML and Snakemake, reads as text: ``1e-3``.
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class FrozenDict(dict[K, V]):

@@ -32,6 +32,7 @@ from cityheads.config.model import ModelConfig
 from cityheads.config.project import ProjectConfig, ReportConfig
 from cityheads.config.splits import SplitsConfig
 from cityheads.config.train import TrainConfig
+from cityheads.config.tuning import SAME_FOR_ALL, TuningConfig
 from cityheads.core.files import canonical_json
 from cityheads.core.modalities import stored
 
@@ -64,6 +65,7 @@ class Config(Section):
     )
     model: ModelConfig = section(ModelConfig)
     train: TrainConfig = section(TrainConfig)
+    tuning: TuningConfig = section(TuningConfig)
     evaluation: EvaluationConfig = section(EvaluationConfig)
     noninferiority: NoninferiorityConfig = section(NoninferiorityConfig)
     report: ReportConfig = section(ReportConfig)
@@ -173,6 +175,22 @@ class Config(Section):
         object.__setattr__(self, "noninferiority", complete_test)
         return self
 
+    @model_validator(mode="after")
+    def _the_search_is_the_same_for_all(self) -> Config:
+        known = {"model": set(ModelConfig.model_fields), "train": set(TrainConfig.model_fields)}
+        for key in self.tuning.grid:
+            first, _, name = key.partition(".")
+            if first not in known:
+                refuse("tuning.grid", f"'{key}' cannot be searched; model.KEY and train.KEY can")
+            if name not in known[first]:
+                refuse("tuning.grid", f"'{key}' is unknown; {_known(name, sorted(known[first]))}")
+            if first == "train" and name in SAME_FOR_ALL:
+                refuse("tuning.grid", f"'{key}' must be the same for all runs that are compared; set it in train")
+            for run in self.tuned_runs:
+                if key in self.runs[run].set:
+                    refuse("tuning.grid", f"'{key}' is set by run '{run}' already; remove it there or here")
+        return self
+
     def restricted_to(self, sections: Iterable[str]) -> Config:
         """Give the config with these sections only, as the command line hands it to a verb.
 
@@ -193,6 +211,18 @@ class Config(Section):
     def folds(self) -> tuple[int, ...]:
         """Folds that are run; splits that are not by folds have the one fold 0."""
         return (self.splits.fold,) if self.splits.method == "folds" else (0,)
+
+    @property
+    def tuned_runs(self) -> tuple[str, ...]:
+        """Runs whose settings are searched: those of the non-inferiority test, where there is a grid."""
+        test = self.noninferiority
+        return tuple(dict.fromkeys((test.run, *test.baselines.values()))) if self.tuning.grid else ()
+
+    def with_settings(self, run: str, settings: Mapping[str, Any]) -> Config:
+        """Give the config with one run setting more of its own, by dotted keys as in ``runs.NAME.set``."""
+        own = self.runs[run]
+        changed = own.model_copy(update={"set": FrozenDict({**own.set, **settings})})
+        return _part(self, self.__dict__ | {"runs": FrozenDict({**self.runs, run: changed})})
 
     @property
     def labels_learnt(self) -> tuple[str, ...]:

@@ -9,28 +9,37 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 from pydantic import AfterValidator, model_validator
 
-from cityheads.config.base import Number, Section, Text, field, freeze, named, only_once, refuse
+from cityheads.config.base import EXPONENT, Number, Section, Text, field, freeze, named, only_once, refuse
 
-__all__ = ["HeadConfig", "Heads", "RunConfig", "Runs"]
+__all__ = ["HeadConfig", "Heads", "RunConfig", "Runs", "as_numbers", "writable"]
 
 _NAME = named("^[a-z][a-z0-9_]*$", "lower-case letters, digits and _, a letter first")
 
 
-def _written(value: Any, key: str = "") -> Any:
+def writable(value: Any, key: str = "") -> Any:
     """Refuse what YAML can hold and JSON cannot: no text as a key, numbers that are none, dates."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
                 refuse(key, f"key {name} is not text; put it in quotes")
-            _written(item, f"{key}.{name}" if key else name)
+            writable(item, f"{key}.{name}" if key else name)
     elif isinstance(value, list | tuple):
         for item in value:
-            _written(item, key)
+            writable(item, key)
     elif isinstance(value, float) and not math.isfinite(value):
         refuse(key, f"{value} is not a finite number")
     elif not (value is None or isinstance(value, str | bool | int | float)):
         refuse(key, f"{value} is neither text nor number; put it in quotes")
     return value
+
+
+def as_numbers(value: Any) -> Any:
+    """Give a value with text such as ``1e-3``, which YAML does not take for a number, as numbers, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: as_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(as_numbers(item) for item in value)
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def _head_name(name: str) -> str:
@@ -53,7 +62,7 @@ class HeadConfig(Section):
         None,
         "Decoder of this head: FullResolutionDecoder, or a name in TerraTorch's registry; null takes UNetDecoder.",
     )
-    decoder_args: Annotated[Mapping[Text, Any], AfterValidator(_written), freeze] = field(
+    decoder_args: Annotated[Mapping[Text, Any], AfterValidator(writable), freeze] = field(
         {}, "Arguments of the decoder, with its own names."
     )
     neck: Literal["own", "shared"] = field(
@@ -82,7 +91,7 @@ class RunConfig(Section):
     heads: Annotated[tuple[Text, ...], only_once] = field(
         ..., "Heads of this run; one head makes a single-task baseline.", min_length=1
     )
-    set: Annotated[Mapping[Text, Any], AfterValidator(_written), freeze] = field(
+    set: Annotated[Mapping[Text, Any], AfterValidator(writable), AfterValidator(as_numbers), freeze] = field(
         {},
         "What this run does otherwise than the config says, by dotted keys of model, train and its heads, such as "
         "{model.merge: concat, heads.lulc.loss: ce}.",

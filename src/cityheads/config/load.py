@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import ValidationError
 
-from cityheads.config.base import plain
+from cityheads.config.base import EXPONENT, plain
 from cityheads.config.config import Config
 from cityheads.config.problems import Problem, problems
 from cityheads.core.errors import CityHeadsError
@@ -129,27 +128,30 @@ def resolve(raw: Mapping[str, Any]) -> Config:
 
 
 def _check_runs(config: Config) -> None:
-    """Check what each run sets otherwise, as if the config itself said so."""
+    """Check what each run sets otherwise, and with each candidate of the search, as if the config itself said so."""
     for name, run in config.runs.items():
-        if not run.set:
-            continue
-        raw = config.to_dict()
-        for one in raw["runs"].values():
-            one["set"] = {}
-        for key, value in run.set.items():
-            *above, last = key.split(".")
-            place: Any = raw
-            for part in above:
-                place = place[part]
-            place[last] = plain(value)
-        try:
-            resolve(raw)
-        except CityHeadsError as error:
-            raise CityHeadsError(f"config key 'runs.{name}.set': {str(error).removeprefix('config key ')}") from None
+        _check_set(config, f"runs.{name}.set", run.set)
+        for candidate in config.tuning.candidates if name in config.tuned_runs else ():
+            _check_set(config, "tuning.grid", {**run.set, **candidate})
 
 
-#: A number to YAML 1.2 and to JSON, which YAML 1.1, and so PyYAML and Snakemake, reads as text: ``1e-3``.
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+def _check_set(config: Config, where: str, settings: Mapping[str, Any]) -> None:
+    if not settings:
+        return
+    raw = config.to_dict()
+    raw["tuning"]["grid"] = {}
+    for one in raw["runs"].values():
+        one["set"] = {}
+    for key, value in settings.items():
+        *above, last = key.split(".")
+        place: Any = raw
+        for part in above:
+            place = place[part]
+        place[last] = plain(value)
+    try:
+        resolve(raw)
+    except CityHeadsError as error:
+        raise CityHeadsError(f"config key '{where}': {str(error).removeprefix('config key ')}") from None
 
 
 def _as_meant(raw: Mapping[str, Any], found: Sequence[Problem]) -> dict[str, Any] | None:
@@ -158,7 +160,7 @@ def _as_meant(raw: Mapping[str, Any], found: Sequence[Problem]) -> dict[str, Any
     for problem in found:
         value: Any = problem.value
         meant: Any = None
-        if problem.kind in ("float_type", "int_type") and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        if problem.kind in ("float_type", "int_type") and isinstance(value, str) and EXPONENT.fullmatch(value):
             number = float(value)
             meant = int(number) if problem.kind == "int_type" and number.is_integer() else number
         elif problem.kind == "string_type" and isinstance(value, datetime.date):

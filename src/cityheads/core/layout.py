@@ -37,6 +37,8 @@ STAGES = (
     "assemble_dataset",
     "check_labels",
     "publish_catalog",
+    "tune",
+    "choose_settings",
     "train",
     "evaluate",
     "compare",
@@ -370,6 +372,14 @@ class Layout(_Folder):
     def run(self, run: str, fold: int | str, seed: int | str) -> RunFolder:
         """One training: of a run, on a fold, with a seed."""
         return RunFolder(self.runs / run / str(fold) / str(seed))
+
+    def settings(self, run: str, fold: int | str) -> Path:
+        """Settings that were chosen for a run on validation; only where the config asks for a search."""
+        return self.runs / run / str(fold) / "settings.json"
+
+    def candidate(self, run: str, fold: int | str, candidate: int | str) -> RunFolder:
+        """The training of one candidate of that search, without weights."""
+        return RunFolder(self.root / "tuning" / run / str(fold) / str(candidate))
 
     @property
     def evaluations(self) -> Path:

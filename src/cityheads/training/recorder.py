@@ -55,7 +55,9 @@ class Recorder(Callback):
         self.kept: dict[str, Tensor] = {}
         self.kept_epoch = -1
         self.chips_seen = 0
+        self.inference_chips_per_s = 0.0
         self._lr = math.nan
+        self._validated, self._validation = 0, 0.0
         self._started = self._saved = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,6 +88,22 @@ class Recorder(Callback):
         """Count the chips and the energy."""
         self.meter.count()
         self.chips_seen += len(next(iter(batch["image"].values())))
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the validation."""
+        self._validated, self._validation = 0, time.perf_counter()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Count the chips of the validation."""
+        self._validated += len(next(iter(batch["image"].values())))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell how fast the validation was."""
+        rate = self._validated / (time.perf_counter() - self._validation)
+        self.inference_chips_per_s = max(self.inference_chips_per_s, rate)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch; validation has run by now."""

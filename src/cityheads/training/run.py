@@ -6,7 +6,9 @@ import logging
 import math
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,6 +18,7 @@ from cityheads.config import Config, TrainConfig
 from cityheads.core.artifacts.environment import ENVIRONMENT
 from cityheads.core.artifacts.history import write_history
 from cityheads.core.artifacts.model import MODEL, SavedModel
+from cityheads.core.artifacts.settings import SETTINGS
 from cityheads.core.artifacts.training import TRAINING, Parameters
 from cityheads.core.environment import environment
 from cityheads.core.errors import CityHeadsError
@@ -33,10 +36,12 @@ from cityheads.training.recorder import Recorder
 from cityheads.training.spec import make_spec
 from cityheads.training.task import MultiHeadTask
 
-__all__ = ["train"]
+__all__ = ["fit", "train"]
 
 
-def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold: int = 0) -> None:
+def train(
+    config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold: int = 0, settings: Path | None = None
+) -> None:
     """Train one run with one seed and write its folder; ``training.json`` is written last.
 
     The same config, dataset and seed give the same bytes of weights and history (on CPU at the set number of
@@ -50,9 +55,53 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold
         dataset: Folder of the assembled dataset.
         out: Folder of the run.
         fold: Fold that the dataset is of.
+        settings: ``settings.json``, what a search chose for this run; None trains with the settings of the config.
 
     Raises:
         CityHeadsError: The run is unknown, the dataset lacks something, or the loss is no longer finite.
+    """
+    if settings is None:
+        fit(config, run=run, seed=seed, dataset=dataset, out=out, fold=fold, settings={}, candidates=1)
+        return
+    found = SETTINGS.read(settings)
+    chosen = found["chosen"]
+    fit(
+        config.with_settings(run, chosen),
+        run=run,
+        seed=seed,
+        dataset=dataset,
+        out=out,
+        fold=fold,
+        settings=chosen,
+        candidates=len(found["candidates"]),
+    )
+
+
+def fit(
+    config: Config,
+    *,
+    run: str,
+    seed: int,
+    dataset: Path,
+    out: Path,
+    fold: int,
+    settings: Mapping[str, Any],
+    candidates: int,
+) -> None:
+    """Train as `train` does, with a config in which the settings of a search are in force already.
+
+    Args:
+        config: As for `train`, and so are those that follow.
+        run: Name of the run.
+        seed: Its seed.
+        dataset: Folder of the assembled dataset.
+        out: Folder of the run.
+        fold: Fold that the dataset is of.
+        settings: The settings of the search, for the record.
+        candidates: How many it tried, for the record.
+
+    Raises:
+        CityHeadsError: As for `train`.
     """
     meter = CostMeter()
     dataset, out = Path(dataset), Path(out)
@@ -126,7 +175,8 @@ def train(config: Config, *, run: str, seed: int, dataset: Path, out: Path, fold
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    _write(out, spec, model, recorder, data, options, trainer)
+    search = {"settings": dict(settings), "candidates": candidates}
+    _write(out, spec, model, recorder, data, options, trainer, search)
     shutil.rmtree(work)
 
 
@@ -154,6 +204,7 @@ def _write(
     data: ChipDataModule,
     options: TrainConfig,
     trainer: Trainer,
+    search: Mapping[str, Any],
 ) -> None:
     from safetensors.torch import save
 
@@ -181,6 +232,7 @@ def _write(
             "peak_memory_mb": _rounded(cost["peak_memory_mb"]),
             "peak_gpu_memory_mb": _rounded(cost["peak_gpu_memory_mb"]),
             "cpu_energy_j": _rounded(cost["cpu_energy_j"]),
+            "inference_chips_per_s": round(recorder.inference_chips_per_s, 1),
         },
     )
     TRAINING.write(
@@ -203,6 +255,8 @@ def _write(
             "kept_epoch": recorder.kept_epoch,
             "score": _defined(kept["val/score"]),
             "scores": {name: _defined(kept[f"val/{name}/{metric}"]) for name, metric in metrics.items()},
+            "settings": search["settings"],
+            "candidates": search["candidates"],
             "parameters": parameters,
             "chips": {split: len(indices) for split, indices in data.indices.items()},
         },

@@ -38,6 +38,8 @@ class Environment(Versions):
         peak_gpu_memory_mb: Most memory that its tensors took on the CUDA device, likewise; None without one.
         cpu_energy_j: Energy in joules of the machine's processor packages meanwhile, whatever else ran on them; None
             where it cannot be read.
+        inference_chips_per_s: Sub-chips that a pass over the validation split took in a second, losses and scores
+            included, in the fastest epoch.
     """
 
     device: str
@@ -47,6 +49,7 @@ class Environment(Versions):
     peak_memory_mb: float | None
     peak_gpu_memory_mb: float | None
     cpu_energy_j: float | None
+    inference_chips_per_s: float
 
 
 ENVIRONMENT = Artifact("record of an environment", "train", 2, Environment)
