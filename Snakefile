@@ -48,7 +48,7 @@ rule train_multihead:
 
 rule dataset:
     input:
-        chips=RESULTS.dataset.chips,
+        chips=of_folds(lambda fold: RESULTS.dataset(fold).chips),
         masks=masks_besides(),
     localrule: True
     message:

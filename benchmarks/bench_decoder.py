@@ -80,7 +80,7 @@ def make_dataset(place: Path, config: Path, cores: int) -> Path:
         BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", place, "--configfile", config.resolve(),
         "--workflow-profile", ROOT / "profiles/default", "--cores", str(cores), "dataset",
     )  # fmt: skip
-    return place / "results" / "dataset"
+    return place / "results" / "dataset" / "0"
 
 
 def measure(
@@ -98,7 +98,7 @@ def measure(
     found: dict[str, list[float]] = {name: [] for name in ("lulc", "buildings", "near", "parameters", "s")}
     for seed in arguments.seeds:
         run, out = place / "run" / str(seed), place / "evaluation" / str(seed)
-        common = ["--config", path, "--run", arguments.run, "--seed", str(seed), "--dataset", dataset]
+        common = ["--config", path, "--run", arguments.run, "--fold", "0", "--seed", str(seed), "--dataset", dataset]
         began = time.perf_counter()
         call(BIN / "cityheads", "train", *common, "--out", run)
         found["s"].append(time.perf_counter() - began)
@@ -120,10 +120,10 @@ def iou_near_edges(dataset: Path, evaluation: Path, label: str) -> float:
     import torch
     import torch.nn.functional as F
 
-    store = json.loads((dataset / "store" / "index.json").read_text())["chips"]
+    store = json.loads((dataset.parent / "store" / "index.json").read_text())["chips"]
     chips = json.loads((evaluation / "predictions" / "index.json").read_text())["chips"]
     position = {chip: index for index, chip in enumerate(store)}
-    truth = np.load(dataset / "store" / f"MASK_{label}.npy")[[position[chip] for chip in chips]]
+    truth = np.load(dataset.parent / "store" / f"MASK_{label}.npy")[[position[chip] for chip in chips]]
     predicted = np.load(evaluation / "predictions" / "buildings.npy") == 1
     known, built = truth != 255, truth == 1
 

@@ -74,7 +74,7 @@ def bench_loader(arguments: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:
         write_chips(Path(folder), arguments.chips, arguments.px)
-        ours = ChipDataModule(Path(folder) / "dataset", MODALITIES, {"lulc": "LULC"}, batch_size=16, augment="d4")
+        ours = ChipDataModule(Path(folder) / "dataset" / "0", MODALITIES, {"lulc": "LULC"}, batch_size=16, augment="d4")
         theirs = GenericMultiModalDataModule(
             batch_size=16, modalities=list(MODALITIES), task="segmentation", num_classes=5, rgb_modality="S2L2A",
             means={"S2L2A": [0.0] * 12, "S1RTC": [0.0] * 2, "DEM": [0.0]},
@@ -138,7 +138,7 @@ def write_chips(folder: Path, chips: int, px: int) -> None:
         }  # fmt: skip
     STORE_INDEX.write(store / "index.json", {"chips": ids, "chip_px": px, "arrays": entries})
     table = {"chip_id": ids, "split": ["train"] * chips, "kept": [True] * chips, "store_index": list(range(chips))}
-    CHIPS.write(folder / "dataset" / "chips.parquet", pa.table(table))
+    CHIPS.write(folder / "dataset" / "0" / "chips.parquet", pa.table(table))
 
 
 def make_spec(backbone: str, heads: tuple[str, ...], channels: list[int], decoder: str = "UNetDecoder") -> SavedModel:

@@ -37,7 +37,7 @@ class Verb:
         arguments: Options of the command line.
         version: Version of its results, raised when the same input comes to give other results; that makes the
             workflow run it again. A change of the code that leaves the results alone does not raise it. The test
-            ``tests/e2e/test_golden.py`` knows what each version gives. 0 for a verb that is no rule.
+            ``tests/e2e/test_tiny_dag.py`` knows what each version gives. 0 for a verb that is no rule.
     """
 
     name: str
@@ -67,6 +67,10 @@ _RECIPE = (
 
 #: What reading a raster of the archive looks at.
 _ACCESS = ("archive.asset_base", "archive.sign", "archive.workers", "archive.offline", "archive.network")
+
+
+#: What says which folds are run.
+_FOLDS = ("splits.method", "splits.folds", "splits.only_folds")
 
 
 def _out(what: str) -> Argument:
@@ -198,7 +202,7 @@ VERBS: dict[str, Verb] = {
             "check_labels",
             "compare the labels with each other and with the imagery",
             "cityheads.dataset.checks:check_labels",
-            ("grid", "labels"),
+            ("grid", "labels", *_FOLDS),
             (
                 _PARENTS,
                 _RESULTS,
@@ -208,18 +212,32 @@ VERBS: dict[str, Verb] = {
             version=1,
         ),
         Verb(
-            "assemble_dataset",
-            "account for every sub-chip, assign the splits, and pack the kept ones",
-            "cityheads.dataset.assemble:assemble_dataset",
-            ("grid", "archive.imagery", "labels", "heads", "runs", "splits"),
+            "pack_store",
+            "account for every sub-chip and pack those that are good enough",
+            "cityheads.dataset.pack:pack_store",
+            ("grid", "archive.imagery", "labels", "heads", "runs"),
             (
                 _PARENTS,
                 Argument("scenes", "folder of the frozen scene choices"),
                 Argument("quality", "folder of the quality files"),
                 _CHIPS,
-                _out("folder for chips.parquet, splits.json, classes.json, statistics.json and store/"),
+                _out("folder for subchips.parquet, an array per layer and index.json, written last"),
             ),
             version=1,
+        ),
+        Verb(
+            "assemble_dataset",
+            "assign the splits of one fold to what is packed",
+            "cityheads.dataset.assemble:assemble_dataset",
+            ("grid", "archive.imagery", "labels", "heads", "runs", "splits"),
+            (
+                Argument("fold", "number of the fold, from 0", int),
+                _PARENTS,
+                _out(
+                    "folder for splits.json, classes.json, statistics.json and chips.parquet; the store lies beside it"
+                ),
+            ),
+            version=2,
         ),
         Verb(
             "tune",

@@ -85,7 +85,8 @@ def files(results: Path, labels: dict[str, str], modalities: list[str]) -> dict[
         "rasterize_landcover": layers(masks["landcover"]),
         "rasterize_buildings": layers(masks["footprints"]),
         "rasterize_layer": layers(masks["vector"]),
-        "assemble_dataset": {str(path.relative_to(results)): [path] for path in under(at.dataset.root, "**/*")},
+        "pack_store": {str(path.relative_to(results)): [path] for path in under(at.store.root)},
+        "assemble_dataset": {str(path.relative_to(results)): [path] for path in under(at.dataset(0).root)},
         "check_labels": {"labels/check.json": [at.label_check]},
         "publish_catalog": {"stac": under(at.stac.parent, "**/*.json")},
         "train": {

@@ -60,12 +60,12 @@ def test_real_codes_become_the_configs_classes(place: Path, realdata: Path) -> N
 
 
 def test_the_twelve_sub_chips_keep_their_zones_and_gaps_are_told(place: Path) -> None:
-    table = gpd.read_parquet(place / "results/terramesh/dataset/chips.parquet")
+    table = gpd.read_parquet(place / "results/terramesh/dataset/0/chips.parquet")
     assert len(table) == 12
     assert set(table.epsg) == {32718, 32722, 32736}
     assert not table.simulated.any()
     assert table.clear_fraction.isna().all()
-    missing = json.loads((place / "results/terramesh/dataset/splits.json").read_text())["missing"]
+    missing = json.loads((place / "results/terramesh/dataset/0/splits.json").read_text())["missing"]
     assert {"split": "test", "label": "BUILDINGS", "class": "built"} in missing
 
 

@@ -22,7 +22,9 @@ import pytest
 import shapely
 import yaml
 
-from cityheads.core.layout import STAGES
+from cityheads.core.artifacts.metrics import METRICS
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
+from cityheads.core.layout import STAGES, Layout
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -54,11 +56,11 @@ def set_up(place: Path) -> Path:
     return place
 
 
-def change(place: Path, **changes: dict[str, Any]) -> Path:
+def change(place: Path, **changes: Any) -> Path:
     """Write the tiny config with some keys of some sections changed."""
     config = yaml.safe_load((place / "tiny.yaml").read_text())
     for section, values in changes.items():
-        config[section] = config.get(section, {}) | values
+        config[section] = config.get(section, {}) | values if isinstance(values, dict) else values
     (place / "changed.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return place / "changed.yaml"
 
@@ -121,7 +123,7 @@ def test_a_change_of_results_without_a_version_is_named(done: Path, tmp_path: Pa
 
 
 def test_all_64_sub_chips_are_accounted_for(done: Path) -> None:
-    table = gpd.read_parquet(done / "results/dataset/chips.parquet")
+    table = gpd.read_parquet(done / "results/dataset/0/chips.parquet")
     assert len(table) == 64
     assert (table.groupby("parent_id").size() == 16).all()
     assert (table.groupby("parent_id").split.nunique() == 1).all()
@@ -157,7 +159,7 @@ def test_what_changes_no_result_runs_nothing_again(done: Path, snakemake: Run, t
     for module, old, new in (
         ("core/raster.py", "cannot be read as a raster", "is no raster"),
         ("archive/http.py", "offline (config key", "without a network (config key"),
-        ("dataset/assemble.py", "sub-chips were dropped", "sub-chips went"),
+        ("dataset/pack.py", "sub-chips were dropped", "sub-chips went"),
         ("evaluation/verdict.py", "encoder", "trunk"),
     ):
         text = (source / "cityheads" / module).read_text()
@@ -192,12 +194,13 @@ def slow(*values: Any) -> Any:
         slow({"project": {"title": "A small run"}}, {"report", "publish", "publish_catalog"}),
         slow({"evaluation": {"modality_ablation": False}}, {"evaluate", "compare", *TOLD}),
         slow({"train": {"epochs": 2, "lr": 0.001, "accelerator": "cpu", "threads": 1}}, TRAINED),
-        slow({"quality": {"min_clear_fraction": 0.5}}, {"slice_parent", "assemble_dataset", "check_labels",
-                                                       "publish_catalog", *TRAINED}),
+        slow({"quality": {"min_clear_fraction": 0.5}}, {"slice_parent", "pack_store", "assemble_dataset",
+                                                       "check_labels", "publish_catalog", *TRAINED}),
+        slow({"splits": {"buffer_m": 100}}, {"assemble_dataset", "check_labels", "publish_catalog", *TRAINED}),
         ({"labels": {"BUILDINGS": {"kind": "footprints", "classes": OTHER_CLASSES}}}, {*TOLD, "check_labels",
                                                                                              "publish_catalog"}),
     ],
-    ids=["margins", "title", "ablation", "epochs", "quality", "colours"],
+    ids=["margins", "title", "ablation", "epochs", "quality", "buffer", "colours"],
 )  # fmt: skip
 def test_a_changed_option_reruns_what_depends_on_it_and_no_more(
     done: Path, snakemake: Run, changes: dict[str, Any], again: set[str]
@@ -214,12 +217,12 @@ def test_a_new_head_trains_the_run_that_has_it_and_a_label_without_one_trains_no
     dry = snakemake(done, "-n", *TARGETS, "--configfile", change(done, heads=heads, runs=runs))
     found = planned(dry.stdout)
     assert (found["train"], found["evaluate"]) == (1, 1), "the runs that there were are not trained again"
-    assert "assemble_dataset" not in found
+    assert not {"pack_store", "assemble_dataset"} & found.keys()
     config = yaml.safe_load((done / "tiny.yaml").read_text())
     more = {"WATER": config["labels"]["PARKS"]}
     found = planned(snakemake(done, "-n", *TARGETS, "--configfile", change(done, labels=more)).stdout)
     assert found["rasterize_layer"] == 4, "made, checked and published"
-    assert not {"assemble_dataset", "train", "evaluate", "compare"} & found.keys()
+    assert not {"pack_store", "assemble_dataset", "train", "evaluate", "compare"} & found.keys()
 
 
 @pytest.mark.slow
@@ -258,6 +261,64 @@ def test_a_filled_split_column_moves_the_splits_alone(done: Path, snakemake: Run
     assert planned(dry).keys() - {"all"} == {"assemble_dataset", "check_labels", "publish_catalog", *TRAINED}
 
 
+FOLDS = {"method": "folds", "folds": 3, "require_every_class": False}
+
+
+def test_folds_take_the_store_as_it_is_and_each_is_made_for_itself(done: Path, snakemake: Run, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(done, place)
+
+    def plan(target: str, **splits: Any) -> dict[str, int]:
+        config = change(place, splits=FOLDS | splits, seeds=[0, 1])
+        dry = snakemake(place, "-n", target, "--configfile", config)
+        return planned(dry.stdout + dry.stderr)
+
+    everything = {"assemble_dataset": 3, "train": 18, "evaluate": 18, "compare": 1, **dict.fromkeys(TOLD, 1), "all": 1}
+    assert plan("all") == everything
+    two = change(place, splits=FOLDS | {"only_folds": [0, 2]}, seeds=[0, 1])
+    snakemake(place, "dataset", "--configfile", two)
+    assert plan("dataset", only_folds=[2, 0]) == {}
+    assert plan("dataset") == {"assemble_dataset": 1, "dataset": 1}
+    assert plan("dataset", only_folds=[0], buffer_m=10) == {"assemble_dataset": 1, "dataset": 1}
+    sheet = (place / "parents.tsv").read_text()
+    head, *rows = sheet.strip().split("\n")
+    (place / "parents.tsv").write_text("\n".join([f"{head}\tsplit", *(f"{row}\ttrain" for row in rows)]) + "\n")
+    assert plan("dataset", only_folds=[0, 2]) == {}, "folds do not look at the sheet's splits"
+
+
+@pytest.mark.slow
+def test_over_all_folds_every_parent_is_tested_once(done: Path, snakemake: Run, tmp_path: Path) -> None:
+    """Three folds with two seeds, the last fold later than the others."""
+    place = tmp_path / "copy"
+    shutil.copytree(done, place)
+    two = change(place, splits=FOLDS | {"only_folds": [0, 1]}, seeds=[0, 1])
+    snakemake(place, "all", "--configfile", two)
+    before = digests(place, stages=("runs", "evaluation"))
+    assert len([name for name in before if name.endswith("metrics.json")]) == 3 * 2 * 2
+    three = change(place, splits=FOLDS, seeds=[0, 1])
+    added = planned(snakemake(place, "-n", "all", "--configfile", three).stdout)
+    assert added == {"assemble_dataset": 1, "train": 6, "evaluate": 6, "compare": 1, **dict.fromkeys(TOLD, 1), "all": 1}
+    snakemake(place, *TARGETS, "--configfile", three)
+    after = digests(place, stages=("runs", "evaluation"))
+    assert {name: after[name] for name in before} == before, "the folds that there were stay as they are"
+    again = snakemake(place, "-n", *TARGETS, "--configfile", three)
+    assert planned(again.stdout + again.stderr) == {}
+    results = Layout(place / "results")
+    sheet = [line.split("\t")[0] for line in (place / "parents.tsv").read_text().splitlines()[1:]]
+    for run in ("multihead", "lulc", "buildings"):
+        for seed in (0, 1):
+            tested: list[str] = []
+            for fold in range(3):
+                metrics = METRICS.read(results.evaluation(run, fold, seed).metrics)
+                assert (metrics["run"], metrics["fold"], metrics["seed"]) == (run, fold, seed)
+                splits = SPLIT_ASSIGNMENT.read(results.dataset(fold).splits)["parents"]
+                assert {splits[parent] for parent in metrics["parents"]} == {"test"}
+                tested += metrics["parents"]
+            assert sorted(tested) == sorted(sheet)
+    items = [json.loads(path.read_text()) for path in results.stac.parent.glob("*/items/*.json")]
+    assert {item["properties"]["cityheads:test_fold"] for item in items} == {0, 1, 2}
+
+
 @pytest.mark.slow
 def test_a_row_more_in_the_sheet_touches_that_parent_only(done: Path, tmp_path: Path, snakemake: Run) -> None:
     """An archive that is there, as real ones are: the simulated one is made of the whole sheet."""
@@ -275,7 +336,7 @@ def test_a_row_more_in_the_sheet_touches_that_parent_only(done: Path, tmp_path: 
     found = planned(snakemake(place, "-n", "dataset", "--configfile", place / "stac.yaml").stdout)
     own = ("select_scenes", "read_parent", "slice_parent", "rasterize_landcover", "rasterize_buildings",
            "rasterize_layer")  # fmt: skip
-    assert found == dict.fromkeys(own, 1) | {"assemble_dataset": 1, "dataset": 1}
+    assert found == dict.fromkeys(own, 1) | {"pack_store": 1, "assemble_dataset": 1, "dataset": 1}
 
 
 def test_no_artifact_names_a_path_of_this_machine(done: Path) -> None:
@@ -350,7 +411,7 @@ def compare(one: Path, two: Path, **which: tuple[str, ...]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_dataset_made_through_kills_is_the_same_to_the_byte(done: Path, tmp_path: Path) -> None:
     place = set_up(tmp_path)
-    # of 27 jobs
+    # of 28 jobs
     kill_and_resume(place, ["dataset"], after=(1, 7, 12), seed=1)
     compare(done, place, stages=DATA, names=())
 
@@ -359,8 +420,8 @@ def test_a_dataset_made_through_kills_is_the_same_to_the_byte(done: Path, tmp_pa
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_report_made_through_kills_holds_the_same_numbers(done: Path, tmp_path: Path, snakemake: Run) -> None:
     place = set_up(tmp_path)
-    # of 38 jobs: in the middle of the dataset, in two trainings, in two evaluations
-    kill_and_resume(place, [], after=(12, 27, 28, 30, 32), seed=2)
+    # of 39 jobs: in the middle of the dataset, in two trainings, in two evaluations
+    kill_and_resume(place, [], after=(12, 28, 29, 31, 33), seed=2)
     compare(done, place)
     again = snakemake(place, "-n", "--configfile", place / "tiny.yaml")
     assert "Nothing to be done" in again.stdout + again.stderr

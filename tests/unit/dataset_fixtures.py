@@ -12,10 +12,12 @@ from scene_fixtures import chosen_item, chosen_layer, scene_choice
 from cityheads.config import Config
 from cityheads.core.artifacts.scenes import SCENES
 from cityheads.core.grid import Parent, parent_geobox, read_parents, subchips
+from cityheads.core.layout import DatasetFolder
 from cityheads.core.modalities import MODALITIES
 from cityheads.core.raster import write_raster
 from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.chips import slice_parent
+from cityheads.dataset.pack import pack_store
 from cityheads.verbs import VERBS
 
 #: Scratch folder, and per parent and layer the pixels (C, H, W) that were written there.
@@ -82,7 +84,7 @@ def make_parent(root: Path, parent: Parent, rng: np.random.Generator) -> dict[st
 
 
 def make_dataset(root: Path) -> Made:
-    """Make the parents, slice them and assemble the dataset."""
+    """Make the parents, slice them, pack the store and assemble the dataset of fold 0."""
     rng = np.random.default_rng(0)
     sheet = root / "parents.tsv"
     sheet.write_text(
@@ -99,19 +101,41 @@ def make_dataset(root: Path) -> Made:
             chips=root / "chips",
             out=root / "quality" / f"{parent.parent_id}.json",
         )
-    assemble(root, CONFIG, root / "dataset")
+    pack(root, CONFIG, root / "dataset" / "store")
+    assemble(root, CONFIG, root / "dataset" / "0")
     return root, truth
 
 
-def assemble(
-    root: Path, config: Config, out: Path, *, quality: Path | None = None, parents: Path | None = None
-) -> None:
-    """Assemble what was sliced."""
-    assemble_dataset(
-        config.restricted_to(VERBS["assemble_dataset"].sections),
-        parents=parents or root / "parents.tsv",
+def pack(root: Path, config: Config, out: Path, *, quality: Path | None = None) -> None:
+    """Pack what was sliced."""
+    pack_store(
+        config.restricted_to(VERBS["pack_store"].sections),
+        parents=root / "parents.tsv",
         scenes=root / "scenes",
         quality=quality or root / "quality",
         chips=root / "chips",
         out=out,
     )
+
+
+def assemble(root: Path, config: Config, out: Path, *, fold: int = 0, parents: Path | None = None) -> None:
+    """Assemble one fold of what was packed beside it."""
+    assemble_dataset(
+        config.restricted_to(VERBS["assemble_dataset"].sections),
+        fold=fold,
+        parents=parents or root / "parents.tsv",
+        out=out,
+    )
+
+
+def assemble_elsewhere(
+    root: Path, config: Config, place: Path, *, fold: int = 0, parents: Path | None = None, repack: bool = False
+) -> DatasetFolder:
+    """Assemble one fold in another folder, with the store that there is or with a new one."""
+    if repack:
+        pack(root, config, place / "store")
+    else:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "store").symlink_to(root / "dataset" / "store")
+    assemble(root, config, place / str(fold), fold=fold, parents=parents)
+    return DatasetFolder(place / str(fold))

@@ -135,7 +135,7 @@ def make(
     layout = fake.layout
     rng = np.random.default_rng(seed)
     splits = _assign(parents)
-    kept = _dataset(layout.dataset, parents, splits, grid, config, simulated, rng)
+    kept = _dataset(layout.dataset(0), parents, splits, grid, config, simulated, rng)
     _sources(layout, parents, simulated)
     _boundary(layout.label("BUILDINGS"), parents, grid)
     for run, rule in config.runs.items():
@@ -246,7 +246,9 @@ def _dataset(
     SPLIT_ASSIGNMENT.write(
         out.splits,
         {
-            "method": "search", "seed": 7, "test_lock": "0" * 16, "buffer_m": 0.0, "parents": splits,
+            "method": "search", "fold": 0, "folds": 1, "seed": 7, "test_lock": "0" * 16, "buffer_m": 0.0,
+            "parents": splits,
+            "tested_in": {parent: 0 if split == "test" else None for parent, split in splits.items()},
             "class_fractions": {
                 split: {k: [n / max(sum(v[:-1]), 1) for n in v[:-1]] for k, v in of.items()}
                 for split, of in pixels.items()
@@ -499,7 +501,7 @@ def _result(
     """Make predictions with patches of errors, and scores that are too sure of themselves."""
     rule = config.heads[head]
     names = list(config.labels[rule.label].class_names)
-    truth = np.load(layout.dataset.store.array(mask_layer(rule.label)))[held.index]
+    truth = np.load(layout.store.array(mask_layer(rule.label)))[held.index]
     guess = np.where(truth == IGNORE, 0, truth)
     level = rng.uniform(0.05, 0.45, len(held))[:, None, None]
     flip = np.kron(rng.random((len(held), truth.shape[1] // 4, truth.shape[2] // 4)), np.ones((4, 4))) < level
@@ -526,7 +528,12 @@ def _gate(fake: Fake, verdict: str | None) -> None:
 
 def _benchmarks(out: Path, parents: list[Parent], config: Config, seeds: Sequence[int]) -> None:
     head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
-    jobs = {"simulate_archive": ["all"], "prepare_footprints": ["BUILDINGS"], "assemble_dataset": ["all"]}
+    jobs = {
+        "simulate_archive": ["all"],
+        "prepare_footprints": ["BUILDINGS"],
+        "pack_store": ["store"],
+        "assemble_dataset": ["0"],
+    }
     for rule in ("select_scenes", "read_parent", "slice_parent", "rasterize_landcover", "rasterize_buildings"):
         jobs[rule] = [parent.parent_id for parent in parents]
     for rule in ("train", "evaluate"):

@@ -25,7 +25,11 @@ LABELS = {
 
 
 def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int = 0) -> Path:
-    """Write a dataset folder in which land cover follows B08 and B04, and buildings follow VV."""
+    """Write a store and fold 0 of a dataset in which land cover follows B08 and B04, and buildings follow VV.
+
+    Returns:
+        The fold's folder; the store lies beside it.
+    """
     import pyarrow as pa
 
     rng = np.random.default_rng(seed)
@@ -48,7 +52,7 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
     arrays["S1RTC"][0, :, :4, :4] = np.nan
     arrays["MASK_LULC"][:, 0, 0] = 255
     arrays["MASK_BUILDINGS"][1] = 255
-    files = DatasetFolder(folder)
+    files = DatasetFolder(folder / "0")
     files.store.root.mkdir(parents=True)
     for name, array in arrays.items():
         np.save(files.store.array(name), array)
@@ -101,7 +105,7 @@ def write_store(folder: Path, *, chips: int = 24, px: int = CHIP_PX, seed: int =
             "simulated": True,
         },
     )
-    return folder
+    return files.root
 
 
 #: Both labels, both heads and their baselines, small enough to train in seconds.

@@ -52,7 +52,7 @@ def write_model(fake: fake_results.Fake, seed: int) -> None:
     from cityheads.model.builder import build_model
     from cityheads.training.spec import make_spec
 
-    spec = make_spec(fake.settings("train"), run="multihead", seed=seed, dataset=fake.layout.dataset.root)
+    spec = make_spec(fake.settings("train"), run="multihead", seed=seed, dataset=fake.layout.dataset(0).root)
     folder = fake.layout.run("multihead", 0, seed)
     weights = {name: value.contiguous() for name, value in build_model(spec).state_dict().items()}
     save_file(weights, folder.weights)
@@ -82,4 +82,4 @@ def sheet(fake: fake_results.Fake) -> list[Any]:
 
 def split_of(fake: fake_results.Fake) -> dict[str, str]:
     """Give the split of each parent."""
-    return dict(SPLIT_ASSIGNMENT.read(fake.layout.dataset.splits)["parents"])
+    return dict(SPLIT_ASSIGNMENT.read(fake.layout.dataset(0).splits)["parents"])

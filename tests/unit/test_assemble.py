@@ -1,4 +1,4 @@
-"""The assembled dataset: every sub-chip accounted for, whole parents per split, and a store that is what it says."""
+"""Store and dataset: every sub-chip accounted for, whole parents per split, and a store that is what it says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import shapely
 from config_fixtures import make_config
-from dataset_fixtures import CITY, CONFIG, Made, assemble, make_dataset
+from dataset_fixtures import CITY, CONFIG, Made, assemble_elsewhere, make_dataset, pack
 
 from cityheads.core.artifacts.quality import QUALITY
 from cityheads.core.artifacts.scenes import SCENES
@@ -23,6 +23,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
 from cityheads.core.grid import SPLITS
 from cityheads.core.modalities import MODALITIES
+from cityheads.dataset.store import ChipStore
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_every_sub_chip_is_accounted_for_and_dropped_ones_have_a_reason(
     made: Made,
 ) -> None:
     root, _ = made
-    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    table = gpd.read_parquet(root / "dataset" / "0" / "chips.parquet")
     assert len(table) == 6 * 16
     assert (table.groupby("parent_id").size() == 16).all()
     assert table.chip_id.is_unique
@@ -53,7 +54,7 @@ def test_every_sub_chip_is_accounted_for_and_dropped_ones_have_a_reason(
     assert (table[(table.row == 0) & (table.col == 0)].clear_fraction == 0.5).all()
     assert (table[table.row == 3].ignored_fraction_BUILDINGS == 1).all()
     assert table[table.row == 3].fraction_BUILDINGS_1.isna().all()
-    assert STATISTICS.read(root / "dataset" / "statistics.json")["dropped"] == dropped
+    assert STATISTICS.read(root / "dataset" / "0" / "statistics.json")["dropped"] == dropped
     row = table.iloc[5]
     assert row.sha256_MASK_LULC == sha256_file(root / "chips" / "MASK_LULC" / f"{row.chip_id}.tif")
     assert row.scenes_S1RTC == "S1RTC-1;S1RTC-2"
@@ -61,7 +62,7 @@ def test_every_sub_chip_is_accounted_for_and_dropped_ones_have_a_reason(
 
 def test_splits_are_whole_parents_without_shared_area(made: Made) -> None:
     root, _ = made
-    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    table = gpd.read_parquet(root / "dataset" / "0" / "chips.parquet")
     assert (table.groupby("parent_id").split.nunique() == 1).all()
     assert set(table.split) == set(SPLITS)
     metric = table.to_crs(32618)
@@ -76,7 +77,7 @@ def test_the_store_holds_the_kept_sub_chips_in_order_and_its_hashes_are_true(
     made: Made,
 ) -> None:
     root, truth = made
-    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    table = gpd.read_parquet(root / "dataset" / "0" / "chips.parquet")
     index = STORE_INDEX.read(root / "dataset" / "store" / "index.json")
     kept = table[table.kept]
     assert index["chips"] == kept.chip_id.tolist()
@@ -95,9 +96,9 @@ def test_the_store_holds_the_kept_sub_chips_in_order_and_its_hashes_are_true(
 
 def test_statistics_are_of_the_training_split_alone(made: Made) -> None:
     root, _ = made
-    table = gpd.read_parquet(root / "dataset" / "chips.parquet")
+    table = gpd.read_parquet(root / "dataset" / "0" / "chips.parquet")
     train = table[table.kept & (table.split == "train")].store_index.to_numpy()
-    found = STATISTICS.read(root / "dataset" / "statistics.json")
+    found = STATISTICS.read(root / "dataset" / "0" / "statistics.json")
     for name, entry in found["modalities"].items():
         values = np.load(root / "dataset" / "store" / f"{name}.npy")[train].astype(float)
         values = values.transpose(1, 0, 2, 3).reshape(len(entry["bands"]), -1)
@@ -109,10 +110,11 @@ def test_statistics_are_of_the_training_split_alone(made: Made) -> None:
 
 def test_the_same_input_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:
     root, _ = made
-    assemble(root, CONFIG, tmp_path)
-    for path in sorted(tmp_path.rglob("*")):
-        if path.is_file():
-            assert path.read_bytes() == (root / "dataset" / path.relative_to(tmp_path)).read_bytes(), path.name
+    assemble_elsewhere(root, CONFIG, tmp_path, repack=True)
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert len(files) == 11
+    for path in files:
+        assert path.read_bytes() == (root / "dataset" / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
 def test_a_label_that_nothing_trains_on_changes_no_byte(made: Made, tmp_path: Path) -> None:
@@ -125,11 +127,10 @@ def test_a_label_that_nothing_trains_on_changes_no_byte(made: Made, tmp_path: Pa
     colored = copy.deepcopy(CITY)
     colored["labels"]["LULC"]["classes"][0]["color"] = "#ff0000"
     written = sorted(path for path in (root / "dataset").rglob("*") if path.is_file())
-    assert len(written) == 10
     written_out = CITY | {"splits": {"seed": 1, "buffer_m": 0, "method": "search"}}
     for name, raw in (("unused", unused), ("colored", colored), ("defaults", written_out)):
-        assemble(root, make_config(raw), tmp_path / name)
-        assert len([path for path in (tmp_path / name).rglob("*") if path.is_file()]) == 10
+        assemble_elsewhere(root, make_config(raw), tmp_path / name, repack=True)
+        assert len([path for path in (tmp_path / name).rglob("*") if path.is_file()]) == len(written) == 11
         for path in written:
             assert path.read_bytes() == (tmp_path / name / path.relative_to(root / "dataset")).read_bytes(), path.name
 
@@ -140,24 +141,78 @@ def test_the_sheets_splits_change_the_splits_only(made: Made, tmp_path: Path) ->
     splits = ["test", "val", "train", "train", "val", "test"]
     filled = [f"{line}\t{split}" for line, split in zip(lines, ["split", *splits], strict=True)]
     (tmp_path / "parents.tsv").write_text("\n".join(filled) + "\n")
-    assemble(root, CONFIG, tmp_path / "dataset", parents=tmp_path / "parents.tsv")
-    found = SPLIT_ASSIGNMENT.read(tmp_path / "dataset" / "splits.json")
+    folder = assemble_elsewhere(root, CONFIG, tmp_path / "dataset", parents=tmp_path / "parents.tsv")
+    found = SPLIT_ASSIGNMENT.read(folder.splits)
     assert (found["method"], found["seed"], list(found["parents"].values())) == ("sheet", None, splits)
-    for path in [*(root / "dataset" / "store").iterdir(), root / "dataset" / "classes.json"]:
-        assert path.read_bytes() == (tmp_path / "dataset" / path.relative_to(root / "dataset")).read_bytes(), path.name
-    before, after = (gpd.read_parquet(place / "dataset" / "chips.parquet") for place in (root, tmp_path))
+    assert found["tested_in"] == {f"A{i}": 0 if split == "test" else None for i, split in enumerate(splits)}
+    assert folder.classes.read_bytes() == (root / "dataset" / "0" / "classes.json").read_bytes()
+    before, after = (gpd.read_parquet(path) for path in (root / "dataset" / "0" / "chips.parquet", folder.chips))
     pd.testing.assert_frame_equal(before.drop(columns="split"), after.drop(columns="split"))
+
+
+def test_folds_share_the_store_and_each_parent_is_tested_in_one(made: Made, tmp_path: Path) -> None:
+    root, _ = made
+    config = make_config(CITY, splits={"method": "folds", "folds": 3, "buffer_m": 100})
+    before = {path: path.stat().st_mtime_ns for path in (root / "dataset" / "store").iterdir()}
+    base = gpd.read_parquet(root / "dataset" / "store" / "subchips.parquet")
+    tested: list[str] = []
+    tables, assignments = [], []
+    for fold in range(3):
+        folder = assemble_elsewhere(root, config, tmp_path / str(fold), fold=fold)
+        table, found = gpd.read_parquet(folder.chips), SPLIT_ASSIGNMENT.read(folder.splits)
+        assert (found["method"], found["fold"], found["folds"]) == (f"fold {fold} of 3", fold, 3)
+        assert dict(zip(table.parent_id, table.split, strict=True)) == found["parents"]
+        mine = [parent for parent, split in found["parents"].items() if split == "test"]
+        assert mine == [parent for parent, number in found["tested_in"].items() if number == fold]
+        tested += mine
+        kept = table[table.kept]
+        assert len(kept) < base.kept.sum(), "the buffer takes some away"
+        same = base.loc[kept.index]
+        assert (kept.store_index == same.store_index).all(), "what is kept stays where it lies in the store"
+        indices = ChipStore(folder.root).split_indices()
+        assert sorted(index for of in indices.values() for index in of) == kept.store_index.tolist()
+        assert {split: len(of) for split, of in indices.items()} == STATISTICS.read(folder.statistics)["chips"]
+        tables.append(table)
+        assignments.append(found)
+    assert sorted(tested) == sorted(base.parent_id.unique())
+    assert all(found["tested_in"] == assignments[0]["tested_in"] for found in assignments)
+    assert {found["test_lock"] for found in assignments} == {assignments[0]["test_lock"]}, "of the whole partition"
+    for this, following in zip(assignments, [*assignments[1:], assignments[0]], strict=True):
+        val = {parent for parent, split in this["parents"].items() if split == "val"}
+        assert val == {parent for parent, split in following["parents"].items() if split == "test"}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    with pytest.raises(CityHeadsError, match="no fold 3: method folds has the folds 0 to 2"):
+        assemble_elsewhere(root, config, tmp_path / "3", fold=3)
+    with pytest.raises(CityHeadsError, match="no fold 1: method search has fold 0"):
+        assemble_elsewhere(root, CONFIG, tmp_path / "4", fold=1)
+
+
+def test_which_folds_are_run_changes_no_fold(made: Made, tmp_path: Path) -> None:
+    root, _ = made
+    splits = {"method": "folds", "folds": 3}
+    one = assemble_elsewhere(root, make_config(CITY, splits=splits), tmp_path / "all", fold=1)
+    two = assemble_elsewhere(root, make_config(CITY, splits=splits | {"only_folds": [1]}), tmp_path / "one", fold=1)
+    for path in one.root.iterdir():
+        assert path.read_bytes() == (two.root / path.name).read_bytes(), path.name
+
+
+def test_a_store_of_another_sheet_is_refused(made: Made, tmp_path: Path) -> None:
+    root, _ = made
+    (tmp_path / "parents.tsv").write_text((root / "parents.tsv").read_text().strip().rsplit("\n", 1)[0] + "\n")
+    with pytest.raises(CityHeadsError, match=r"subchips.parquet: is of other parents than the sheet; run"):
+        assemble_elsewhere(root, CONFIG, tmp_path / "dataset", parents=tmp_path / "parents.tsv")
 
 
 def test_a_split_without_a_class_is_refused_unless_allowed(made: Made, tmp_path: Path) -> None:
     root, _ = made
     volcano = copy.deepcopy(CITY)
     volcano["labels"]["LULC"]["classes"].append({"name": "lava", "color": "#ff0000", "codes": [9]})
-    with pytest.raises(CityHeadsError, match="train has no LULC 'lava'"):
-        assemble(root, make_config(volcano), tmp_path)
-    assert not (tmp_path / "chips.parquet").exists()
-    assemble(root, make_config(volcano, splits={"require_every_class": False}), tmp_path)
-    assert {gap["split"] for gap in SPLIT_ASSIGNMENT.read(tmp_path / "splits.json")["missing"]} == set(SPLITS)
+    with pytest.raises(CityHeadsError, match="search: train has no LULC 'lava'"):
+        assemble_elsewhere(root, make_config(volcano), tmp_path / "refused", repack=True)
+    assert not (tmp_path / "refused" / "0" / "chips.parquet").exists()
+    allowed = make_config(volcano, splits={"require_every_class": False})
+    found = SPLIT_ASSIGNMENT.read(assemble_elsewhere(root, allowed, tmp_path / "allowed", repack=True).splits)
+    assert {gap["split"] for gap in found["missing"]} == set(SPLITS)
 
 
 def test_a_dataset_without_one_good_sub_chip_is_refused(made: Made, tmp_path: Path) -> None:
@@ -168,47 +223,50 @@ def test_a_dataset_without_one_good_sub_chip_is_refused(made: Made, tmp_path: Pa
             chip["reasons"] = ["too cloudy"]
         QUALITY.write(tmp_path / "quality" / path.name, quality)
     with pytest.raises(CityHeadsError, match="all 96 sub-chips were dropped"):
-        assemble(root, CONFIG, tmp_path, quality=tmp_path / "quality")
+        pack(root, CONFIG, tmp_path / "store", quality=tmp_path / "quality")
 
 
 def test_sub_chips_within_the_buffer_are_dropped_and_counted(made: Made, tmp_path: Path) -> None:
     root, _ = made
     # parents lie 60 m apart, so a buffer of 100 m takes one column of sub-chips beside each held-out neighbour
-    assemble(root, make_config(CITY, splits={"buffer_m": 100}), tmp_path)
-    before = gpd.read_parquet(root / "dataset" / "chips.parquet")
-    after = gpd.read_parquet(tmp_path / "chips.parquet")
+    folder = assemble_elsewhere(root, make_config(CITY, splits={"buffer_m": 100}), tmp_path)
+    before = gpd.read_parquet(root / "dataset" / "0" / "chips.parquet")
+    after = gpd.read_parquet(folder.chips)
     lost = after[before.kept & ~after.kept]
     assert len(lost)
     assert lost.reason.str.fullmatch(r"within 100 m of a (val|test) parent").all()
     assert set(lost.col) <= {0, 3}
     assert (after.split == before.split).all()
     assert after[after.split == "test"].kept.sum() == before[before.split == "test"].kept.sum()
-    assert len(STORE_INDEX.read(tmp_path / "store" / "index.json")["chips"]) == after.kept.sum()
+    assert (lost.store_index == -1).all()
+    assert (after[after.kept].store_index == before[after.kept].store_index).all()
 
 
 def test_synthesized_layers_are_marked_and_counted(made: Made, tmp_path: Path) -> None:
     root, _ = made
-    assert STATISTICS.read(root / "dataset" / "statistics.json")["synthesized"] == {"S1RTC": dict.fromkeys(SPLITS, 0)}
+    assert STATISTICS.read(root / "dataset" / "0" / "statistics.json")["synthesized"] == {
+        "S1RTC": dict.fromkeys(SPLITS, 0)
+    }
     place = tmp_path / "other"
     shutil.copytree(root, place, ignore=shutil.ignore_patterns("dataset"))
     for name in ("A1", "A4"):
         scenes = SCENES.read(place / "scenes" / f"{name}.json")
         scenes["layers"]["S1RTC"] |= {"items": [], "synthesized": True}
         SCENES.write(place / "scenes" / f"{name}.json", scenes)
-    assemble(place, CONFIG, place / "dataset")
-    table = gpd.read_parquet(place / "dataset" / "chips.parquet")
+    folder = assemble_elsewhere(place, CONFIG, place / "dataset", repack=True)
+    table = gpd.read_parquet(folder.chips)
     assert table.synthesized_S1RTC.dtype == bool
     assert (table.synthesized_S1RTC == table.parent_id.isin(["A1", "A4"])).all()
     assert set(table[table.synthesized_S1RTC].scenes_S1RTC) == {""}
     kept = table[table.kept & table.synthesized_S1RTC]
-    counted = STATISTICS.read(place / "dataset" / "statistics.json")["synthesized"]["S1RTC"]
+    counted = STATISTICS.read(folder.statistics)["synthesized"]["S1RTC"]
     assert counted == {split: int((kept.split == split).sum()) for split in SPLITS}
     assert sum(counted.values()) > 0
 
 
 def test_a_locked_test_set_cannot_change_unnoticed(made: Made, tmp_path: Path) -> None:
     root, _ = made
-    right = SPLIT_ASSIGNMENT.read(root / "dataset" / "splits.json")["test_lock"]
-    assemble(root, make_config(CITY, splits={"test_lock": right}), tmp_path)
+    right = SPLIT_ASSIGNMENT.read(root / "dataset" / "0" / "splits.json")["test_lock"]
+    assemble_elsewhere(root, make_config(CITY, splits={"test_lock": right}), tmp_path / "right")
     with pytest.raises(CityHeadsError, match=f"the test set is {right}, not the locked 0123"):
-        assemble(root, make_config(CITY, splits={"test_lock": "0123"}), tmp_path)
+        assemble_elsewhere(root, make_config(CITY, splits={"test_lock": "0123"}), tmp_path / "wrong")

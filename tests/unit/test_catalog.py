@@ -19,9 +19,11 @@ from pystac.extensions.projection import ProjectionExtension
 
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
+from cityheads.core.artifacts.chips import CHIPS
 from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.catalog import publish_catalog
 from cityheads.dataset.chips import slice_parent
+from cityheads.dataset.pack import pack_store
 from cityheads.labels.landcover import rasterize_landcover
 from cityheads.verbs import VERBS
 
@@ -83,13 +85,16 @@ def publish(folder: Path) -> Path:
                 config.restricted_to(VERBS["rasterize_landcover"].sections), parents=parents, parent=name, label=label,
                 scenes=scenes, chips=folder / "chips", out=raster / f"MASK_{label}.tif",
             )  # fmt: skip
-    assemble_dataset(
-        config.restricted_to(VERBS["assemble_dataset"].sections), parents=parents,
-        scenes=folder / "scenes", quality=folder / "quality", chips=folder / "chips", out=folder / "dataset",
+    pack_store(
+        config.restricted_to(VERBS["pack_store"].sections), parents=parents, scenes=folder / "scenes",
+        quality=folder / "quality", chips=folder / "chips", out=folder / "dataset" / "store",
     )  # fmt: skip
+    assemble_dataset(
+        config.restricted_to(VERBS["assemble_dataset"].sections), fold=0, parents=parents, out=folder / "dataset" / "0"
+    )
     publish_catalog(
         config.restricted_to(VERBS["publish_catalog"].sections), scenes=folder / "scenes",
-        parents_dir=folder / "parents", chips=folder / "chips", dataset=folder / "dataset", out=folder / "stac",
+        parents_dir=folder / "parents", chips=folder / "chips", dataset=folder / "dataset" / "0", out=folder / "stac",
     )  # fmt: skip
     return folder
 
@@ -192,9 +197,36 @@ def test_synthesized_layers_are_named_and_lead_to_no_scene(published: Path, tmp_
     reading.write_text(json.dumps(layers))
     publish_catalog(
         make_config(CITY).restricted_to(VERBS["publish_catalog"].sections), scenes=place / "scenes",
-        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset", out=place / "stac",
+        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset" / "0", out=place / "stac",
     )  # fmt: skip
     for item in items(place):
         made = item.properties["cityheads:parent"] == "A"
         assert item.properties["cityheads:synthesized"] == (["S1RTC"] if made else [])
         assert ("S1_A" in [link.title for link in item.get_links("derived_from")]) != made
+
+
+def test_an_item_says_its_split_or_in_which_fold_its_parent_is_tested(
+    published: Path, tmp_path: Path, fold: int
+) -> None:
+    assert {item.properties["cityheads:split"] for item in items(published)} == {"train", "val", "test"}
+    assert not any("cityheads:test_fold" in item.properties for item in items(published))
+    place = tmp_path / "copy"
+    shutil.copytree(published, place, ignore=shutil.ignore_patterns("stac"))
+    # A lies between the others: where it is held out, the buffer leaves out what touches it
+    config = make_config(CITY, splits={"method": "folds", "folds": 3, "buffer_m": 50, "require_every_class": False})
+    assemble_dataset(
+        config.restricted_to(VERBS["assemble_dataset"].sections), fold=0, parents=place / "parents.tsv",
+        out=place / "dataset" / "0",
+    )  # fmt: skip
+    publish_catalog(
+        config.restricted_to(VERBS["publish_catalog"].sections), scenes=place / "scenes",
+        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset" / "0", out=place / "stac",
+    )  # fmt: skip
+    rows = CHIPS.read(place / "dataset" / "0" / "chips.parquet", ("kept",))
+    assert sum(row["kept"] for row in rows) < len(items(published)), "this fold leaves some out"
+    assert {item.id for item in items(place)} == {item.id for item in items(published)}
+    folds = {item.properties["cityheads:parent"]: item.properties["cityheads:test_fold"] for item in items(place)}
+    assert sorted(folds.values()) == [0, 1, 2]
+    assert not any("cityheads:split" in item.properties for item in items(place))
+    collection = json.loads((place / "stac" / "made-chips" / "collection.json").read_text())
+    assert collection["summaries"] == {"cityheads:test_fold": [0, 1, 2]}

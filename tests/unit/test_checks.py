@@ -20,6 +20,7 @@ from cityheads.core.artifacts.statistics import STATISTICS
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent, parent_geobox, subchips
+from cityheads.core.layout import DatasetFolder
 from cityheads.core.raster import write_raster
 from cityheads.dataset.checks import check_labels, cross_table, edge_correlation, edge_shift
 
@@ -133,10 +134,11 @@ def results(folder: Path, shift: tuple[int, int]) -> tuple[Path, dict[str, np.nd
         write_raster(place / "S2L2A.tif", np.repeat(visible[None], 12, axis=0).astype(np.uint16), box, nodata=0)
         for piece in subchips(parent, grid):
             rows.append({"chip_id": piece.chip_id, "split": split, "kept": piece.row + piece.col < 2})
-    (folder / "dataset").mkdir()
-    CHIPS.write(folder / "dataset" / "chips.parquet", pa.Table.from_pylist(rows))
+    dataset = DatasetFolder(folder / "dataset" / "0")
+    dataset.root.mkdir(parents=True)
+    CHIPS.write(dataset.chips, pa.Table.from_pylist(rows))
     STATISTICS.write(
-        folder / "dataset" / "statistics.json",
+        dataset.statistics,
         {"modalities": {}, "class_pixels": {}, "chips": {}, "synthesized": {}, "dropped": {}, "simulated": True},
     )
     return sheet, {"buildings": buildings, "land": land}
@@ -171,7 +173,7 @@ def test_the_whole_check(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     sheet, _ = results(tmp_path, (0, 0))
-    (tmp_path / "dataset" / "chips.parquet").unlink()
+    (tmp_path / "dataset" / "0" / "chips.parquet").unlink()
     picture, out = tmp_path / "a.png", tmp_path / "a.json"
     with pytest.raises(CityHeadsError, match=r"chips.parquet: no such file; make it anew: .* assemble_dataset"):
         check_labels(CONFIG, parents=sheet, results=tmp_path, picture=picture, out=out)

@@ -93,7 +93,9 @@ def test_defaults_are_filled_at_every_depth_and_the_argument_is_left_alone(defau
         ("noninferiority.baselines", {"lulc": "multihead"}, "is not single-task"),
         ("noninferiority.baselines", {"flood": "lulc"}, "has no such head"),
         ("splits.fractions", {"train": 0.5, "val": 0.1, "test": 0.1}, "sum to 1"),
-        ("splits.fold", 5, "not below splits.folds"),
+        ("splits", {"method": "folds", "only_folds": [5]}, "splits.only_folds': 5 is not below splits.folds (5)"),
+        ("splits.only_folds", [0], "config key 'splits.only_folds': is for method folds, not search; remove it"),
+        ("splits.fold", 0, "config key 'splits.fold' is now 'splits.only_folds', a list such as [0]"),
         ("splits.method", "region", "config key 'splits.region': name the region"),
         ("archive.catalog", "x/catalog.json", "simulated provider makes its own"),
         ("archive.provider", "stac", "config key 'archive.catalog': provider stac needs the URL or path"),
@@ -416,3 +418,17 @@ def test_what_a_run_sets_is_checked(default: dict[str, Any], key: str, value: An
     raw["runs"]["lulc"]["set"] = {key: value}
     with pytest.raises(CityHeadsError, match=re.escape(said)):
         resolve(raw)
+
+
+def test_the_folds_that_are_run() -> None:
+    def folds(**splits: Any) -> tuple[int, ...]:
+        return make_config(MINIMAL, splits=splits).folds
+
+    assert folds() == folds(method="search", folds=9) == folds(method="region", region="bronx") == (0,)
+    assert folds(method="folds", folds=4) == (0, 1, 2, 3)
+    assert folds(method="folds", folds=4, only_folds=[3, 1]) == (1, 3)
+    one, all_of_them = ({"method": "folds", "only_folds": only} for only in ([2], None))
+    sections = ("splits.method", "splits.folds", "splits.only_folds")
+    assert make_config(MINIMAL, splits=one).restricted_to(sections).folds == (2,)
+    texts = {make_config(MINIMAL, splits=splits).fingerprint(["splits"]) for splits in (one, all_of_them)}
+    assert len(texts) == 1, "a result does not depend on which folds are run besides"

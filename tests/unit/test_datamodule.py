@@ -25,7 +25,7 @@ def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_items_are_the_stored_values(dataset_dir: Path) -> None:
     data = ChipDataset(ChipStore(dataset_dir), [3, 0], MODALITIES, LABELS)
     item = data[1]
-    stored = np.load(dataset_dir / "store" / "S2L2A.npy")[0]
+    stored = np.load(dataset_dir.parent / "store" / "S2L2A.npy")[0]
     assert item["image"]["S2L2A"].dtype == torch.float32
     assert np.array_equal(item["image"]["S2L2A"].numpy(), stored.astype(np.float32))
     assert torch.isnan(item["image"]["S1RTC"][:, :4, :4]).all()
@@ -47,11 +47,11 @@ def test_the_eight_symmetries_are_all_different_and_keep_the_pixels() -> None:
 def test_image_and_mask_turn_together(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "dataset", chips=12)
     # the same picture in every layer, so that any disagreement shows
-    picture = np.load(folder / "store" / "MASK_LULC.npy")
+    picture = np.load(folder.parent / "store" / "MASK_LULC.npy")
     for name in ("S1RTC", "DEM"):
-        array = np.load(folder / "store" / f"{name}.npy")
+        array = np.load(folder.parent / "store" / f"{name}.npy")
         array[:] = picture[:, None]
-        np.save(folder / "store" / f"{name}.npy", array)
+        np.save(folder.parent / "store" / f"{name}.npy", array)
     data = ChipDataset(ChipStore(folder), range(12), ["S1RTC", "DEM"], {"a": "LULC", "b": "LULC"}, augment="d4")
     turned = 0
     for epoch in range(3):

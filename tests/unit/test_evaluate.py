@@ -55,7 +55,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arrays(dataset: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     def load(name: str) -> np.ndarray:
-        return np.load(dataset / "store" / f"{name}.npy", mmap_mode="r")
+        return np.load(dataset.parent / "store" / f"{name}.npy", mmap_mode="r")
 
     images = {name: load(name) for name in ("S2L2A", "S1RTC")}
     return images, {"lulc": load("MASK_LULC"), "buildings": load("MASK_BUILDINGS")}
@@ -235,7 +235,7 @@ def test_metrics_follow_from_the_predictions(dataset: Path, evaluation: Path) ->
     assert found["parents"] == ["P10", "P11"]
     assert found["chips"] == 8
     chips = read_json(evaluation / "predictions" / "index.json")["chips"]
-    assert chips == read_json(dataset / "store" / "index.json")["chips"][40:]
+    assert chips == read_json(dataset.parent / "store" / "index.json")["chips"][40:]
     _, masks = arrays(dataset)
     for head, classes in CLASSES.items():
         part = found["heads"][head]
@@ -325,9 +325,9 @@ def test_test_split_without_chips_is_refused(tmp_path: Path) -> None:
 
 def test_manifest_that_does_not_fit_the_store_is_refused(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "dataset", chips=12)
-    index = read_json(folder / "store" / "index.json")
+    index = read_json(folder.parent / "store" / "index.json")
     index["chips"].reverse()
-    write_json(folder / "store" / "index.json", index)
+    write_json(folder.parent / "store" / "index.json", index)
     with pytest.raises(CityHeadsError, match="does not fit store"):
         module.evaluate(
             small_config(), run="multihead", seed=0, dataset=folder, run_dir=tmp_path / "run", out=tmp_path / "out"

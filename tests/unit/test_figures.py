@@ -195,7 +195,7 @@ def test_the_numbers_in_the_figures_are_those_of_the_results(
     simulated: fake_results.Fake, drawing: tuple[Path, Figures]
 ) -> None:
     texts = drawing[1].texts
-    statistics = read_json(simulated.results / "dataset" / "statistics.json")
+    statistics = read_json(simulated.results / "dataset" / "0" / "statistics.json")
     assert f"too cloudy ({statistics['dropped']['too cloudy']})" in texts["dropped"]
     assert any(f"{statistics['chips']['train']} sub-chips" in line for line in texts["map"])
     matrix = np.array(
@@ -279,7 +279,7 @@ def test_a_missing_artifact_is_named(simulated: fake_results.Fake, tmp_path: Pat
 
 def test_a_damaged_table_is_named(simulated: fake_results.Fake, tmp_path: Path) -> None:
     fake = copied(simulated, tmp_path)
-    write_bytes(fake.results / "dataset" / "chips.parquet", b"PAR1 not really")
+    write_bytes(fake.results / "dataset" / "0" / "chips.parquet", b"PAR1 not really")
     with pytest.raises(CityHeadsError, match=r"chips\.parquet: cannot be read"):
         draw(fake, tmp_path / "figures")
 
@@ -342,11 +342,11 @@ def test_without_radar_no_figure_speaks_of_it(simulated: fake_results.Fake, tmp_
 def test_many_classes_with_long_names_do_not_collide(simulated: fake_results.Fake, tmp_path: Path) -> None:
     fake = copied(simulated, tmp_path)
     names = ["open water", "herbaceous wetland", "low-intensity residential", "high-intensity residential", "evergreen"]
-    tables = CLASSES.read(fake.layout.dataset.classes)
+    tables = CLASSES.read(fake.layout.dataset(0).classes)
     classes = fake.config.to_dict()["labels"]["LULC"]["classes"]
     for item, rule, name in zip(tables["labels"]["LULC"], classes, names, strict=True):
         item["name"] = rule["name"] = name
-    CLASSES.write(fake.layout.dataset.classes, tables)
+    CLASSES.write(fake.layout.dataset(0).classes, tables)
     fake.change(labels={"LULC": {"classes": classes}})
     with style.style():
         found = evidence(fake)

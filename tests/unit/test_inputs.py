@@ -288,7 +288,7 @@ def test_a_run_with_other_inputs_goes_through(model: dict[str, Any], dataset_dir
 def test_statistics_of_computed_inputs_are_measured_on_the_training_split(dataset_dir: Path) -> None:
     config = small_config(model={"modalities": ["RGB", "NDVI"], "normalization": "train"})
     spec = spec_of_run(config, run="multihead", seed=0, dataset=dataset_dir)
-    s2 = np.load(dataset_dir / "store" / "S2L2A.npy")[:16].astype(np.float64)
+    s2 = np.load(dataset_dir.parent / "store" / "S2L2A.npy")[:16].astype(np.float64)
     known = (s2[:, 3] > 0) & (s2[:, 7] > 0)
     index = ((s2[:, 7] - s2[:, 3]) / (s2[:, 7] + s2[:, 3] + ~known))[known]
     assert spec["modalities"]["NDVI"]["mean"] == pytest.approx([index.mean()], rel=1e-5)

@@ -45,7 +45,7 @@ def test_the_card_and_the_answer_say_it(tmp_path: Path) -> None:
     scenes = read_json(path)
     scenes["layers"]["S1RTC"] |= {"items": [], "synthesized": True}
     write_json(path, scenes)
-    path = fake.results / "dataset" / "statistics.json"
+    path = fake.results / "dataset" / "0" / "statistics.json"
     found = read_json(path)
     write_json(path, found | {"synthesized": {"S1RTC": dict.fromkeys(found["chips"], 0) | {"train": 1}}})
     bundle = tmp_path / "bundle"

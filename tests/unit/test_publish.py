@@ -310,7 +310,7 @@ def test_missing_artifact_is_named_and_no_bundle_is_left(bundle: Path, copy: Fak
 
 
 def test_classes_in_another_order_than_trained_are_refused(copy: Fake, tmp_path: Path) -> None:
-    path = copy.results / "dataset" / "classes.json"
+    path = copy.results / "dataset" / "0" / "classes.json"
     tables = read_json(path)
     tables["labels"]["LULC"].reverse()
     write_json(path, tables)

@@ -170,7 +170,7 @@ def _real(own: fake_results.Fake, catalog: str) -> None:
 
 def test_simulated_data_are_called_so(own: fake_results.Fake, html: str) -> None:
     assert "Simulated data." in Page(html).inside("strong")
-    for path in (own.results / "gate.json", own.results / "dataset" / "statistics.json"):
+    for path in (own.results / "gate.json", own.results / "dataset" / "0" / "statistics.json"):
         write_json(path, read_json(path) | {"simulated": False})
     _real(own, "https://stac.example.org/v1")
     write_json(own.results / "gate.json", read_json(own.results / "gate.json") | {"caveats": []})
@@ -200,7 +200,7 @@ def test_same_results_same_bytes(fake: fake_results.Fake, html: str, tmp_path: P
 
 def test_the_account_of_sub_chips(fake: fake_results.Fake, html: str) -> None:
     text = Page(html).text()
-    dropped = read_json(fake.results / "dataset" / "statistics.json")["dropped"]
+    dropped = read_json(fake.results / "dataset" / "0" / "statistics.json")["dropped"]
     lost = sum(dropped.values())
     assert f"352 = {352 - lost} kept + {lost} dropped." in text
     for reason, count in dropped.items():
@@ -214,7 +214,7 @@ def test_the_account_of_footprints(html: str) -> None:
 
 
 def test_a_wrong_account_is_an_error(own: fake_results.Fake) -> None:
-    path = own.results / "dataset" / "statistics.json"
+    path = own.results / "dataset" / "0" / "statistics.json"
     statistics = read_json(path)
     statistics["dropped"]["too cloudy"] += 1
     write_json(path, statistics)
@@ -320,7 +320,7 @@ def test_what_could_not_be_removed_or_measured_is_said(own: fake_results.Fake) -
 
 def test_missing_classes_are_warned_of(own: fake_results.Fake, html: str) -> None:
     assert "Classes that a split lacks" not in html
-    path = own.results / "dataset" / "splits.json"
+    path = own.results / "dataset" / "0" / "splits.json"
     gap = {"split": "val", "label": "LULC", "class": "other"}
     write_json(path, read_json(path) | {"missing": [gap]})
     assert "val has no pixel of other (LULC)" in Page(write(own)).text()
@@ -336,7 +336,7 @@ def test_provenance(fake: fake_results.Fake, html: str) -> None:
     assert "0123456789abcdef0123456789abcdef01234567" in text
     assert "terratorch 2.14.1" not in text
     assert "terratorch 1.2.11" in text
-    assert sha256_file(fake.results / "dataset" / "chips.parquet") in text
+    assert sha256_file(fake.results / "dataset" / "0" / "chips.parquet") in text
     assert "chips_per_side: 4" in text
     assert "training 0; splits 7; bootstrap 0; simulated city 20" in text
 
@@ -444,9 +444,9 @@ def test_a_missing_artifact_is_named(own: fake_results.Fake, missing: str) -> No
 
 def test_synthesized_radar_is_said(own: fake_results.Fake, html: str) -> None:
     assert "was not acquired" not in html
-    statistics = read_json(own.results / "dataset" / "statistics.json")
+    statistics = read_json(own.results / "dataset" / "0" / "statistics.json")
     counts = dict.fromkeys(statistics["chips"], 0) | {"test": 3}
-    write_json(own.results / "dataset" / "statistics.json", statistics | {"synthesized": {"S1RTC": counts}})
+    write_json(own.results / "dataset" / "0" / "statistics.json", statistics | {"synthesized": {"S1RTC": counts}})
     path = sorted((own.results / "scenes").glob("*.json"))[0]
     scenes = read_json(path)
     scenes["layers"]["S1RTC"] |= {"items": [], "synthesized": True, "why": "synthesized: no item covers the parent"}

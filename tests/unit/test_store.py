@@ -17,7 +17,7 @@ def test_a_changed_store_is_noticed(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "dataset", chips=6)
     store = ChipStore(folder)
     store.verify()
-    path = folder / "store" / "DEM.npy"
+    path = folder.parent / "store" / "DEM.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -33,7 +33,7 @@ def test_a_changed_store_is_noticed(tmp_path: Path) -> None:
 
 def test_an_array_of_another_kind_is_noticed(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "dataset", chips=6)
-    np.save(folder / "store" / "DEM.npy", np.zeros((6, 1, 8, 8), np.float32))
+    np.save(folder.parent / "store" / "DEM.npy", np.zeros((6, 1, 8, 8), np.float32))
     with pytest.raises(CityHeadsError, match=r"is not what its index says"):
         ChipStore(folder).array("DEM")
 
@@ -51,12 +51,12 @@ def test_coordinates_are_the_centres(tmp_path: Path) -> None:
 
 
 def test_an_old_or_absent_store_is_refused_with_the_command_that_makes_it_anew(tmp_path: Path) -> None:
-    with pytest.raises(CityHeadsError, match=r"index.json: no such file; .* assemble_dataset"):
+    with pytest.raises(CityHeadsError, match=r"index.json: no such file; .* pack_store"):
         ChipStore(tmp_path / "elsewhere")
-    index = write_store(tmp_path / "dataset", chips=6) / "store" / "index.json"
+    index = write_store(tmp_path / "dataset", chips=6).parent / "store" / "index.json"
     index.write_text(index.read_text().replace("format_version", "format"))
-    with pytest.raises(CityHeadsError, match=r"index.json: .* has no format version.* assemble_dataset"):
-        ChipStore(tmp_path / "dataset")
+    with pytest.raises(CityHeadsError, match=r"index.json: .* has no format version.* pack_store"):
+        ChipStore(tmp_path / "dataset" / "0")
 
 
 def test_a_chip_table_of_another_store_is_refused(tmp_path: Path) -> None:

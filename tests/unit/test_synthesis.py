@@ -378,7 +378,7 @@ def test_a_chip_is_encoded_and_decoded(dataset: Path, tmp_path: Path, monkeypatc
     tokens = np.load(out / "tokens.npy")
     assert tokens.shape == (2, 2)
     assert tokens.dtype == np.int32
-    original = np.load(dataset / "store" / "S2L2A.npy")[0]
+    original = np.load(dataset.parent / "store" / "S2L2A.npy")[0]
     assert np.array_equal(tokens, made.tokenize(standardised(original, S2))[0].numpy())
     with rasterio.open(out / "S2L2A.tif") as source:
         pixels = source.read()

@@ -381,7 +381,7 @@ def test_the_command_line_fits_validates_tests_and_predicts(tmp_path: Path, repo
     check_export(checkpoint, tmp_path)
     chips = tmp_path / "chips" / "S2L2A"
     chips.mkdir(parents=True)
-    stored = np.load(dataset / "store" / "S2L2A.npy")
+    stored = np.load(dataset.parent / "store" / "S2L2A.npy")
     for index in range(20, 24):
         name = f"P{index // 4:02d}_r{index % 4 // 2}c{index % 2}"
         place = from_origin(500000 + 320 * index, 4500000, 10, 10)

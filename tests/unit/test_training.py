@@ -111,7 +111,7 @@ def test_the_saved_model_scores_what_the_history_says(run_dir: Path, dataset_dir
 
     model, spec = load_model(run_dir)
     assert spec["simulated"] is True
-    store = dataset_dir / "store"
+    store = dataset_dir.parent / "store"
     images = {
         name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32))
         for name in model.input_modalities
@@ -231,13 +231,13 @@ def test_training_learns(dataset_dir: Path, tmp_path: Path) -> None:
 
 def test_a_head_whose_metric_is_undefined_does_not_enter_the_score(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "dataset")
-    path = folder / "store" / "MASK_BUILDINGS.npy"
+    path = folder.parent / "store" / "MASK_BUILDINGS.npy"
     masks = np.load(path)
     masks[16:20] = 255
     np.save(path, masks)
-    index = json.loads((folder / "store" / "index.json").read_text())
+    index = json.loads((folder.parent / "store" / "index.json").read_text())
     index["arrays"]["MASK_BUILDINGS"]["sha256"] = sha256_file(path)
-    (folder / "store" / "index.json").write_text(json.dumps(index))
+    (folder.parent / "store" / "index.json").write_text(json.dumps(index))
     train(small_config(train={"epochs": 1}), run="multihead", seed=0, dataset=folder, out=tmp_path / "run")
     (row,) = rows(tmp_path / "run")
     assert row["val/buildings/iou"] == ""
@@ -260,7 +260,7 @@ def test_wrong_input_is_named(dataset_dir: Path, tmp_path: Path) -> None:
 
 def test_a_store_whose_bytes_have_changed_trains_nothing(tmp_path: Path) -> None:
     dataset = write_store(tmp_path / "dataset")
-    path = dataset / "store" / "S1RTC.npy"
+    path = dataset.parent / "store" / "S1RTC.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -449,7 +449,7 @@ def test_other_ways_of_training_leave_a_model_that_loads(
     config = small_config(**{"train": {"epochs": 1}, **changes})
     train(config, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path)
     model, spec = load_model(tmp_path)
-    store = dataset_dir / "store"
+    store = dataset_dir.parent / "store"
     images = {
         name: torch.from_numpy(np.load(store / f"{name}.npy")[16:20].astype(np.float32))
         for name in model.input_modalities

@@ -39,7 +39,7 @@ def test_a_third_layer_is_a_job_a_parent_and_the_check_follows_the_dataset(snake
     text = snakemake(place, "-n", "-p", "check_labels", "--configfile", str(place / "third.yaml")).stdout
     table = dict(re.findall(r"^(\w+)\s+(\d+)$", text.split("Job stats:")[1], re.MULTILINE))
     assert table["rasterize_layer"] == table["rasterize_buildings"] == table["rasterize_landcover"] == "22"
-    assert table["check_labels"] == table["assemble_dataset"] == "1"
+    assert table["check_labels"] == table["pack_store"] == table["assemble_dataset"] == "1"
     assert "train" not in table
     burn = re.search(r"cityheads rasterize_buildings .*--parent P05 .*", text)
     assert burn is not None

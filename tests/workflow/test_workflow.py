@@ -24,6 +24,7 @@ STAGES = {
     "slice_parent": 22,
     "rasterize_landcover": 22,
     "rasterize_buildings": 22,
+    "pack_store": 1,
     "assemble_dataset": 1,
     "train": 3,
     "evaluate": 3,
@@ -81,6 +82,17 @@ def test_a_run_and_a_seed_more_are_a_matter_of_the_config(snakemake: Run, place:
     (place / "more.yaml").write_text(yaml.safe_dump(config))
     found = jobs(snakemake(place, "-n", "--configfile", place / "more.yaml").stdout)
     assert (found["train"], found["evaluate"]) == (8, 8)
+
+
+def test_folds_are_a_matter_of_the_config_and_share_the_store(snakemake: Run, place: Path) -> None:
+    splits = {"method": "folds", "folds": 3}
+    found = jobs(snakemake(place, "-n", "--configfile", overlay(place, splits=splits, seeds=[0, 1])).stdout)
+    found.pop("all")
+    assert found == STAGES | {"assemble_dataset": 3, "train": 18, "evaluate": 18}
+    some = overlay(place, splits=splits | {"only_folds": [2]}, seeds=[0, 1])
+    told = snakemake(place, "-n", "-p", "--configfile", some).stdout
+    assert jobs(told) == STAGES | {"train": 6, "evaluate": 6, "all": 1}
+    assert set(re.findall(r"--fold (\d)", told)) == {"2"}
 
 
 def test_an_overlay_is_laid_over_the_default(snakemake: Run, place: Path) -> None:

@@ -163,6 +163,15 @@ def sheet_rows():
     )
 
 
+def split_rows():
+    """Give what the splits depend on in the sheet: the places, and the column that the method looks at, if any."""
+    column = {"search": "split", "region": "region"}.get(CITY.splits.method)
+    return ";".join(
+        f"{place(parent)} {getattr(row, column) if column else None}"
+        for parent, row in ROWS.items()
+    )
+
+
 def own_place(wildcards):
     """Give the place of the job's own parent."""
     return place(wildcards.parent)
@@ -199,6 +208,11 @@ def pieces(layers, parent="{parent}"):
 def of_parents(name):
     """Give what a function of the parent's id names, for all parents."""
     return [str(name(parent)) for parent in PARENTS]
+
+
+def of_folds(name, folds=FOLDS):
+    """Give what a function of the fold names, for all folds that are run."""
+    return [str(name(fold)) for fold in folds]
 
 
 def of_trainings(name, runs=RUNS):

@@ -1,7 +1,7 @@
-# All sub-chips accounted for, split by parents, packed for training.
+# All sub-chips accounted for and packed for training, then split by parents, once per fold.
 
 
-rule assemble_dataset:
+rule pack_store:
     input:
         scenes=of_parents(RESULTS.scene_choice),
         quality=of_parents(RESULTS.chip_quality),
@@ -12,18 +12,14 @@ rule assemble_dataset:
         ],
     output:
         store=[
-            str(RESULTS.dataset.store.array(layer))
-            for layer in MODALITIES + masks_of(LEARNT)
+            str(RESULTS.store.array(layer)) for layer in MODALITIES + masks_of(LEARNT)
         ],
-        index=str(RESULTS.dataset.store.index),
-        splits=str(RESULTS.dataset.splits),
-        classes=str(RESULTS.dataset.classes),
-        statistics=str(RESULTS.dataset.statistics),
-        manifest=str(RESULTS.dataset.chips),
+        table=str(RESULTS.store.subchips),
+        index=str(RESULTS.store.index),
     log:
-        str(RESULTS.log("assemble_dataset", "dataset")),
+        str(RESULTS.log("pack_store", "store")),
     benchmark:
-        str(RESULTS.benchmark("assemble_dataset", "dataset"))
+        str(RESULTS.benchmark("pack_store", "store"))
     conda:
         "../../envs/cityheads.yaml"
     threads: 1
@@ -31,25 +27,65 @@ rule assemble_dataset:
         mem_mb=1500,
     params:
         config=untracked(CONFIG),
-        version=version("assemble_dataset"),
-        settings=settings("assemble_dataset", learnt=True),
-        rows=sheet_rows(),
+        version=version("pack_store"),
+        settings=settings("pack_store", learnt=True),
+        places=place(*PARENTS),
         sheet=untracked(SHEET),
         scenes=folder_of("input.scenes"),
         quality=folder_of("input.quality"),
         chips=folder_of("input.chips", up=2),
-        out=folder_of("output.manifest"),
+        out=folder_of("output.index"),
     message:
-        "Account for all sub-chips, assign the splits, pack the dataset"
+        "Account for all sub-chips, pack those that are good enough"
     shell:
-        "exec cityheads assemble_dataset --config {params.config:q} --log {log:q}"
+        "exec cityheads pack_store --config {params.config:q} --log {log:q}"
         " --parents {params.sheet:q} --scenes {params.scenes:q} --quality {params.quality:q} --chips {params.chips:q}"
         " --out {params.out:q}"
 
 
+rule assemble_dataset:
+    input:
+        store=rules.pack_store.output,
+    output:
+        splits=str(RESULTS.dataset("{fold}").splits),
+        classes=str(RESULTS.dataset("{fold}").classes),
+        statistics=str(RESULTS.dataset("{fold}").statistics),
+        manifest=str(RESULTS.dataset("{fold}").chips),
+    log:
+        str(RESULTS.log("assemble_dataset", "{fold}")),
+    benchmark:
+        str(RESULTS.benchmark("assemble_dataset", "{fold}"))
+    conda:
+        "../../envs/cityheads.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        config=untracked(CONFIG),
+        version=version("assemble_dataset"),
+        settings=settings("assemble_dataset", learnt=True),
+        rows=split_rows(),
+        sheet=untracked(SHEET),
+        out=folder_of("output.manifest"),
+    message:
+        "Assign the splits of fold {wildcards.fold}"
+    shell:
+        "exec cityheads assemble_dataset --config {params.config:q} --log {log:q}"
+        " --fold {wildcards.fold} --parents {params.sheet:q} --out {params.out:q}"
+
+
+def datasets(folds=FOLDS):
+    """Give what `assemble_dataset` writes for some folds."""
+    return [
+        file
+        for name in ("chips", "splits", "classes", "statistics")
+        for file in of_folds(lambda fold: getattr(RESULTS.dataset(fold), name), folds)
+    ]
+
+
 rule check_labels:
     input:
-        dataset=rules.assemble_dataset.output,
+        dataset=datasets(FOLDS[:1]),
         imagery=of_parents(lambda parent: RESULTS.parent(parent).raster("S2L2A")),
         masks=[
             str(RESULTS.parent(parent).raster(layer))

@@ -61,7 +61,8 @@ rule compare:
 
 rule draw_figures:
     input:
-        dataset=rules.assemble_dataset.output,
+        dataset=datasets(),
+        store=rules.pack_store.output,
         gate=rules.compare.output.gate,
         boundaries=[str(RESULTS.label(label).boundary) for label in FOOTPRINTS],
         histories=of_trainings(
@@ -108,8 +109,9 @@ rule draw_figures:
 
 rule report:
     input:
-        dataset=rules.assemble_dataset.output,
-        scenes=rules.assemble_dataset.input.scenes,
+        dataset=datasets(),
+        store=rules.pack_store.output,
+        scenes=rules.pack_store.input.scenes,
         readings=of_parents(lambda parent: RESULTS.parent(parent).reading),
         summaries=[str(RESULTS.label(label).summary) for label in FOOTPRINTS],
         training=of_trainings(

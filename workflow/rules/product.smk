@@ -4,8 +4,8 @@
 rule publish:
     input:
         gate=rules.compare.output.gate,
-        dataset=rules.assemble_dataset.output,
-        scenes=rules.assemble_dataset.input.scenes,
+        dataset=datasets(FOLDS[:1]),
+        scenes=rules.pack_store.input.scenes,
         trained=[
             str(file)
             for fold in FOLDS
@@ -44,9 +44,9 @@ rule publish:
 
 rule publish_catalog:
     input:
-        dataset=rules.assemble_dataset.output,
-        manifest=rules.assemble_dataset.output.manifest,
-        scenes=rules.assemble_dataset.input.scenes,
+        dataset=datasets(FOLDS[:1]),
+        store=rules.pack_store.output,
+        scenes=rules.pack_store.input.scenes,
         chips=[
             chip
             for parent in PARENTS
@@ -71,7 +71,7 @@ rule publish_catalog:
         scenes=folder_of("input.scenes"),
         parents_dir=folder_of("input.readings", up=2),
         chips=folder_of("input.chips", up=2),
-        dataset=folder_of("input.manifest"),
+        dataset=folder_of("input.dataset"),
         out=folder_of("output.catalog"),
     message:
         "Describe the dataset as a static STAC catalogue"

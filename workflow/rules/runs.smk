@@ -5,6 +5,7 @@ rule train:
     input:
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
+        store=rules.pack_store.output,
         settings=chosen_settings,
     output:
         weights=str(RESULTS.run("{run}", "{fold}", "{seed}").weights),
@@ -51,6 +52,7 @@ rule evaluate:
     input:
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
+        store=rules.pack_store.output,
         weights=rules.train.output.weights,
         model=rules.train.output.model,
         calibration=own_calibration,

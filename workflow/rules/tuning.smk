@@ -27,6 +27,7 @@ rule tune:
     input:
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
+        store=rules.pack_store.output,
     output:
         training=str(RESULTS.candidate("{run}", "{fold}", "{candidate}").training),
     log:

@@ -209,8 +209,11 @@ class Config(Section):
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """Folds that are run; splits that are not by folds have the one fold 0."""
-        return (self.splits.fold,) if self.splits.method == "folds" else (0,)
+        """Folds that are run, in ascending order; splits that are not by folds have the one fold 0."""
+        if self.splits.method != "folds":
+            return (0,)
+        only = self.splits.only_folds
+        return tuple(range(self.splits.folds)) if only is None else tuple(sorted(only))
 
     @property
     def tuned_runs(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ RENAMED = {
     "model.thinking": "'model.tim'",
     "model.freeze_encoder": "'model.encoder' (frozen for true, trained for false)",
     "evaluation.without_modalities": "'evaluation.modality_ablation'",
+    "splits.fold": "'splits.only_folds', a list such as [0]; without it all folds are run",
     "simulate.s2_noise": "'simulate.s2_noise_reflectance'",
 }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge
 from pydantic import model_validator
 
-from cityheads.config.base import Flag, Integer, Number, Section, Text, field, refuse, section
+from cityheads.config.base import Flag, Integer, Number, Section, Text, field, only_once, refuse, section
 
 __all__ = ["FractionsConfig", "SplitsConfig"]
 
@@ -31,15 +32,23 @@ class SplitsConfig(Section):
     method: Literal["search", "folds", "region"] = field(
         "search",
         "search looks for the most balanced assignment, or takes the sheet's split column where it has one; folds "
-        "makes one fold of a cross-validation; region leaves one region of the sheet's region column out.",
+        "is a cross-validation: every run is trained once per fold; region leaves one region of the sheet's region "
+        "column out.",
     )
     fractions: FractionsConfig = section(FractionsConfig)
     seed: Integer = field(7, "Seed of the search for a balanced split.", ge=0)
-    folds: Integer = field(5, "Number of folds (method folds); every parent is in the test split of exactly one.", ge=3)
-    fold: Integer = field(
-        0,
-        "Which fold is the test split, from 0; the next one is val, the others are train (method folds).",
-        ge=0,
+    folds: Integer = field(
+        5,
+        "Number of folds (method folds). The parents are cut into as many groups: group K is the test split of fold K, "
+        "the next one its val, the others its train. So every parent is tested in exactly one fold.",
+        ge=3,
+    )
+    only_folds: Annotated[tuple[Annotated[Integer, Ge(0)], ...], only_once] | None = field(
+        None,
+        "Run these folds only, from 0 (method folds); null runs all of them. What is made for a fold does not depend "
+        "on which others are run.",
+        affects="nothing",
+        min_length=1,
     )
     region: Text | None = field(None, "The region that is the test split (method region).")
     buffer_m: Number = field(
@@ -50,8 +59,8 @@ class SplitsConfig(Section):
     )
     test_lock: Text | None = field(
         None,
-        "Hash of the test parents, as dataset/splits.json gives it; another test set is then an error until this key "
-        "says otherwise.",
+        "Hash of the test parents (method folds: of all parents with their folds), as dataset/0/splits.json gives it; "
+        "another test set is then an error until this key says otherwise.",
     )
     require_every_class: Flag = field(
         True,
@@ -60,8 +69,11 @@ class SplitsConfig(Section):
 
     @model_validator(mode="after")
     def _method(self) -> SplitsConfig:
-        if self.fold >= self.folds:
-            refuse("fold", f"{self.fold} is not below splits.folds ({self.folds})")
+        if self.only_folds is not None:
+            if self.method != "folds":
+                refuse("only_folds", f"is for method folds, not {self.method}; remove it")
+            if max(self.only_folds) >= self.folds:
+                refuse("only_folds", f"{max(self.only_folds)} is not below splits.folds ({self.folds})")
         if self.method == "region" and not self.region:
             refuse("region", "name the region that method region leaves out")
         return self

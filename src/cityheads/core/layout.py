@@ -34,6 +34,7 @@ STAGES = (
     "rasterize_landcover",
     "rasterize_buildings",
     "rasterize_layer",
+    "pack_store",
     "assemble_dataset",
     "check_labels",
     "publish_catalog",
@@ -120,11 +121,16 @@ class LabelFolder(_Folder):
 
 
 class StoreFolder(_Folder):
-    """The kept sub-chips, one memory-mapped array a layer."""
+    """All sub-chips that are good enough, one memory-mapped array a layer: what does not depend on a split."""
 
     def array(self, layer: str) -> Path:
-        """One layer of all kept sub-chips, (N, ...)."""
+        """One layer of all packed sub-chips, (N, ...)."""
         return self.root / f"{layer}.npy"
+
+    @property
+    def subchips(self) -> Path:
+        """The base table (GeoParquet), a row for each sub-chip, packed or dropped for its quality."""
+        return self.root / "subchips.parquet"
 
     @property
     def index(self) -> Path:
@@ -133,11 +139,11 @@ class StoreFolder(_Folder):
 
 
 class DatasetFolder(_Folder):
-    """The assembled dataset."""
+    """The dataset as one fold splits it; its pixels lie in the store beside it, which all folds share."""
 
     @property
     def chips(self) -> Path:
-        """The chip table (GeoParquet), a row for each sub-chip, kept or dropped; written last."""
+        """The chip table (GeoParquet), a row for each sub-chip with its split, kept or dropped; written last."""
         return self.root / "chips.parquet"
 
     @property
@@ -157,8 +163,8 @@ class DatasetFolder(_Folder):
 
     @property
     def store(self) -> StoreFolder:
-        """The packed sub-chips."""
-        return StoreFolder(self.root / "store")
+        """The packed sub-chips of all folds."""
+        return StoreFolder(self.root.parent / "store")
 
 
 class RunFolder(_Folder):
@@ -360,9 +366,18 @@ class Layout(_Folder):
         return self.root / "labels" / "check.png"
 
     @property
-    def dataset(self) -> DatasetFolder:
-        """The assembled dataset."""
-        return DatasetFolder(self.root / "dataset")
+    def datasets(self) -> Path:
+        """Folder of the store and of the folds' datasets."""
+        return self.root / "dataset"
+
+    @property
+    def store(self) -> StoreFolder:
+        """The packed sub-chips of all folds."""
+        return StoreFolder(self.datasets / "store")
+
+    def dataset(self, fold: int | str) -> DatasetFolder:
+        """The dataset as one fold splits it."""
+        return DatasetFolder(self.datasets / str(fold))
 
     @property
     def runs(self) -> Path:

@@ -13,10 +13,11 @@ from typing import Any
 from cityheads.archive import hrefs
 from cityheads.config import Config, Label
 from cityheads.core.artifacts import chips as column
-from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.artifacts.chips import CHIPS, SUBCHIPS
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.reading import READING, Reading
 from cityheads.core.artifacts.scenes import SCENES, SceneChoice, item_time
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
 from cityheads.core.classes import IGNORE, mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file, write_json
@@ -43,7 +44,6 @@ _SHA256_MULTIHASH = "1220"
 _COLUMNS = (
     "chip_id",
     "parent_id",
-    "split",
     "kept",
     "epsg",
     "left",
@@ -59,12 +59,15 @@ _COLUMNS = (
 def publish_catalog(config: Config, *, scenes: Path, parents_dir: Path, chips: Path, dataset: Path, out: Path) -> None:
     """Write a STAC catalogue of the kept sub-chips with all labels; ``catalog.json`` is written last.
 
+    An item says in which split it is. In a cross-validation that changes from fold to fold: there it says in which fold
+    its parent is tested, and the items are all sub-chips that are good enough, also those that some fold leaves out.
+
     Args:
         config: Config with sections ``project``, ``archive.imagery`` and ``labels``, from which the colours come.
         scenes: Folder of the frozen scene choices.
         parents_dir: Folder of the parents' rasters, for what was done to them (``reading.json``).
         chips: Folder of the sub-chips.
-        dataset: Folder of the assembled dataset.
+        dataset: Folder of the assembled dataset, of any of its folds.
         out: Folder of the catalogue. Links are relative, so it can move together with ``chips``.
 
     Raises:
@@ -78,7 +81,15 @@ def publish_catalog(config: Config, *, scenes: Path, parents_dir: Path, chips: P
     modalities = config.archive.imagery.names
     columns = [column.valid_fraction(name) for name in modalities]
     columns += [column.sha256(layer) for layer in (*modalities, *trained)]
-    rows = CHIPS.read(assembled.chips, (*_COLUMNS, *columns))
+    splits = SPLIT_ASSIGNMENT.read(assembled.splits)
+    if splits["folds"] == 1:
+        rows = CHIPS.read(assembled.chips, (*_COLUMNS, *columns))
+        held_out: dict[str, dict[str, Any]] = {
+            parent: {"cityheads:split": split} for parent, split in splits["parents"].items()
+        }
+    else:
+        rows = SUBCHIPS.read(assembled.store.subchips, (*_COLUMNS, *columns))
+        held_out = {parent: {"cityheads:test_fold": fold} for parent, fold in splits["tested_in"].items()}
     kept = [row for row in rows if row["kept"]]
     choices = {name: SCENES.read(parent_file(scenes, name)) for name in sorted({row["parent_id"] for row in kept})}
     readings = {name: READING.read(ParentFolder(parents_dir / name).reading) for name in choices}
@@ -89,11 +100,12 @@ def publish_catalog(config: Config, *, scenes: Path, parents_dir: Path, chips: P
         geometry = shapely.from_wkb(row["geometry"])
         place = folder / "items" / f"{row['chip_id']}.json"
         choice = choices[row["parent_id"]]
-        item = _item(row, geometry, choice, readings[row["parent_id"]], config, chips, place, name)
+        told = held_out[row["parent_id"]]
+        item = _item(row, geometry, told, choice, readings[row["parent_id"]], config, chips, place, name)
         boxes.append(geometry.bounds)
         times.append(item["properties"]["datetime"])
         write_json(place, item)
-    write_json(folder / "collection.json", _collection(name, config, rows, kept, boxes, times))
+    write_json(folder / "collection.json", _collection(name, config, rows, kept, held_out, boxes, times))
     root = {"rel": "root", "href": "./catalog.json", "type": "application/json"}
     catalog: dict[str, Any] = {
         "type": "Catalog",
@@ -119,6 +131,7 @@ def _collection(
     config: Config,
     rows: list[dict[str, Any]],
     kept: list[dict[str, Any]],
+    held_out: Mapping[str, Mapping[str, Any]],
     boxes: list[tuple[float, ...]],
     times: list[str],
 ) -> dict[str, Any]:
@@ -127,6 +140,8 @@ def _collection(
         whole = [min(west), min(south), max(east), max(north)]
     else:
         whole = [-180.0, -90.0, 180.0, 90.0]
+    told = [held_out[row["parent_id"]] for row in kept]
+    keys = dict.fromkeys(key for one in told for key in one)
     links = [
         {"rel": "root", "href": "../catalog.json", "type": "application/json"},
         {"rel": "parent", "href": "../catalog.json", "type": "application/json"},
@@ -143,7 +158,7 @@ def _collection(
             "spatial": {"bbox": [whole]},
             "temporal": {"interval": [[min(times, default=None), max(times, default=None)]]},
         },
-        "summaries": {"cityheads:split": sorted({row["split"] for row in kept if row["split"]})},
+        "summaries": {key: sorted({one[key] for one in told}) for key in keys},
         "links": links,
     }
 
@@ -151,6 +166,7 @@ def _collection(
 def _item(
     row: Mapping[str, Any],
     geometry: Any,
+    held_out: Mapping[str, Any],
     choice: SceneChoice,
     reading: Reading,
     config: Config,
@@ -166,7 +182,7 @@ def _item(
         "proj:shape": [px, px],
         "proj:transform": [step, 0.0, row["left"], 0.0, -step, row["top"]],
         "cityheads:parent": row["parent_id"],
-        "cityheads:split": row["split"],
+        **held_out,
         "cityheads:simulated": row["simulated"],
         "cityheads:clear_fraction": row["clear_fraction"],
         "cityheads:offset_dn": reading["layers"]["S2L2A"]["offset_dn"],

@@ -113,7 +113,8 @@ def check_labels(config: Config, *, parents: Path, results: Path, picture: Path,
     """Compare the label layers with each other and with the imagery, and draw what was found.
 
     Args:
-        config: Config with sections ``grid`` and ``labels``.
+        config: Config with sections ``grid``, ``labels`` and ``splits``; of several folds the first one's splits are
+            shown.
         parents: Parent sheet.
         results: Results folder with the parents' rasters and the dataset.
         picture: The same as a picture (PNG).
@@ -124,6 +125,7 @@ def check_labels(config: Config, *, parents: Path, results: Path, picture: Path,
     """
     labels, grid = config.labels, config.grid.grid
     layout = Layout(results)
+    dataset = layout.dataset(config.folds[0])
     sheet = read_parents(parents, grid)
     # polygons have edges at all; land cover on a 10 m grid has been registered to the imagery by its makers
     edged = [name for name, label in labels.items() if label.kind in ("footprints", "vector")]
@@ -132,7 +134,7 @@ def check_labels(config: Config, *, parents: Path, results: Path, picture: Path,
     ignored: dict[str, dict[str, float]] = {name: {} for name in labels}
     shifts: dict[str, dict[str, EdgeShift | None]] = {name: {} for name in edged}
     surfaces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in edged}
-    split_of = _kept(layout.dataset)
+    split_of = _kept(dataset)
     counts: dict[str, dict[str, np.ndarray]] = {name: {} for name in labels}
     for parent in sheet:
         folder = layout.parent(parent.parent_id)
@@ -152,7 +154,7 @@ def check_labels(config: Config, *, parents: Path, results: Path, picture: Path,
     together = {name: _mean_surface(surfaces[name]) for name in edged}
     names = {name: label.class_names for name, label in labels.items()}
     found: LabelCheck = {
-        "simulated": STATISTICS.read(layout.dataset.statistics)["simulated"],
+        "simulated": STATISTICS.read(dataset.statistics)["simulated"],
         "agreement": [_agreement(one, two, tables[one, two], labels) for one, two in pairs],
         "registration": {
             name: {"all": None if surface is None else edge_shift(surface), "parents": shifts[name]}

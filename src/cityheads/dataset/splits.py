@@ -7,7 +7,9 @@ the unit of the bootstrap in the evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -18,7 +20,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes
 from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon
 
-__all__ = ["assign_splits", "check_lock", "lock_of", "missing_classes", "near_held_out", "split_sizes"]
+__all__ = ["Splits", "assign_splits", "check_lock", "lock_of", "missing_classes", "near_held_out", "split_sizes"]
 
 log = logging.getLogger(__name__)
 
@@ -43,28 +45,74 @@ def split_sizes(parents: int, fractions: FractionsConfig) -> dict[str, int]:
     return sizes
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Who is in which split of one fold.
+
+    Attributes:
+        method: ``sheet``, ``search``, ``fold K of N`` or ``region NAME left out``.
+        parents: Split per parent id, in the order of the sheet.
+        folds: Number of all folds, run or not; 1 for the methods without.
+        tested_in: Fold in which a parent is tested, likewise; None for one that is tested in no fold.
+        lock: Hash of who is tested.
+    """
+
+    method: str
+    parents: dict[str, Split]
+    folds: int
+    tested_in: dict[str, int | None]
+    lock: str
+
+
 def assign_splits(
-    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig
-) -> tuple[dict[str, Split], str]:
+    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig, fold: int = 0
+) -> Splits:
     """Assign every parent to a split.
 
     Method ``search`` takes the sheet's split column where there is one. Else the assignment is sought whose splits hold
     every class and whose share of each class's pixels (and of all pixels) is nearest to the wanted fractions: thousands
-    of random assignments, then pairwise swaps from the best few until none helps. Method ``folds`` seeks equal folds in
-    the same way; one is test, the next is val, the others are train. Method ``region`` makes one region the test split
-    and seeks train and val among the others.
+    of random assignments, then pairwise swaps from the best few until none helps. Method ``folds`` seeks equal groups
+    in the same way: group K is the test split of fold K, the next one its val, the others its train. The groups are the
+    same for all folds, whichever are run. Method ``region`` makes one region the test split and seeks train and val
+    among the others.
 
     Args:
         parents: Parents in sheet order.
         counts: Labelled pixels per parent and class, (P, n_classes) per label.
         splitting: The config's ``splits`` section.
-
-    Returns:
-        Split per parent id, and the method: ``sheet``, ``search``, ``fold K of N`` or ``region NAME left out``.
+        fold: Number of the fold; methods ``search`` and ``region`` have fold 0 only.
 
     Raises:
-        CityHeadsError: Too few parents, a sheet that leaves a split empty, or no such region.
+        CityHeadsError: Too few parents, a sheet that leaves a split empty, or no such region or fold.
     """
+    folds = splitting.folds if splitting.method == "folds" else 1
+    if not 0 <= fold < folds:
+        raise CityHeadsError(
+            f"no fold {fold}: method {splitting.method} has {f'the folds 0 to {folds - 1}' if folds > 1 else 'fold 0'}"
+        )
+    if folds > 1:
+        group = _groups(parents, counts, splitting)
+        names: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
+        assigned = {identifier: names.get(number, "train") for identifier, number in group.items()}
+        return Splits(f"fold {fold} of {folds}", assigned, folds, {**group}, _lock_of_folds(parents, group))
+    assigned, method = _one_split(parents, counts, splitting)
+    tested_in = {identifier: 0 if split == "test" else None for identifier, split in assigned.items()}
+    return Splits(method, assigned, 1, tested_in, lock_of(parents, assigned))
+
+
+def _groups(parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig) -> dict[str, int]:
+    """Give the fold in which each parent is tested."""
+    if len(parents) < splitting.folds:
+        raise CityHeadsError(f"{len(parents)} parents cannot fill {splitting.folds} folds; lower splits.folds")
+    rng = np.random.default_rng(splitting.seed)
+    groups = _search(np.arange(len(parents)) % splitting.folds, _shares(counts), rng)
+    return {parent.parent_id: int(group) for parent, group in zip(parents, groups, strict=True)}
+
+
+def _one_split(
+    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig
+) -> tuple[dict[str, Split], str]:
+    """Assign by the sheet, by search, or by region."""
     ids = [parent.parent_id for parent in parents]
     given = {parent.parent_id: parent.split for parent in parents if parent.split}
     if splitting.method == "search" and len(given) == len(parents):
@@ -76,14 +124,6 @@ def assign_splits(
         return given, "sheet"
     shares = _shares(counts)
     rng = np.random.default_rng(splitting.seed)
-    if splitting.method == "folds":
-        folds, fold = splitting.folds, splitting.fold
-        if len(parents) < folds:
-            raise CityHeadsError(f"{len(parents)} parents cannot fill {folds} folds; lower splits.folds")
-        groups = _search(np.arange(len(parents)) % folds, shares, rng)
-        names: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
-        assigned = {identifier: names.get(int(group), "train") for identifier, group in zip(ids, groups, strict=True)}
-        return assigned, f"fold {fold} of {folds}"
     if splitting.method == "region":
         return _leave_out(parents, shares, splitting, rng), f"region {splitting.region} left out"
     sizes = split_sizes(len(parents), splitting.fractions)
@@ -111,8 +151,16 @@ def _leave_out(
 
 def lock_of(parents: Sequence[Parent], assigned: Mapping[str, str]) -> str:
     """Give a hash of the test parents: their ids and places, in any order."""
-    tested = sorted((p.parent_id, p.epsg, p.left, p.top) for p in parents if assigned[p.parent_id] == "test")
-    return sha256_bytes(canonical_json(tested).encode())[:16]
+    return _hash((p.parent_id, p.epsg, p.left, p.top) for p in parents if assigned[p.parent_id] == "test")
+
+
+def _lock_of_folds(parents: Sequence[Parent], group: Mapping[str, int]) -> str:
+    """Give a hash of the whole partition: ids and places of all parents, each with the fold in which it is tested."""
+    return _hash((p.parent_id, p.epsg, p.left, p.top, group[p.parent_id]) for p in parents)
+
+
+def _hash(entries: Iterable[tuple[Any, ...]]) -> str:
+    return sha256_bytes(canonical_json(sorted(entries)).encode())[:16]
 
 
 def check_lock(found: str, wanted: str | None) -> None:

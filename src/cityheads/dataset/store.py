@@ -1,4 +1,4 @@
-"""The packed sub-chips of an assembled dataset: memory-mapped arrays, their index, and where each chip lies."""
+"""The packed sub-chips of a dataset: memory-mapped arrays, their index, and where each chip lies."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from cityheads.core.modalities import COORDS, stored
 
 __all__ = ["ChipStore"]
 
+_ANEW = "make it anew: snakemake --forcerun pack_store"
+
 
 class ChipStore:
-    """The packed sub-chips of an assembled dataset, opened without reading them.
+    """The packed sub-chips, which all folds share, with the splits of one fold; opened without reading them.
 
     Args:
-        dataset_dir: Folder of the assembled dataset.
+        dataset_dir: Folder of the fold's dataset; the store lies beside it.
 
     Raises:
         CityHeadsError: The store is missing, or an array is not what its index says.
@@ -59,9 +61,9 @@ class ChipStore:
             try:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise CityHeadsError(f"{path}: cannot be read ({error}); assemble the dataset again") from None
+                raise CityHeadsError(f"{path}: cannot be read ({error}); {_ANEW}") from None
             if array.dtype.name != entry["dtype"] or list(array.shape) != entry["shape"]:
-                raise CityHeadsError(f"{path}: is not what its index says; assemble the dataset again")
+                raise CityHeadsError(f"{path}: is not what its index says; {_ANEW}")
             self._arrays[name] = array
         return self._arrays[name]
 
@@ -83,7 +85,10 @@ class ChipStore:
         return arrays | ({COORDS: self.coords()} if COORDS in names else {})
 
     def coords(self) -> np.ndarray:
-        """Give the centres of the sub-chips: longitude and latitude in degrees (WGS 84), (N, 2) float32."""
+        """Give the centres of the sub-chips: longitude and latitude in degrees (WGS 84), (N, 2) float32.
+
+        NaN for a sub-chip that the fold leaves out.
+        """
         from pyproj import Transformer
 
         found = np.full((len(self), 2), np.nan, np.float32)
@@ -108,9 +113,9 @@ class ChipStore:
         for name, entry in self.index["arrays"].items():
             path = self.files.store.array(name)
             if not path.exists():
-                raise CityHeadsError(f"{path}: no such file; assemble the dataset again")
+                raise CityHeadsError(f"{path}: no such file; {_ANEW}")
             if sha256_file(path) != entry["sha256"]:
-                raise CityHeadsError(f"{path}: its bytes have changed since it was written; assemble the dataset again")
+                raise CityHeadsError(f"{path}: its bytes have changed since it was written; {_ANEW}")
 
     def split_indices(self) -> dict[str, list[int]]:
         """Give the positions in the store of each split's chips, in the order of the store."""

@@ -146,10 +146,12 @@ class CityMap:
         from cityheads.model.builder import load_model
 
         self.bundle, self.layout, self.device = BundleFolder(bundle), Layout(results), device
-        self.places = read_places(self.layout.dataset.chips)
         verify_bundle(self.bundle.root)
         self.model, self.spec = load_model(self.bundle.root)
         self.model.to(device)
+        #: The dataset as the fold of this model splits it.
+        self.dataset = self.layout.dataset(self.spec["fold"])
+        self.places = read_places(self.dataset.chips)
         #: Classes with their colours, by label.
         self.classes = BUNDLE_CLASSES.read(self.bundle.classes)["labels"]
         self.gate = GATE.read(self.bundle.gate)
@@ -160,7 +162,7 @@ class CityMap:
         small = next((place for place in self.places.values() if place.px < self.chip_px), None)
         if small is not None:
             raise CityHeadsError(
-                f"{self.layout.dataset.chips}: parent {small.parent.parent_id} is {small.px} px wide, but the model of "
+                f"{self.dataset.chips}: parent {small.parent.parent_id} is {small.px} px wide, but the model of "
                 f"{self.bundle.root} takes {self.chip_px} px"
             )
 
@@ -264,9 +266,7 @@ class CityMap:
             CityHeadsError: There is no such parent, a raster is missing, or the overlap leaves no step.
         """
         if parent_id not in self.places:
-            raise CityHeadsError(
-                f"{self.layout.dataset.root}: no parent '{parent_id}'; there are {', '.join(self.places)}"
-            )
+            raise CityHeadsError(f"{self.dataset.root}: no parent '{parent_id}'; there are {', '.join(self.places)}")
         place = self.places[parent_id]
         overlap = self.chip_px // 4 if overlap_px is None else overlap_px
         if not 0 <= overlap < self.chip_px:

@@ -70,7 +70,7 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
     seed, why = choose_seed(trainings)
     trained = layout.run(run, fold, seed)
     model = MODEL.read(trained.model)
-    splits = SPLIT_ASSIGNMENT.read(layout.dataset.splits)
+    splits = SPLIT_ASSIGNMENT.read(layout.dataset(fold).splits)
     published = Published(
         model=model | {"model": portable(model["model"])},
         training=trainings[seed],
@@ -78,11 +78,11 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
         seed_reason=why,
         metrics=METRICS.read(layout.evaluation(run, fold, seed).metrics),
         gate=GATE.read(layout.gate),
-        statistics=STATISTICS.read(layout.dataset.statistics),
+        statistics=STATISTICS.read(layout.dataset(fold).statistics),
         splits=splits,
         sources=sources(SCENES.read(layout.scene_choice(parent)) for parent in splits["parents"]),
     )
-    _check(layout, published, trained.model)
+    _check(layout, fold, published, trained.model)
     if not trained.weights.is_file():
         raise CityHeadsError(f"{trained.weights}: no such file; train the run first")
     if not Path(parents).is_file():
@@ -100,7 +100,7 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
     logging.getLogger("cityheads.progress").info("%s: %s %s", out, published.gate["verdict"], why)
 
 
-def _check(layout: Layout, published: Published, path: Path) -> None:
+def _check(layout: Layout, fold: int, published: Published, path: Path) -> None:
     """Compare what model, verdict, dataset and evaluation say of the heads and their classes.
 
     Raises:
@@ -109,7 +109,7 @@ def _check(layout: Layout, published: Published, path: Path) -> None:
     model, gate = published.model, published.gate
     if list(gate["heads"]) != list(model["heads"]) or gate["run"] != model["run"]:
         raise CityHeadsError(f"{path}: {layout.gate.name} compares other heads or another run; run the workflow again")
-    tables = CLASSES.read(layout.dataset.classes)["labels"]
+    tables = CLASSES.read(layout.dataset(fold).classes)["labels"]
     for head, rule in model["heads"].items():
         names = [item["name"] for item in rule["classes"]]
         scored = published.metrics["heads"].get(head)

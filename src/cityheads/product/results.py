@@ -27,7 +27,7 @@ from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT, SplitAssignment
 from cityheads.core.artifacts.statistics import STATISTICS, DatasetStatistics
 from cityheads.core.artifacts.training import TRAINING, Training
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.layout import STAGES, Layout
+from cityheads.core.layout import STAGES, DatasetFolder, Layout
 
 __all__ = ["Results", "Timing", "require"]
 
@@ -98,6 +98,11 @@ class Results:
         return self.folds[0] if fold is None else fold
 
     @property
+    def dataset(self) -> DatasetFolder:
+        """The dataset as the first fold splits it."""
+        return self.layout.dataset(self.fold())
+
+    @property
     def gate(self) -> Gate:
         """The verdict."""
         return self._read(GATE, self.layout.gate)
@@ -105,17 +110,17 @@ class Results:
     @property
     def splits(self) -> SplitAssignment:
         """Split per parent, and the classes that a split lacks."""
-        return self._read(SPLIT_ASSIGNMENT, self.layout.dataset.splits)
+        return self._read(SPLIT_ASSIGNMENT, self.dataset.splits)
 
     @property
     def classes(self) -> Mapping[str, list[ClassEntry]]:
         """Class table per label that trains."""
-        return self._read(CLASSES, self.layout.dataset.classes)["labels"]
+        return self._read(CLASSES, self.dataset.classes)["labels"]
 
     @property
     def statistics(self) -> DatasetStatistics:
         """Pixels per class and split, sub-chips per split, what was dropped."""
-        return self._read(STATISTICS, self.layout.dataset.statistics)
+        return self._read(STATISTICS, self.dataset.statistics)
 
     @property
     def simulated(self) -> bool:
@@ -125,7 +130,7 @@ class Results:
     @functools.cached_property
     def chips(self) -> list[dict[str, Any]]:
         """The rows of the chip table, in order, without geometry and hashes."""
-        return CHIPS.read(self.layout.dataset.chips, _CHIP_COLUMNS)
+        return CHIPS.read(self.dataset.chips, _CHIP_COLUMNS)
 
     def scenes(self, parent: str) -> SceneChoice:
         """Read the scene choice of a parent."""
@@ -137,11 +142,11 @@ class Results:
 
     def has_array(self, layer: str) -> bool:
         """Say whether the packed store has a layer."""
-        return self.layout.dataset.store.array(layer).exists()
+        return self.dataset.store.array(layer).exists()
 
     def array(self, layer: str) -> np.ndarray:
         """Map one layer of the packed store, (N, ...)."""
-        found: np.ndarray = np.load(require(self.layout.dataset.store.array(layer)), mmap_mode="r")
+        found: np.ndarray = np.load(require(self.dataset.store.array(layer)), mmap_mode="r")
         return found
 
     def training(self, run: str, seed: int, fold: int | None = None) -> Training:

@@ -1,4 +1,8 @@
-"""``dataset/chips.parquet``, the chip table: a row for each sub-chip of each parent, kept or dropped with the reason.
+"""The tables of sub-chips, with a row for each sub-chip of each parent, kept or dropped with the reason.
+
+``dataset/store/subchips.parquet`` is the base table: all that holds whatever the split.
+``dataset/{fold}/chips.parquet``, the chip table, adds the split, and drops also what comes too near to a parent held
+out.
 
 GeoParquet: column ``geometry`` is the sub-chip's square in longitude and latitude. Columns that exist once per modality
 or label are named by the functions below.
@@ -17,16 +21,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHIPS",
+    "SUBCHIPS",
     "chip_schema",
     "class_fraction",
     "ignored_fraction",
     "in_range_fraction",
+    "pixels",
     "scene_ids",
     "sha256",
+    "subchip_schema",
     "synthesized",
     "valid_fraction",
 ]
 
+SUBCHIPS = Table("table of sub-chips", "pack_store", 1)
 CHIPS = Table("chip table", "assemble_dataset", 1)
 
 
@@ -60,13 +68,18 @@ def class_fraction(label: str, class_id: int) -> str:
     return f"fraction_{label}_{class_id}"
 
 
+def pixels(label: str) -> str:
+    """Name the base table's column of a label's pixels per class and, last, of the ignored ones: a list of numbers."""
+    return f"pixels_{label}"
+
+
 def sha256(layer: str) -> str:
     """Name the column with the SHA-256 of the sub-chip's file of a layer: a modality or ``MASK_{label}``."""
     return f"sha256_{layer}"
 
 
 def chip_schema(modalities: Sequence[str], classes: Mapping[str, int]) -> pa.Schema:
-    """Give the columns, ``geometry`` left out, in their order.
+    """Give the columns of the chip table, ``geometry`` left out, in their order.
 
     Args:
         modalities: Modalities of the dataset.
@@ -104,3 +117,19 @@ def chip_schema(modalities: Sequence[str], classes: Mapping[str, int]) -> pa.Sch
         columns += [(class_fraction(label, index), number) for index in range(count)]
         columns += [(sha256(mask_layer(label)), text)]
     return pa.schema(columns)
+
+
+def subchip_schema(modalities: Sequence[str], classes: Mapping[str, int]) -> pa.Schema:
+    """Give the columns of the base table, ``geometry`` left out: those of the chip table but the split, and counts.
+
+    Args:
+        modalities: Modalities of the dataset.
+        classes: Number of classes per label that trains.
+    """
+    import pyarrow as pa
+
+    schema = chip_schema(modalities, classes)
+    schema = schema.remove(schema.get_field_index("split"))
+    for label, count in classes.items():
+        schema = schema.append(pa.field(pixels(label), pa.list_(pa.int64(), count + 1)))
+    return schema

@@ -1,4 +1,4 @@
-"""``dataset/classes.json``: the class ids of each label that trains, with their names."""
+"""``dataset/{fold}/classes.json``: the class ids of each label that trains, with their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dataset/statistics.json``: counts of everything in the dataset, and statistics of the training split's pixels."""
+"""``dataset/{fold}/statistics.json``: counts of everything, and statistics of the training split's pixels."""
 
 from __future__ import annotations
 

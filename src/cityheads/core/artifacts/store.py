@@ -31,4 +31,4 @@ class StoreIndex(TypedDict):
     arrays: dict[str, StoredArray]
 
 
-STORE_INDEX = Artifact("index of the store", "assemble_dataset", 1, StoreIndex)
+STORE_INDEX = Artifact("index of the store", "pack_store", 1, StoreIndex)

@@ -45,7 +45,7 @@ class Evidence:
         for parent in self.parents:
             if parent.parent_id not in self.split:
                 raise CityHeadsError(
-                    f"{self.results.layout.dataset.splits}: has no parent {parent.parent_id} of {parents}; "
+                    f"{self.results.dataset.splits}: has no parent {parent.parent_id} of {parents}; "
                     "run the workflow again"
                 )
         self.simulated = self.results.simulated
@@ -57,10 +57,10 @@ class Evidence:
             CityHeadsError: One is missing.
         """
         found, layout = self.results, self.results.layout
-        require(layout.dataset.chips)
-        require(layout.dataset.classes)
+        require(found.dataset.chips)
+        require(found.dataset.classes)
         for layer in ("S2L2A", *(mask_layer(self.config.heads[head].label) for head in self.heads)):
-            require(layout.dataset.store.array(layer))
+            require(found.dataset.store.array(layer))
         compared = {self.shared_run, *(self.baselines[head] for head in self.heads)}
         for run, heads in found.runs.items():
             for seed in found.seeds:
@@ -86,7 +86,7 @@ class Evidence:
         names = [item["name"] for item in table]
         if names != list(rule.class_names):
             raise CityHeadsError(
-                f"{self.results.layout.dataset.classes}: {label} has the classes {', '.join(names)}, but the config "
+                f"{self.results.dataset.classes}: {label} has the classes {', '.join(names)}, but the config "
                 f"has {', '.join(rule.class_names)}; run the workflow again"
             )
         return [(item["name"], rule.colors[item["id"]]) for item in table]

@@ -105,8 +105,8 @@ def account(results: Results) -> Account:
     kept = sum(row["kept"] for row in chips)
     if kept + sum(dropped.values()) != len(chips):
         raise CityHeadsError(
-            f"{results.layout.dataset.statistics}: {sum(dropped.values())} dropped sub-chips, but "
-            f"{results.layout.dataset.chips.name} has {len(chips) - kept}; assemble the dataset again"
+            f"{results.dataset.statistics}: {sum(dropped.values())} dropped sub-chips, but "
+            f"{results.dataset.chips.name} has {len(chips) - kept}; assemble the dataset again"
         )
     rows = []
     for reason in sorted(dropped, key=lambda name: (-dropped[name], name)):

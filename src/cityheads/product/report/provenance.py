@@ -194,7 +194,7 @@ class Fingerprint:
 
 def hashes(results: Results) -> list[Fingerprint]:
     """Give the checksums that identify the dataset."""
-    folder, root = results.layout.dataset, results.layout.root
+    folder, root = results.dataset, results.layout.root
     rows = [
         Fingerprint(path.relative_to(root).as_posix(), sha256_file(require(path)))
         for path in (folder.chips, folder.splits, folder.classes)
