@@ -21,6 +21,7 @@ include: "workflow/rules/labels.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/tuning.smk"
 include: "workflow/rules/runs.smk"
+include: "workflow/rules/controls.smk"
 include: "workflow/rules/evidence.smk"
 include: "workflow/rules/product.smk"
 
@@ -41,6 +42,14 @@ rule train_multihead:
         of_trainings(
             lambda run, fold, seed: RESULTS.run(run, fold, seed).model, [TESTED_RUN]
         ),
+    localrule: True
+    message:
+        "Done: {input}"
+
+
+rule controls:
+    input:
+        CONTROL_METRICS,
     localrule: True
     message:
         "Done: {input}"

@@ -11,13 +11,16 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.redaction import scrub
 from cityheads.verbs import VERBS
+
+if TYPE_CHECKING:
+    from cityheads.config import Config
 
 __all__ = ["main"]
 
@@ -102,6 +105,25 @@ def _die_with_workflow() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _own(config: Config, arguments: Mapping[str, Any]) -> Config:
+    """Give the config as a job of a control sees it; that of another job is left as it is.
+
+    A control's settings rest on sections that its verb does not see: on the run under test, for one.
+
+    Raises:
+        CityHeadsError: There is no such control.
+    """
+    control = arguments.get("control")
+    if control is not None:
+        if control not in config.untrained_controls:
+            made = ", ".join(config.untrained_controls) or "none"
+            raise CityHeadsError(
+                f"config key 'controls.made': no control '{control}' without training here; there are {made}"
+            )
+        return config.for_control(control)
+    return config.for_run(arguments["run"]) if arguments.get("run") in config.trained_controls else config
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; give 0, or 1 after one line that says what is wrong."""
     arguments = vars(_parser().parse_args(argv))
@@ -117,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config_path is not None:
             from cityheads.config import load_config
 
-            settings.append(load_config(config_path).restricted_to(verb.sections))
+            settings.append(_own(load_config(config_path), arguments).restricted_to(verb.sections))
         module, _, function = verb.function.partition(":")
         getattr(importlib.import_module(module), function)(*settings, **arguments)
     except CityHeadsError as error:

@@ -300,6 +300,20 @@ VERBS: dict[str, Verb] = {
             version=2,
         ),
         Verb(
+            "evaluate_control",
+            "make and evaluate one control that trains no network",
+            "cityheads.evaluation.controls.verb:evaluate_control",
+            ("heads", "controls", "evaluation"),
+            (
+                Argument("control", "name of the control", str),
+                _FOLD,
+                _DATASET,
+                _out("folder of the evaluation"),
+                Argument("readings", "log of the readings of the test split", required=False),
+            ),
+            version=1,
+        ),
+        Verb(
             "compare",
             "compare the multi-head run with its baselines and give the verdict",
             "cityheads.evaluation.compare:compare",

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from cityheads.config.controls import UNTRAINED
 from cityheads.core.classes import mask_layer
 from cityheads.core.layout import Layout
 from cityheads.verbs import VERBS
@@ -72,6 +73,8 @@ def files(results: Path, labels: dict[str, str], modalities: list[str]) -> dict[
         return found | {f"parents/*/{name}.tif": under(at.parents, f"*/{name}.tif") for name in names}
 
     read = [*modalities, "SCL"]
+    evaluated = under(at.evaluations, "*/*/*/*/metrics.json")
+    controls = [path for path in evaluated if path.parts[-4] in UNTRAINED]
     return {
         "simulate_archive": {"archive": under(at.archive.root, "**/*")},
         "select_scenes": {"scenes": under(at.scenes)},
@@ -95,7 +98,8 @@ def files(results: Path, labels: dict[str, str], modalities: list[str]) -> dict[
                 for name in ("model.json", "training.json", "history.csv")
             }
         },
-        "evaluate": {"evaluation/metrics.json": under(at.evaluations, "*/*/*/*/metrics.json")},
+        "evaluate": {"evaluation/metrics.json": [one for one in evaluated if one not in controls]},
+        "evaluate_control": {"evaluation/metrics.json": controls},
         "compare": {"gate.json": [at.gate], "verdict.md": [at.verdict_page]},
         "draw_figures": {path.name: [path] for path in under(at.figures) if path.stem != "timings"},
         "report": {"report.html": [at.report]},

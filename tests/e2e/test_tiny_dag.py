@@ -195,8 +195,10 @@ def slow(*values: Any) -> Any:
         slow({"evaluation": {"modality_ablation": False}}, {"evaluate", "compare", *TOLD}),
         slow({"train": {"epochs": 2, "lr": 0.001, "accelerator": "cpu", "threads": 1}}, TRAINED),
         slow({"quality": {"min_clear_fraction": 0.5}}, {"slice_parent", "pack_store", "assemble_dataset",
-                                                       "check_labels", "publish_catalog", *TRAINED}),
-        slow({"splits": {"buffer_m": 100}}, {"assemble_dataset", "check_labels", "publish_catalog", *TRAINED}),
+                                                       "check_labels", "publish_catalog", "evaluate_control",
+                                                       *TRAINED}),
+        slow({"splits": {"buffer_m": 100}}, {"assemble_dataset", "check_labels", "publish_catalog", "evaluate_control",
+                                             *TRAINED}),
         ({"labels": {"BUILDINGS": {"kind": "footprints", "classes": OTHER_CLASSES}}}, {*TOLD, "check_labels",
                                                                                              "publish_catalog"}),
     ],
@@ -258,7 +260,13 @@ def test_a_filled_split_column_moves_the_splits_alone(done: Path, snakemake: Run
         dry = snakemake(done, "-n", *TARGETS, "--configfile", done / "tiny.yaml").stdout
     finally:
         (done / "parents.tsv").write_text(sheet)
-    assert planned(dry).keys() - {"all"} == {"assemble_dataset", "check_labels", "publish_catalog", *TRAINED}
+    assert planned(dry).keys() - {"all"} == {
+        "assemble_dataset",
+        "check_labels",
+        "publish_catalog",
+        "evaluate_control",
+        *TRAINED,
+    }
 
 
 FOLDS = {"method": "folds", "folds": 3, "require_every_class": False}
@@ -273,7 +281,9 @@ def test_folds_take_the_store_as_it_is_and_each_is_made_for_itself(done: Path, s
         dry = snakemake(place, "-n", target, "--configfile", config)
         return planned(dry.stdout + dry.stderr)
 
-    everything = {"assemble_dataset": 3, "train": 18, "evaluate": 18, "compare": 1, **dict.fromkeys(TOLD, 1), "all": 1}
+    # three runs with two seeds, and no_encoder with the first; evaluated on val and on test
+    everything = {"assemble_dataset": 3, "train": 21, "evaluate": 42, "evaluate_control": 12, "compare": 1}
+    everything |= {**dict.fromkeys(TOLD, 1), "all": 1}
     assert plan("all") == everything
     two = change(place, splits=FOLDS | {"only_folds": [0, 2]}, seeds=[0, 1])
     snakemake(place, "dataset", "--configfile", two)
@@ -294,10 +304,11 @@ def test_over_all_folds_every_parent_is_tested_once(done: Path, snakemake: Run, 
     two = change(place, splits=FOLDS | {"only_folds": [0, 1]}, seeds=[0, 1])
     snakemake(place, "all", "--configfile", two)
     before = digests(place, stages=("runs", "evaluation"))
-    assert len([name for name in before if name.endswith("metrics.json")]) == 3 * 2 * 2
+    assert len([name for name in before if name.endswith("metrics.json")]) == 2 * (2 * (3 * 2 + 1) + 4)
     three = change(place, splits=FOLDS, seeds=[0, 1])
     added = planned(snakemake(place, "-n", "all", "--configfile", three).stdout)
-    assert added == {"assemble_dataset": 1, "train": 6, "evaluate": 6, "compare": 1, **dict.fromkeys(TOLD, 1), "all": 1}
+    controls = {"evaluate_control": 4, "train": 7, "evaluate": 14}
+    assert added == {"assemble_dataset": 1, **controls, "compare": 1, **dict.fromkeys(TOLD, 1), "all": 1}
     snakemake(place, *TARGETS, "--configfile", three)
     after = digests(place, stages=("runs", "evaluation"))
     assert {name: after[name] for name in before} == before, "the folds that there were stay as they are"

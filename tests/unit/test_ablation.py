@@ -1,4 +1,4 @@
-"""Modality ablation, against scores and resamples worked out here."""
+"""Ablation of modalities and of the encoder, against scores and resamples worked out here."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ def miou(matrix: np.ndarray) -> float:
     return float(np.mean(ious)) if ious else math.nan
 
 
-def evaluation(full: np.ndarray, ablated: np.ndarray, name: str = "S1RTC") -> Any:
-    """Write what `evaluate` writes of one seed, from (parents, C, C) counts."""
-    parents = [f"P{index}" for index in range(len(full))]
+def evaluation(full: np.ndarray, ablated: np.ndarray, name: str = "S1RTC", fold: int = 0, seed: int = 0) -> Any:
+    """Write what `evaluate` writes of one fold and seed, from (parents, C, C) counts."""
+    parents = [f"P{fold}{index}" for index in range(len(full))]
     part = {
         "classes": NAMES,
         "metric": {"name": "miou", "positive_class": None, "value": None},
         "per_parent": {p: {"confusion": c.tolist()} for p, c in zip(parents, full, strict=True)},
     }
     return {
+        "fold": fold,
+        "seed": seed,
         "parents": parents,
         "confidence": 0.95,
         "heads": {"lulc": part},
@@ -122,7 +124,7 @@ def test_one_seed_averaged_is_that_seed() -> None:
 def test_seeds_that_disagree_widen_the_interval() -> None:
     rng = np.random.default_rng(5)
     full = noisy(rng, 5, 0.8)
-    seeds = [evaluation(full, noisy(rng, 5, right)) for right in (0.75, 0.6, 0.45)]
+    seeds = [evaluation(full, noisy(rng, 5, right), seed=seed) for seed, right in enumerate((0.75, 0.6, 0.45))]
     table = averaged(seeds)
     assert table is not None
     found = table["S1RTC"]["lulc"]
@@ -130,6 +132,27 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert found["delta_pp"] == pytest.approx(np.mean([one["delta_pp"] for one in each]), abs=0.011)
     widest = max(one["interval_pp"][1] - one["interval_pp"][0] for one in each)
     assert found["interval_pp"][1] - found["interval_pp"][0] > 2 * widest
+
+
+def test_folds_are_one_pool_of_parents() -> None:
+    rng = np.random.default_rng(7)
+    full, ablated = noisy(rng, 6, 0.8), noisy(rng, 6, 0.6)
+    whole = averaged([evaluation(full, ablated, "zeroed")])
+    in_folds = [
+        evaluation(full[part], ablated[part], "zeroed", fold) for fold, part in enumerate(([0, 1], [2, 3, 4, 5]))
+    ]
+    assert averaged(in_folds[::-1]) == whole, "in whatever order they come"
+    two = [evaluation(full[part], ablated[part], "zeroed", fold, seed) for seed in (4, 2)
+           for fold, part in enumerate(([0, 1], [2, 3, 4, 5]))]  # fmt: skip
+    assert averaged(two)["zeroed"]["lulc"]["value"] == whole["zeroed"]["lulc"]["value"]  # type: ignore[index]
+
+
+def test_the_encoder_has_a_table_of_its_own() -> None:
+    rng = np.random.default_rng(8)
+    one = evaluation(noisy(rng, 3, 0.8), noisy(rng, 3, 0.3), "permuted")
+    one = one | {"encoder_occlusion": one["modality_ablation"], "modality_ablation": None}
+    assert averaged([one]) is None
+    assert list(averaged([one], "encoder_occlusion") or {}) == ["permuted"]
 
 
 def test_nothing_measured_gives_no_table() -> None:

@@ -26,8 +26,9 @@ STAGES = {
     "rasterize_buildings": 22,
     "pack_store": 1,
     "assemble_dataset": 1,
-    "train": 3,
-    "evaluate": 3,
+    "train": 5,  # the three runs, and the tested one without encoder and with a frozen one
+    "evaluate": 10,  # on val and on test
+    "evaluate_control": 4,
     "compare": 1,
     "draw_figures": 1,
     "report": 1,
@@ -63,7 +64,13 @@ def test_the_default_dag_is_one_job_a_parent_and_stage(snakemake: Run, place: Pa
 
 
 @pytest.mark.parametrize(
-    ("target", "last"), [("train_multihead", "train"), ("report", "report"), ("dataset", "assemble_dataset")]
+    ("target", "last"),
+    [
+        ("train_multihead", "train"),
+        ("controls", "evaluate_control"),
+        ("report", "report"),
+        ("dataset", "assemble_dataset"),
+    ],
 )
 def test_named_targets_stop_where_their_name_says(snakemake: Run, place: Path, target: str, last: str) -> None:
     found = jobs(snakemake(place, "-n", target).stdout)
@@ -71,6 +78,8 @@ def test_named_targets_stop_where_their_name_says(snakemake: Run, place: Path, t
     expected = dict(list(STAGES.items())[: list(STAGES).index(last) + 1])
     if target == "train_multihead":
         expected["train"] = 1
+    if target == "controls":
+        expected |= {"train": 2, "evaluate": 4}
     assert found == expected
 
 
@@ -81,7 +90,19 @@ def test_a_run_and_a_seed_more_are_a_matter_of_the_config(snakemake: Run, place:
     config["seeds"] = [0, 1]
     (place / "more.yaml").write_text(yaml.safe_dump(config))
     found = jobs(snakemake(place, "-n", "--configfile", place / "more.yaml").stdout)
-    assert (found["train"], found["evaluate"]) == (8, 8)
+    # four runs and two controls: these with the first seed only
+    assert (found["train"], found["evaluate"]) == (10, 20)
+
+
+def test_controls_are_as_the_config_says(snakemake: Run, place: Path) -> None:
+    changes = overlay(place, controls={"made": ["majority", "pixels", "no_encoder"], "seeds": [3, 4]})
+    told = snakemake(place, "-n", "controls", "--configfile", changes).stdout
+    found = jobs(told)
+    assert (found["evaluate_control"], found["train"], found["evaluate"]) == (2, 2, 4)
+    assert "results/evaluation/test/no_encoder/0/4/metrics.json" in told
+    none = jobs(snakemake(place, "-n", "--configfile", overlay(place, controls={"made": []})).stdout)
+    assert none.get("evaluate_control") is None
+    assert none["train"] == 3
 
 
 def test_folds_are_a_matter_of_the_config_and_share_the_store(snakemake: Run, place: Path) -> None:
@@ -99,7 +120,7 @@ def test_an_overlay_is_laid_over_the_default(snakemake: Run, place: Path) -> Non
     changes = overlay(place, results="elsewhere", train={"epochs": 2})
     done = snakemake(place, "-n", "--configfile", changes)
     assert "elsewhere/report.html" in done.stdout
-    assert jobs(done.stdout)["train"] == 3
+    assert jobs(done.stdout)["train"] == 5
 
 
 def test_a_full_config_stands_alone(snakemake: Run, place: Path) -> None:

@@ -45,6 +45,8 @@ LAYERS = [name for name, label in LABELS.items() if label.kind in ("raster", "ve
 RUNS = list(CITY.runs)
 SEEDS = list(CITY.seeds)
 FOLDS = list(CITY.folds)
+CONTROLS = list(CITY.untrained_controls)
+TRAINED_CONTROLS = list(CITY.trained_controls)
 TESTED_RUN = CITY.noninferiority.run
 COMPARED = sorted({TESTED_RUN, *CITY.noninferiority.baselines.values()})
 
@@ -57,7 +59,8 @@ def only(names):
 wildcard_constraints:
     parent=only(PARENTS),
     label=only(LABELS),
-    run=only(RUNS),
+    run=only(RUNS + TRAINED_CONTROLS),
+    control=only(CONTROLS),
     fold=r"\d+",
     split="val|test",
     seed=r"\d+",
@@ -115,13 +118,22 @@ def version(verb):
     return VERBS[verb].version
 
 
-def settings(verb, label=False, run=False, learnt=False, label_keys=None, **how):
+def settings(
+    verb,
+    label=False,
+    run=False,
+    control=False,
+    learnt=False,
+    label_keys=None,
+    **how,
+):
     """Give what a job depends on in the config, as text: a change of it, and of it alone, runs the job again.
 
     Args:
         verb: The verb, whose sections count.
         label: Of the labels, only the job's own counts.
         run: Of runs, heads and labels, only the job's own count.
+        control: Of the controls' settings, only the job's own count.
         learnt: Of the labels, only those that some run learns count; heads and runs do not count besides.
         label_keys: Of the job's own label, only these keys count.
         how: What `Config.fingerprint` takes besides.
@@ -133,6 +145,8 @@ def settings(verb, label=False, run=False, learnt=False, label_keys=None, **how)
             narrowed = narrowed.for_label(wildcards.label)
         if run:
             narrowed = narrowed.for_run(wildcards.run)
+        if control:
+            narrowed = narrowed.for_control(wildcards.control)
         sections = VERBS[verb].sections
         if learnt:
             narrowed = narrowed.for_labels(LEARNT)
@@ -215,10 +229,10 @@ def of_folds(name, folds=FOLDS):
     return [str(name(fold)) for fold in folds]
 
 
-def of_trainings(name, runs=RUNS):
+def of_trainings(name, runs=RUNS, seeds=SEEDS):
     """Give what a function of run, fold and seed names, for all folds and seeds."""
     return [
-        str(name(run, fold, seed)) for run in runs for fold in FOLDS for seed in SEEDS
+        str(name(run, fold, seed)) for run in runs for fold in FOLDS for seed in seeds
     ]
 
 

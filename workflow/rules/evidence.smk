@@ -31,6 +31,7 @@ rule compare:
             lambda run, fold, seed: RESULTS.evaluation(run, fold, seed).metrics,
             COMPARED,
         ),
+        controls=CONTROL_METRICS,
     output:
         gate=str(RESULTS.gate),
         page=report(

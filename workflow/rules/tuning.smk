@@ -4,9 +4,9 @@ TUNED = list(CITY.tuned_runs)
 
 
 def chosen_settings(wildcards):
-    """Give the settings that were chosen for the job's run, where any were searched."""
-    found = str(RESULTS.settings(wildcards.run, wildcards.fold))
-    return found if wildcards.run in TUNED else []
+    """Give the settings that were chosen for the job's run, where any were searched; a control has the tested run's."""
+    run = TESTED_RUN if wildcards.run in TRAINED_CONTROLS else wildcards.run
+    return str(RESULTS.settings(run, wildcards.fold)) if run in TUNED else []
 
 
 def candidate_trainings(wildcards):

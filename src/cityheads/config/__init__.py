@@ -22,6 +22,7 @@ from cityheads.config.archive import (
 )
 from cityheads.config.base import UndeclaredSectionError
 from cityheads.config.config import Config
+from cityheads.config.controls import ControlsConfig, ProxyConfig
 from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
 from cityheads.config.grid import GridConfig, QualityConfig
 from cityheads.config.heads import HeadConfig, RunConfig
@@ -47,6 +48,7 @@ from cityheads.config.tuning import TuningConfig
 __all__ = [
     "ArchiveConfig",
     "Config",
+    "ControlsConfig",
     "DemConfig",
     "EvaluationConfig",
     "FootprintsLabel",
@@ -66,6 +68,7 @@ __all__ = [
     "OpticalConfig",
     "PixelRule",
     "ProjectConfig",
+    "ProxyConfig",
     "QualityConfig",
     "RadarConfig",
     "RasterClass",

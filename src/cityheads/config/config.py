@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Set
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from annotated_types import Ge
 from pydantic import model_validator
@@ -24,9 +24,10 @@ from cityheads.config.base import (
     refuse,
     section,
 )
+from cityheads.config.controls import KEYS, TRAINED, UNTRAINED, Control, ControlsConfig
 from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
 from cityheads.config.grid import GridConfig, QualityConfig
-from cityheads.config.heads import HeadConfig, Heads, Runs
+from cityheads.config.heads import HeadConfig, Heads, RunConfig, Runs
 from cityheads.config.labels import Labels, LandcoverLabel
 from cityheads.config.model import ModelConfig
 from cityheads.config.project import ProjectConfig, ReportConfig
@@ -67,6 +68,7 @@ class Config(Section):
     train: TrainConfig = section(TrainConfig)
     tuning: TuningConfig = section(TuningConfig)
     evaluation: EvaluationConfig = section(EvaluationConfig)
+    controls: ControlsConfig = section(ControlsConfig)
     noninferiority: NoninferiorityConfig = section(NoninferiorityConfig)
     report: ReportConfig = section(ReportConfig)
 
@@ -154,6 +156,34 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _controls_have_names_of_their_own(self) -> Config:
+        for name in self.runs:
+            if name in get_args(Control):
+                refuse(f"runs.{name}", "is the name of a control (section controls); choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_stand_for_something(self) -> Config:
+        for name, proxy in self.controls.proxies.items():
+            here = f"controls.proxies.{name}"
+            if name not in self.heads:
+                refuse(here, f"no head '{name}'; {_known(name, self.heads)}")
+            head = self.heads[name]
+            if head.positive_class is None or len(self.labels[head.label].class_names) != 2:
+                refuse(here, f"only a head of two classes with a positive_class has a proxy; {name} is none")
+            if proxy.label == head.label:
+                refuse(f"{here}.label", f"{proxy.label} is what the head itself learns; name another label")
+            if proxy.label not in self.labels_learnt:
+                refuse(
+                    f"{here}.label", f"no run learns a label '{proxy.label}'; {_known(proxy.label, self.labels_learnt)}"
+                )
+            classes = self.labels[proxy.label].class_names
+            for one in proxy.classes:
+                if one not in classes:
+                    refuse(f"{here}.classes", f"label {proxy.label} has no class '{one}'; {_known(one, classes)}")
+        return self
+
+    @model_validator(mode="after")
     def _baselines(self) -> Config:
         test, here = self.noninferiority, "noninferiority"
         if test.run not in self.runs:
@@ -228,6 +258,38 @@ class Config(Section):
         return _part(self, self.__dict__ | {"runs": FrozenDict({**self.runs, run: changed})})
 
     @property
+    def untrained_controls(self) -> tuple[str, ...]:
+        """The controls that train no network and can be made: of ``controls.made``, those that have what they need."""
+        proxied = any(head in self.controls.proxies for head in self.runs[self.noninferiority.run].heads)
+        can = {"proxy": proxied}
+        return tuple(name for name in UNTRAINED if name in self.controls.made and can.get(name, True))
+
+    @property
+    def trained_controls(self) -> dict[str, RunConfig]:
+        """The controls that are trainings: the tested run with another encoder, of ``controls.made`` those that differ.
+
+        They are no runs of the config, so that the report and the recipe list what the user asked for; `for_run` knows
+        them.
+        """
+        tested = self.runs[self.noninferiority.run]
+        model = self.for_run(self.noninferiority.run).model
+        can = {
+            "no_encoder": model.encoder != "absent",
+            "frozen_encoder": model.encoder == "trained",
+            "random_encoder": model.encoder != "absent" and bool(model.pretrained or model.weights),
+        }
+        return {
+            name: tested.model_copy(update={"set": FrozenDict({**tested.set, **changes})})
+            for name, changes in TRAINED.items()
+            if name in self.controls.made and can[name]
+        }
+
+    @property
+    def control_seeds(self) -> tuple[int, ...]:
+        """Seeds of the controls that are trained; those that are not trained count as seed 0."""
+        return self.seeds[:1] if self.controls.seeds is None else self.controls.seeds
+
+    @property
     def labels_learnt(self) -> tuple[str, ...]:
         """Labels that some head of some run learns; the others are rasterized and published, and train nothing."""
         learnt = {self.heads[head].label for run in self.runs.values() for head in run.heads}
@@ -247,9 +309,12 @@ class Config(Section):
         """Give the config with one run, its heads, and their labels only, and what the run sets otherwise in force.
 
         Of a config that shows some sections only, those are narrowed that it shows.
+
+        Args:
+            run: One of ``runs``, or of a whole config also one of `trained_controls`.
         """
         shown = dict(self.__dict__)
-        own = self.runs[run]
+        own = self.runs[run] if run in self.runs else self.trained_controls[run]
         shown["runs"] = FrozenDict({run: own})
         if "heads" in shown:
             shown["heads"] = FrozenDict({name: self.heads[name] for name in own.heads})
@@ -266,6 +331,24 @@ class Config(Section):
             else:
                 shown[first] = _with(shown[first], last, value)
         return _part(self, shown)
+
+    def for_control(self, control: str) -> Config:
+        """Give the config with what the result of one of `untrained_controls` depends on.
+
+        That is: of its heads, which are those of the tested run, what they are scored by; of section ``controls``, its
+        own keys; of section ``evaluation``, what is scored.
+        """
+        heads = {name: self.heads[name] for name in self.runs[self.noninferiority.run].heads}
+        if control == "proxy":
+            heads = {name: head for name, head in heads.items() if name in self.controls.proxies}
+        narrow: dict[str, Any] = {
+            "evaluation": _only(self.evaluation, {"windows_m", "min_labelled_fraction", "boundary_px"}),
+            "heads": FrozenDict(
+                {name: _only(head, {"label", "metric", "positive_class"}) for name, head in heads.items()}
+            ),
+            "controls": _only(self.controls, set(KEYS[control])),
+        }
+        return _part(self, self.__dict__ | narrow)
 
     def to_dict(self) -> dict[str, Any]:
         """Give what this config shows as dicts, lists and scalars; a restricted one its own sections only."""

@@ -42,6 +42,7 @@ STAGES = (
     "choose_settings",
     "train",
     "evaluate",
+    "evaluate_control",
     "compare",
     "draw_figures",
     "report",

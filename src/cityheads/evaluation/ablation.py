@@ -1,13 +1,17 @@
-"""Modality ablation: what a model loses when one of its input modalities is left out at test time.
+"""Ablation: what a model loses when a part of it sees nothing at test time.
 
-An ablated modality is not given to the model at all, as if it had not been acquired. The model stays as it is, so this
-measures how much it depends on the modality. What a sensor is worth is another question, which only a model trained
-without it can answer.
+The model stays as it is, so this measures how much it depends on the part. What the part is worth is another question,
+which only a model trained without it can answer: for the encoder, the control ``no_encoder``.
+
+* Modality ablation: one of the input modalities is not given to the model at all, as if it had not been acquired.
+* Encoder occlusion: the decoders get zeros, or another chip's maps, in place of the encoder's maps; or zeros in place
+  of the image that they see past the encoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -17,15 +21,19 @@ from cityheads.core.confusion import HeadMetric, class_iou, or_none
 from cityheads.evaluation import bootstrap
 from cityheads.evaluation.paired import compare_paired
 
-__all__ = ["Ablation", "averaged", "head_metric", "how_to_read", "measure"]
+__all__ = ["Ablation", "AblationTable", "averaged", "head_metric", "how_to_read", "measure"]
+
+
+#: The tables of ``metrics.json`` that hold an ablation.
+AblationTable = Literal["modality_ablation", "encoder_occlusion"]
 
 
 class Ablation(TypedDict):
-    """One head without one modality, averaged over seeds; undefined values are None.
+    """One head without one part, averaged over seeds; undefined values are None.
 
     Attributes:
         full: Score of the whole model.
-        value: Score without the modality.
+        value: Score without the part.
         delta_pp: ``value`` minus ``full``, in percentage points.
         interval_pp: Its confidence interval.
     """
@@ -57,16 +65,16 @@ def how_to_read(modality_dropout: float) -> str:
 
 
 def measure(full: np.ndarray, ablated: np.ndarray, metric: HeadMetric, parents: Sequence[str]) -> AblatedHead:
-    """Score one head of one model without a modality, against itself with everything there.
+    """Score one head of one model without a part of it, against itself with everything there.
 
     Args:
         full: (parents, C, C) counts of the whole model, rows true.
-        ablated: The same without the modality.
+        ablated: The same without the part.
         metric: The head's score.
         parents: Ids of the test parents.
 
     Returns:
-        The scores without the modality; ``delta_pp`` is without minus with it, from scores that are rounded as in the
+        The scores without the part; ``delta_pp`` is without minus with it, from scores that are rounded as in the
         comparison of runs.
     """
     pooled = ablated.sum(0)
@@ -88,34 +96,43 @@ def measure(full: np.ndarray, ablated: np.ndarray, metric: HeadMetric, parents: 
     }
 
 
-def averaged(evaluations: Sequence[Metrics]) -> dict[str, dict[str, Ablation]] | None:
-    """Average the modality ablation of one run over its seeds.
+def averaged(
+    evaluations: Sequence[Metrics], table: AblationTable = "modality_ablation"
+) -> dict[str, dict[str, Ablation]] | None:
+    """Average an ablation of one run over its seeds, the parents of all folds together.
 
     Args:
-        evaluations: ``metrics.json`` of every seed of a run.
+        evaluations: ``metrics.json`` of every fold and seed of a run; all seeds of the same folds.
+        table: Which ablation.
 
     Returns:
-        Per modality and head; the interval holds the chance in the choice of parents and, with several seeds, that in
+        Per part and head; the interval holds the chance in the choice of parents and, with several seeds, that in
         the training. None where one of the evaluations did not measure it.
     """
-    tables = [one["modality_ablation"] for one in evaluations]
-    measured = [table for table in tables if table is not None]
-    if len(measured) < len(tables):
-        return None
-    first = evaluations[0]
-    parents = first["parents"]
-    return {
-        modality: {
-            head: _difference(
-                np.stack([_per_parent(one["heads"][head]["per_parent"], parents) for one in evaluations]),
-                np.stack([_per_parent(table[modality][head]["per_parent"], parents) for table in measured]),
-                head_metric(first["heads"][head]),
-                first["confidence"],
-            )
-            for head in heads
-        }
-        for modality, heads in measured[0].items()
-    }
+    by_seed: dict[int, list[tuple[Metrics, dict[str, dict[str, AblatedHead]]]]] = {}
+    for one in sorted(evaluations, key=lambda one: one["fold"]):
+        measured = one[table]
+        if measured is None:
+            return None
+        by_seed.setdefault(one["seed"], []).append((one, measured))
+    groups = list(by_seed.values())
+    first, parts = groups[0][0]
+    found: dict[str, dict[str, Ablation]] = {part: {} for part in parts}
+    for part, heads in parts.items():
+        for head in heads:
+            full = [
+                np.concatenate([_per_parent(one["heads"][head]["per_parent"], one["parents"]) for one, _ in folds])
+                for folds in groups
+            ]
+            ablated = [
+                np.concatenate(
+                    [_per_parent(without[part][head]["per_parent"], one["parents"]) for one, without in folds]
+                )
+                for folds in groups
+            ]
+            metric = head_metric(first["heads"][head])
+            found[part][head] = _difference(np.stack(full), np.stack(ablated), metric, first["confidence"])
+    return found
 
 
 def _per_parent(parts: Mapping[str, ParentScore] | Mapping[str, AblatedParent], parents: Sequence[str]) -> np.ndarray:
