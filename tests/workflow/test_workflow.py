@@ -105,14 +105,25 @@ def test_controls_are_as_the_config_says(snakemake: Run, place: Path) -> None:
     assert none["train"] == 3
 
 
+def test_the_default_run_can_be_a_cross_validation(snakemake: Run, place: Path) -> None:
+    found = jobs(snakemake(place, "-n", "--configfile", place / "config/folds.yaml").stdout)
+    found.pop("all")
+    # three runs with three seeds, and two trained controls with the first
+    trained = 5 * (3 * 3 + 2)
+    assert found == STAGES | {
+        "assemble_dataset": 5, "train": trained, "evaluate": 2 * trained, "evaluate_control": 5 * 4,
+    }  # fmt: skip
+
+
 def test_folds_are_a_matter_of_the_config_and_share_the_store(snakemake: Run, place: Path) -> None:
     splits = {"method": "folds", "folds": 3}
     found = jobs(snakemake(place, "-n", "--configfile", overlay(place, splits=splits, seeds=[0, 1])).stdout)
     found.pop("all")
-    assert found == STAGES | {"assemble_dataset": 3, "train": 18, "evaluate": 18}
+    # the trained controls with the first seed only
+    assert found == STAGES | {"assemble_dataset": 3, "train": 24, "evaluate": 48, "evaluate_control": 12}
     some = overlay(place, splits=splits | {"only_folds": [2]}, seeds=[0, 1])
     told = snakemake(place, "-n", "-p", "--configfile", some).stdout
-    assert jobs(told) == STAGES | {"train": 6, "evaluate": 6, "all": 1}
+    assert jobs(told) == STAGES | {"train": 8, "evaluate": 16, "all": 1}
     assert set(re.findall(r"--fold (\d)", told)) == {"2"}
 
 
