@@ -86,6 +86,15 @@ def by_hand(model: Any, images: dict[str, np.ndarray], head: str) -> np.ndarray:
     return exp / exp.sum(0)
 
 
+def tempered(city: CityMap, head: str, scores: np.ndarray) -> np.ndarray:
+    """Calibrate scores, (classes, ...), with the temperature of the bundle."""
+    found = read_json(city.bundle.calibration)["heads"][head]
+    assert found["method"] == "temperature"
+    assert found["temperature"] != 1
+    powers = scores ** (1 / found["temperature"])
+    return powers / powers.sum(0)
+
+
 # --- points --------------------------------------------------------------------------------------------------------
 
 
@@ -107,14 +116,40 @@ def test_answer_is_the_mean_score_within_the_circle(
     assert found["valid_fraction"] == 1
     for head, part in found["heads"].items():
         scores = by_hand(city.model, images, head)[:, inside]
+        probabilities = tempered(city, head, scores)
+        assert part["calibrated"]
         assert list(part["fractions"]) == part["classes"] == list(part["map_fractions"])
-        np.testing.assert_allclose(list(part["fractions"].values()), scores.mean(1), atol=1e-4)
+        np.testing.assert_allclose(list(part["fractions"].values()), probabilities.mean(1), atol=1e-4)
         counts = [(scores.argmax(0) == index).mean() for index in range(len(scores))]
         np.testing.assert_allclose(list(part["map_fractions"].values()), counts, atol=1e-4)
-        assert part["certainty"] == pytest.approx(scores.max(0).mean(), abs=1e-4)
+        assert part["certainty"] == pytest.approx(probabilities.max(0).mean(), abs=1e-4)
         assert sum(part["fractions"].values()) == pytest.approx(1, abs=3e-4)
     assert found["heads"]["buildings"]["density"] == found["heads"]["buildings"]["fractions"]["building"]
     assert "density" not in found["heads"]["lulc"]
+
+
+def test_bundle_without_a_calibration_gives_softmax_scores_and_says_so(
+    fake: Fake, city: CityMap, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(city.bundle.root, folder)
+    (folder / "calibration.json").unlink()
+    sums = folder / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "calibration" not in line))
+    where = point(fake, "kenya", 30, 30)
+    calibrated, raw = city.at(*where), CityMap(folder, fake.results).at(*where)
+    assert calibrated["calibrated"]
+    assert not any("softmax" in caveat for caveat in calibrated["caveats"])
+    assert not raw["calibrated"]
+    assert raw["caveats"][-1].startswith("Fractions of lulc, buildings are means of softmax scores")
+    images = {name: image[:, 14:46, 14:46] for name, image in read(fake, "kenya").items()}
+    inside = np.hypot(np.arange(32)[:, None] - 15.5, np.arange(32) - 15.5) * 10 <= 100
+    for head, part in raw["heads"].items():
+        assert not part["calibrated"]
+        scores = by_hand(city.model, images, head)[:, inside]
+        np.testing.assert_allclose(list(part["fractions"].values()), scores.mean(1), atol=1e-4)
+        assert part["fractions"] != calibrated["heads"][head]["fractions"]
+        assert part["map_fractions"] == calibrated["heads"][head]["map_fractions"]
 
 
 def test_one_forward_pass_answers(fake: Fake, city: CityMap) -> None:
@@ -138,7 +173,7 @@ def test_window_moves_inside_at_the_edge_and_the_answer_says_so(fake: Fake, pixe
     assert any("% of the pixels" in caveat for caveat in found["caveats"])
     inside = [(i, j) for i in range(64) for j in range(64) if math.dist((i + 0.5, j + 0.5), (63.6, 0.2)) <= 5]
     assert found["pixels"] == len(inside)
-    scores = by_hand(pixelwise.model, read(fake, "chile"), "lulc")
+    scores = tempered(pixelwise, "lulc", by_hand(pixelwise.model, read(fake, "chile"), "lulc"))
     mean = np.mean([scores[:, i, j] for i, j in inside], axis=0)
     np.testing.assert_allclose(list(found["heads"]["lulc"]["fractions"].values()), mean, atol=1e-4)
 

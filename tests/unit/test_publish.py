@@ -20,7 +20,7 @@ from cityheads.core.artifacts.model import MODEL
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import read_json, write_json
 from cityheads.core.modalities import MODALITIES
-from cityheads.product.bundle import FILES, verify_bundle
+from cityheads.product.bundle import FILES, OPTIONAL, verify_bundle
 from cityheads.product.publish import choose_seed, publish
 
 
@@ -51,10 +51,21 @@ def copy(fake: Fake, tmp_path: Path) -> Fake:
     return Fake(tmp_path / "results", tmp_path / "parents.tsv", fake.config)
 
 
+def test_calibration_of_the_published_seed_goes_along_and_an_old_one_does_not_stay(copy: Fake, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    edit(copy.results / "runs" / "multihead" / "0" / "1" / "training.json", score=0.7)
+    write(copy, out)
+    assert (read_json(out / "calibration.json")["seed"], read_json(out / "model.json")["seed"]) == (1, 1)
+    copy.layout.evaluation("multihead", 0, 1).calibration.unlink()
+    write(copy, out)
+    verify_bundle(out)
+    assert not (out / "calibration.json").exists()
+
+
 def test_sums_list_every_file_and_hold(bundle: Path) -> None:
-    assert sorted(path.name for path in bundle.iterdir()) == sorted([*FILES, "SHA256SUMS"])
+    assert sorted(path.name for path in bundle.iterdir()) == sorted([*FILES, *OPTIONAL, "SHA256SUMS"])
     lines = (bundle / "SHA256SUMS").read_text().splitlines()
-    assert [line.split("  ")[1] for line in lines] == sorted(FILES)
+    assert [line.split("  ")[1] for line in lines] == sorted([*FILES, *OPTIONAL])
     for line in lines:
         digest, name = line.split("  ")
         assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == digest

@@ -279,6 +279,11 @@ class BundleFolder(_Folder):
         return self.root / "metrics.json"
 
     @property
+    def calibration(self) -> Path:
+        """What makes probabilities of the model's scores; absent where it could not be fitted."""
+        return self.root / "calibration.json"
+
+    @property
     def gate(self) -> Path:
         """The verdict."""
         return self.root / "gate.json"

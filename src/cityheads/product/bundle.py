@@ -12,13 +12,16 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file, write_bytes
 from cityheads.core.layout import BundleFolder
 
-__all__ = ["FILES", "seal", "unseal", "verify_bundle"]
+__all__ = ["FILES", "OPTIONAL", "seal", "unseal", "verify_bundle"]
 
 #: What a bundle holds, besides its checksums.
 FILES = tuple(
     getattr(BundleFolder(Path()), name).name
     for name in ("weights", "model", "classes", "recipe", "parents", "splits", "metrics", "gate", "card")
 )
+
+#: What it may hold besides.
+OPTIONAL = (BundleFolder(Path()).calibration.name,)
 
 
 def unseal(bundle: BundleFolder) -> None:
@@ -28,17 +31,21 @@ def unseal(bundle: BundleFolder) -> None:
         CityHeadsError: The folder holds a file that is no part of a bundle.
     """
     # Snakemake's mark of a folder that a rule has made
-    known = {*FILES, bundle.checksums.name, ".snakemake_timestamp"}
+    known = {*FILES, *OPTIONAL, bundle.checksums.name, ".snakemake_timestamp"}
     there = sorted(path.name for path in bundle.root.iterdir()) if bundle.root.exists() else []
     foreign = [name for name in there if name not in known]
     if foreign:
         raise CityHeadsError(f"{bundle.root}: holds {foreign[0]}, which is no part of a bundle; name an empty folder")
     bundle.checksums.unlink(missing_ok=True)
+    # one of an earlier model must not stay beside the next
+    for name in OPTIONAL:
+        (bundle.root / name).unlink(missing_ok=True)
 
 
 def seal(bundle: BundleFolder) -> None:
     """Write the checksums of all files, which makes the folder a bundle."""
-    lines = [f"{sha256_file(bundle.root / name)}  {name}\n" for name in sorted(FILES)]
+    there = [*FILES, *(name for name in OPTIONAL if (bundle.root / name).is_file())]
+    lines = [f"{sha256_file(bundle.root / name)}  {name}\n" for name in sorted(there)]
     write_bytes(bundle.checksums, "".join(lines).encode())
 
 

@@ -265,8 +265,20 @@ def _limits(config: Config, published: Published) -> list[str]:
         f"{counted(len(published.metrics['parents']), 'held-out parent')} of one region can say little about others.",
         "Labels are products with errors of their own; the scores measure agreement with them, not with the ground.",
         "The images are from one season; snow, leaf-off forest and floods were not seen unless the dates say so.",
-        "Fractions from `fetch` are means of softmax scores, which no calibration backs.",
+        *_calibration_notes(published),
     ]
+
+
+def _calibration_notes(published: Published) -> list[str]:
+    """Say what the fractions from `fetch` rest on."""
+    raw = [
+        head
+        for head, part in published.metrics["heads"].items()
+        if part["calibration"] is None or part["calibration"]["method"] is None
+    ]
+    if raw:
+        return [f"Fractions of {', '.join(raw)} from `fetch` are means of softmax scores, which no calibration backs."]
+    return ["Fractions from `fetch` are means of probabilities that were calibrated on the validation parents."]
 
 
 def _attributions(config: Config, published: Published) -> list[str]:

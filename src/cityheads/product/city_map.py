@@ -1,9 +1,11 @@
 """What the published model says about a point, and maps of whole parents.
 
-A point's answer comes from one forward pass over one window. Class fractions are means of the softmax scores over the
-pixels within a radius. The alternative, counting the pixels of each class on the map (argmax), is given beside it as
-``map_fractions``: it is what the scores of the card measure, but a class that is often second best vanishes from it,
-and at 10 m most built-up pixels are part building, part not. Where the two differ much, the model is unsure.
+A point's answer comes from one forward pass over one window. Class fractions are means over the pixels within a radius
+of the calibrated probabilities, or of the softmax scores where the bundle has no calibration; the answer says which.
+The alternative, counting the pixels of each class on the map (argmax), is given beside it as ``map_fractions``: it is
+what the IoU of the card measures, but a class that is often second best vanishes from it, and at 10 m most built-up
+pixels are part building, part not. Where the two differ much, the model is unsure. How far either is from the labels
+is scored over windows (docs/scores.md).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from cityheads.core.artifacts.bundle import BUNDLE_CLASSES
+from cityheads.core.artifacts.calibration import CALIBRATION, HeadCalibration
 from cityheads.core.artifacts.gate import GATE
 from cityheads.core.artifacts.metrics import METRICS
 from cityheads.core.artifacts.scenes import SCENES
@@ -24,6 +27,7 @@ from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.layout import BundleFolder, Layout
 from cityheads.core.modalities import COORDS, bands_used, stored
+from cityheads.evaluation.scores.calibration import calibrate
 from cityheads.product import places as earth
 from cityheads.product.bundle import verify_bundle
 from cityheads.product.places import Place, read_places
@@ -53,15 +57,17 @@ class HeadAnswer(TypedDict):
     Attributes:
         label: Label layer that it has learned.
         classes: Names of its classes.
-        fractions: Mean softmax score per class.
+        calibrated: Whether ``fractions`` are of calibrated probabilities; else they are of softmax scores.
+        fractions: Mean probability per class.
         map_fractions: Share of the pixels of each class on the map.
-        certainty: Mean of the highest softmax score.
+        certainty: Mean of the highest probability.
         test_iou: IoU per class on the test parents; None where it is undefined.
         density: Of a head of two classes, the fraction of the second.
     """
 
     label: str
     classes: list[str]
+    calibrated: bool
     fractions: dict[str, float]
     map_fractions: dict[str, float]
     certainty: float
@@ -111,6 +117,7 @@ class Answer(TypedDict):
         scenes: What the pixels of each modality come from.
         model: Which model answers.
         simulated: Whether place or model are.
+        calibrated: Whether the fractions of all heads are of calibrated probabilities.
         caveats: What a reader must know beside the numbers.
     """
 
@@ -127,6 +134,7 @@ class Answer(TypedDict):
     scenes: dict[str, list[Scene]]
     model: PublishedModel
     simulated: bool
+    calibrated: bool
     caveats: list[str]
 
 
@@ -156,6 +164,8 @@ class CityMap:
         self.classes = BUNDLE_CLASSES.read(self.bundle.classes)["labels"]
         self.gate = GATE.read(self.bundle.gate)
         self.metrics = METRICS.read(self.bundle.metrics)
+        #: Calibration by head, of those heads that have one.
+        self.calibration = self._read_calibration()
         self.chip_px = int(self.spec["chip_px"])
         #: Modalities to read, each with the bands that the model looks at.
         self.bands = bands_used({name: entry["bands"] for name, entry in self.spec["modalities"].items()})
@@ -165,6 +175,17 @@ class CityMap:
                 f"{self.dataset.chips}: parent {small.parent.parent_id} is {small.px} px wide, but the model of "
                 f"{self.bundle.root} takes {self.chip_px} px"
             )
+
+    def _read_calibration(self) -> dict[str, HeadCalibration]:
+        path = self.bundle.calibration
+        if not path.is_file():
+            return {}
+        found = CALIBRATION.read(path)
+        return {
+            head: one
+            for head, one in found["heads"].items()
+            if head in self.spec["heads"] and one["method"] is not None
+        }
 
     def find(self, lat: float, lon: float) -> tuple[Place, float, float]:
         """Find the parent that holds a point, and the point's coordinates in the parent's CRS.
@@ -221,7 +242,7 @@ class CityMap:
         layers = SCENES.read(self.layout.scene_choice(parent.parent_id))["layers"]
         generated = [name for name in stored(self.spec["modalities"]) if layers[name].get("synthesized")]
         return {
-            "format": 1,
+            "format": 2,
             "lat": lat,
             "lon": lon,
             "radius_m": radius_m,
@@ -249,6 +270,7 @@ class CityMap:
                 "verdict": self.gate["verdict"],
             },
             "simulated": self.simulated(place),
+            "calibrated": all(head in self.calibration for head in scores),
             "caveats": self._caveats(place, generated, share, centred, place.dropped.get(where)),
         }
 
@@ -320,18 +342,21 @@ class CityMap:
             return {head: value.float().softmax(1).cpu().numpy() for head, value in logits.items()}
 
     def _head(self, head: str, scores: np.ndarray) -> HeadAnswer:
-        """Sum up one head from the scores of the counted pixels, (classes, N)."""
+        """Sum up one head from the softmax scores of the counted pixels, (classes, N)."""
         rule = self.spec["heads"][head]
         names = [item["name"] for item in rule["classes"]]
-        means = scores.mean(1, dtype=np.float64)
+        calibration = self.calibration.get(head)
+        probabilities = scores if calibration is None else calibrate(scores, calibration)
+        means = probabilities.mean(1, dtype=np.float64)
         counts = np.bincount(scores.argmax(0), minlength=len(names)) / scores.shape[1]
         tested = self.metrics["heads"][head]["iou"]
         found: HeadAnswer = {
             "label": rule["label"],
             "classes": names,
+            "calibrated": calibration is not None,
             "fractions": {name: round(float(mean), _DIGITS) for name, mean in zip(names, means, strict=True)},
             "map_fractions": {name: round(float(part), _DIGITS) for name, part in zip(names, counts, strict=True)},
-            "certainty": round(float(scores.max(0).mean(dtype=np.float64)), _DIGITS),
+            "certainty": round(float(probabilities.max(0).mean(dtype=np.float64)), _DIGITS),
             "test_iou": {
                 name: None if value is None else round(value, _DIGITS)
                 for name, value in zip(names, tested, strict=True)
@@ -371,5 +396,7 @@ class CityMap:
             caveats.append(f"The sub-chip around the place was left out of the dataset: {dropped}.")
         if self.gate["verdict"] in ("negative", "inconclusive", "no evidence"):
             caveats.append(f"The model's verdict against single-task models is {self.gate['verdict']}.")
-        caveats.append("Fractions are means of softmax scores, which no calibration backs.")
+        raw = [head for head in self.spec["heads"] if head not in self.calibration]
+        if raw:
+            caveats.append(f"Fractions of {', '.join(raw)} are means of softmax scores, which no calibration backs.")
         return caveats

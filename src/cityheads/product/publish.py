@@ -12,6 +12,7 @@ import yaml
 
 from cityheads.config import Config
 from cityheads.core.artifacts.bundle import BUNDLE_CLASSES, BundleClasses
+from cityheads.core.artifacts.calibration import CALIBRATION
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.environment import ENVIRONMENT
 from cityheads.core.artifacts.gate import GATE
@@ -29,6 +30,8 @@ from cityheads.product.bundle import seal, unseal
 from cityheads.product.card import Published, sources, write_card
 
 __all__ = ["choose_seed", "publish"]
+
+log = logging.getLogger(__name__)
 
 
 def choose_seed(training: Mapping[int, Training]) -> tuple[int, str]:
@@ -95,6 +98,11 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
     SPLIT_ASSIGNMENT.write(bundle.splits, published.splits)
     METRICS.write(bundle.metrics, published.metrics)
     GATE.write(bundle.gate, published.gate)
+    calibration = layout.evaluation(run, fold, seed).calibration
+    if calibration.is_file():
+        CALIBRATION.write(bundle.calibration, CALIBRATION.read(calibration))
+    else:
+        log.warning("%s: no such file; the published model's scores are not calibrated", calibration)
     write_bytes(bundle.card, write_card(config, published).encode())
     seal(bundle)
     logging.getLogger("cityheads.progress").info("%s: %s %s", out, published.gate["verdict"], why)
