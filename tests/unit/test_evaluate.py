@@ -447,7 +447,8 @@ def test_summaries_follow_from_the_rows_of_the_table(calibrated: Path) -> None:
         for scale, outlines in part["boundary"].items():
             for name, line in outlines["classes"].items():
                 near, every = (total(head, f"boundary_{key}", name, scale) for key in ("predicted_near", "predicted"))
-                assert line["precision"]["value"] == pytest.approx(near / every)
+                # an untrained model may predict a class nowhere
+                assert line["precision"]["value"] == (pytest.approx(near / every) if every else None)
 
 
 def test_unlabelled_head_is_undefined_all_through(run_dir: Path, tmp_path: Path) -> None:
