@@ -47,7 +47,7 @@ class ControlsConfig(Section):
     made: Annotated[tuple[Control, ...], only_once] = field(
         get_args(Control),
         "Which are made, of those that can be: proxy needs a head among proxies, no_encoder "
-        " an encoder, frozen_encoder one that is trained, random_encoder one that starts from weights.",
+        "an encoder, frozen_encoder one that is trained, random_encoder one that starts from weights.",
     )
     seeds: Annotated[tuple[Annotated[Integer, Ge(0)], ...], MinLen(1), only_once] | None = field(
         None, "Seeds of the controls that are trained; null takes the first of seeds."
