@@ -11,17 +11,12 @@ feel. Every row of the tables is that many made-up experiments. Run as it stands
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from cityheads.core.confusion import HeadMetric
-from cityheads.evaluation.crossed import Effect, crossed
 
 LANDCOVER = HeadMetric.of("miou", ("water", "developed", "forest", "herbaceous", "other"))
 BUILDINGS = HeadMetric.of("iou", ("not building", "building"), "building")

@@ -141,9 +141,8 @@ def _per_parent(parts: Mapping[str, ParentScore] | Mapping[str, AblatedParent], 
 
 
 def _difference(full: np.ndarray, ablated: np.ndarray, metric: HeadMetric, confidence: float) -> Ablation:
-    """Compare (seeds, parents, C, C) counts on the same resampled parents."""
-    draws = bootstrap.resample_counts(full.shape[1], bootstrap.RESAMPLES, bootstrap.SEED)
-    found = compare_paired(ablated, full, metric, draws)
+    """Compare (seeds, parents, C, C) counts on the same parents."""
+    found = compare_paired(ablated, full, metric)
     return {
         "full": or_none(found.scores[1]),
         "value": or_none(found.scores[0]),

@@ -1,69 +1,125 @@
-"""The verb ``compare``: evaluations of the multi-head run and of its baselines in, ``gate.json`` and its page out."""
+"""The verb ``compare``: evaluations of runs and controls in, ``gate.json`` and its page out."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cityheads.config import Config, HeadConfig, NoninferiorityConfig
-from cityheads.core.artifacts.gate import GATE, Gate, HeadComparison
+from cityheads.config import Config, HeadConfig
+from cityheads.core.artifacts.gate import (
+    GATE,
+    FoldComparison,
+    Gate,
+    HeadComparison,
+    ModelComparison,
+    SeedComparison,
+    Variation,
+)
 from cityheads.core.artifacts.metrics import METRICS, HeadScores, Metrics
 from cityheads.core.confusion import HeadMetric, or_none
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.core.layout import EvaluationFolder
-from cityheads.evaluation import bootstrap
-from cityheads.evaluation.paired import PP_DIGITS, SCORE_DIGITS, Comparison, compare_paired, sum_of
-from cityheads.evaluation.verdict import HEADLINE, Margins, decide, listed
+from cityheads.evaluation import floor
+from cityheads.evaluation.crossed import LEAST_EFFECTIVE, Effect, effective_parents
+from cityheads.evaluation.floor import Scored
+from cityheads.evaluation.paired import (
+    PP_DIGITS,
+    SCORE_DIGITS,
+    Comparison,
+    compare_paired,
+    rounded_interval,
+    score_interval,
+    sum_of,
+)
+from cityheads.evaluation.permutation import sign_flip
+from cityheads.evaluation.power import power_of
+from cityheads.evaluation.verdict import HEADLINE, Margins, decide, simultaneous
 from cityheads.evaluation.verdict_page import render
 
 __all__ = ["compare"]
+
+_INTERVAL = (
+    "Intervals are about test parents and trainings at once (crossed random effects): the influence of each parent on "
+    "the pooled score, and how the score of each fold's models moves from seed to seed, each with Student's t."
+)
+_MULTIPLICITY = (
+    "Strong claims every head at once and needs no correction (intersection-union test); every other verdict is read "
+    "from intervals that hold for all heads and their sum together (Bonferroni)."
+)
 
 
 def compare(config: Config, *, evaluation: Path, page: Path, out: Path) -> None:
     """Compare the multi-head run with each head's baseline and write the verdict, as JSON and as a page.
 
     Args:
-        config: Its sections ``heads``, ``runs``, ``seeds``, ``splits`` and ``noninferiority``.
-        evaluation: Folder of the evaluations, ``{run}/{fold}/{seed}/metrics.json`` below it.
+        config: Its sections ``heads``, ``runs``, ``model``, ``seeds``, ``splits``, ``controls`` and ``noninferiority``.
+        evaluation: Folder of the evaluations on the test split, ``{run}/{fold}/{seed}/metrics.json`` below it.
         page: Markdown page to write.
         out: gate.json to write.
 
     Raises:
-        CityHeadsError: An evaluation is missing; the runs were evaluated on different parents, sub-chips, classes or
-            labels.
+        CityHeadsError: An evaluation is missing or damaged; the runs were evaluated on different parents, sub-chips,
+            classes or labels.
     """
-    test = config.noninferiority
-    margins = Margins(test.strong_margin_pp, test.acceptable_margin_pp)
-    result = _result(test, margins, _read(config, Path(evaluation)))
+    result = _result(config, _Reader(config, Path(evaluation)).read())
     GATE.write(out, result)
     write_bytes(page, render(result).encode())
     logging.getLogger("cityheads.progress").info("verdict: %s. %s", result["verdict"], result["reason"])
 
 
 @dataclass(frozen=True)
-class _Evidence:
-    """What the evaluations say: per head the per-parent confusions (seeds, parents, C, C) of both models."""
+class _Head:
+    """What the evaluations say of one head."""
 
+    metric: HeadMetric
+    baseline: str
+    models: dict[str, Scored]
+    controls: dict[str, Scored] = field(default_factory=dict)
+    trained: dict[str, Scored] = field(default_factory=dict)
+    occluded: dict[str, Scored] = field(default_factory=dict)
+    ceiling: Scored | None = None
+
+    def labelled(self, run: str) -> np.ndarray:
+        """Give the labelled pixels of each parent and class, (parents, C)."""
+        found: np.ndarray = self.models[run].counts[0].sum(-1)
+        return found
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What all evaluations say; parents in the order of the folds."""
+
+    run: str
     parents: list[str]
+    folds: list[int]
     seeds: list[int]
     simulated: bool
-    metrics: dict[str, HeadMetric]
-    multihead: dict[str, np.ndarray]
-    single_task: dict[str, np.ndarray]
+    heads: dict[str, _Head]
 
     def absent(self) -> dict[str, list[str]]:
-        """Name, per head, the classes without a labelled pixel in the test split; only heads that have some."""
+        """Name, per head, the classes without a labelled pixel in any test parent; only heads that have some."""
         absent = {}
-        for head, confusions in self.multihead.items():
-            pixels = confusions[0].sum((0, 2))
-            names = [name for name, count in zip(self.metrics[head].classes, pixels, strict=True) if count == 0]
-            if names:
-                absent[head] = names
+        for name, head in self.heads.items():
+            pixels = head.labelled(self.run).sum(0)
+            classes = [one for one, count in zip(head.metric.classes, pixels, strict=True) if count == 0]
+            if classes:
+                absent[name] = classes
         return absent
+
+    def copies(self) -> list[str]:
+        """Name the heads for which the run and its baseline have the same counts throughout."""
+        return [
+            name
+            for name, head in self.heads.items()
+            if head.labelled(self.run).any()
+            and np.array_equal(head.models[self.run].counts, head.models[head.baseline].counts)
+        ]
 
     def caveats(self) -> list[str]:
         """Say what a reader must know beside the verdict."""
@@ -74,107 +130,223 @@ class _Evidence:
             )
         if len(self.seeds) == 1:
             caveats.append(
-                "One seed: the intervals hold the chance in which parents were tested, not the chance in the training, "
-                "which more seeds would show."
+                "One seed: the intervals of single scores hold the chance in which parents were tested, not the chance "
+                "in the training, which more seeds would show."
             )
-        for head, confusions in self.multihead.items():
-            holding = (confusions[0].sum(-1) > 0).sum(0)
-            names = [name for name, count in zip(self.metrics[head].classes, holding, strict=True) if count == 1]
-            if names and len(self.parents) > 1:
-                caveats.append(
-                    f"{listed(names).capitalize()} ({head}) lies in one test parent only: how it varies is unknown."
-                )
+        if len(set(self.folds)) == 1:
+            caveats.append(
+                "One fold: all of it is about one choice of training parents. With splits.method: folds every parent "
+                "is tested."
+            )
+        for name, head in self.heads.items():
+            labelled = head.labelled(self.run)
+            effective = effective_parents(labelled)
+            for one, held, equal in zip(head.metric.classes, (labelled > 0).sum(0), effective, strict=True):
+                if len(self.parents) > 1 and held and equal < LEAST_EFFECTIVE:
+                    where = "one test parent only" if held == 1 else f"one of {held} test parents almost wholly"
+                    caveats.append(f"{one.capitalize()} ({name}) lies in {where}: how it varies is unknown.")
         return caveats
 
 
-def _read(config: Config, evaluation: Path) -> _Evidence:
-    test, seeds = config.noninferiority, config.seeds
-    run, heads = test.run, config.runs[test.run].heads
+class _Reader:
+    """Reads the evaluations and holds them to each other: the same parents, sub-chips, classes and labels."""
 
-    def read(name: str, seed: int) -> tuple[Path, Metrics]:
-        path = EvaluationFolder(evaluation / name / str(config.folds[0]) / str(seed)).metrics
-        return path, METRICS.read(path)
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.run = config.noninferiority.run
+        self.seeds = tuple(config.seeds)
+        #: First evaluation of each fold, to which all others are held.
+        self.first: dict[int, tuple[Path, Metrics]] = {}
+        #: Labelled pixels of each fold and head, (parents, C).
+        self.labels: dict[tuple[int, str], np.ndarray] = {}
 
-    first_path, first = read(run, seeds[0])
-    parents, classes = first["parents"], {}
-    multihead: dict[str, list[np.ndarray]] = {head: [] for head in heads}
-    single_task: dict[str, list[np.ndarray]] = {head: [] for head in heads}
-    for seed in seeds:
-        path, tested = read(run, seed)
-        _same(first_path, first, path, tested)
+    def read(self) -> _Evidence:
+        config, run = self.config, self.run
+        heads = list(config.runs[run].heads)
+        tested = self._run(run, self.seeds, heads)
+        occluded = self._occluded(heads)
+        models = {run: tested}
         for head in heads:
-            baseline_path, baseline = read(test.baselines[head], seed)
-            _same(first_path, first, baseline_path, baseline)
-            classes[head] = _head(first_path, first, head)["classes"]
-            for where, one, into in ((path, tested, multihead), (baseline_path, baseline, single_task)):
-                part = _head(where, one, head)
-                if part["classes"] != classes[head]:
-                    raise CityHeadsError(
-                        f"{where}: head {head} has the classes {', '.join(part['classes'])}, but {first_path} has "
-                        f"{', '.join(classes[head])}; evaluate both runs on one dataset"
-                    )
-                into[head].append(np.array([part["per_parent"][name]["confusion"] for name in parents], np.int64))
-                if not np.array_equal(into[head][-1].sum(-1), multihead[head][0].sum(-1)):
-                    raise CityHeadsError(
-                        f"{where}: head {head} was scored on other labels than in {first_path}; "
-                        "evaluate both runs on one dataset"
-                    )
-    return _Evidence(
-        parents=parents,
-        seeds=list(seeds),
-        simulated=first["simulated"],
-        metrics={head: _metric(first_path, head, config.heads[head], classes[head]) for head in heads},
-        multihead={head: np.stack(parts) for head, parts in multihead.items()},
-        single_task={head: np.stack(parts) for head, parts in single_task.items()},
-    )
-
-
-def _metric(path: Path, head: str, rule: HeadConfig, classes: list[str]) -> HeadMetric:
-    if rule.metric == "iou" and rule.positive_class not in classes:
-        raise CityHeadsError(
-            f"{path}: head {head} has no class '{rule.positive_class}', which config key 'heads.{head}.positive_class' "
-            f"names; there are {', '.join(classes)}"
-        )
-    return HeadMetric.of(rule.metric, classes, rule.positive_class)
-
-
-def _head(path: Path, one: Metrics, head: str) -> HeadScores:
-    if head not in one["heads"]:
-        raise CityHeadsError(f"{path}: has no head {head}; evaluate the run again with this config")
-    return one["heads"][head]
-
-
-def _same(first_path: Path, first: Metrics, path: Path, other: Metrics) -> None:
-    for one, two, what in (
-        (first["parents"], other["parents"], "test parents"),
-        (first["chips"], other["chips"], "number of test sub-chips"),
-        (first["chips_sha256"], other["chips_sha256"], "list of test sub-chips"),
-        (first["simulated"], other["simulated"], "kind of archive"),
-    ):
-        if one != two:
-            raise CityHeadsError(
-                f"{path}: the {what} differ from those of {first_path}; evaluate both runs on one dataset"
+            baseline = config.noninferiority.baselines[head]
+            models.setdefault(baseline, {}).update(self._run(baseline, self.seeds, [head]))
+        made = getattr(config, "untrained_controls", ())
+        controls = {name: self._run(name, None, heads, optional=True) for name in made}
+        trained = {
+            name: self._run(name, getattr(config, "control_seeds", (0,)), heads)
+            for name in getattr(config, "trained_controls", ())
+        }
+        ceiling = self._run(floor.CEILING, None, heads, optional=True) if self._is_there(floor.CEILING) else {}
+        parents = [name for _, one in self.first.values() for name in one["parents"]]
+        for name in parents:
+            if parents.count(name) > 1:
+                path = list(self.first.values())[-1][0]
+                raise CityHeadsError(
+                    f"{path}: parent {name} was tested in another fold already; a parent is tested once, so assemble "
+                    "the datasets of all folds anew: snakemake --forcerun assemble_dataset"
+                )
+        told = {}
+        for head in heads:
+            baseline = config.noninferiority.baselines[head]
+            told[head] = _Head(
+                metric=self._metric(head, config.heads[head]),
+                baseline=baseline,
+                models={run: tested[head], baseline: models[baseline][head]},
+                controls={name: found[head] for name, found in controls.items() if head in found},
+                trained={name: found[head] for name, found in trained.items()},
+                occluded={name: found[head] for name, found in occluded.items() if head in found},
+                ceiling=ceiling.get(head),
             )
+        return _Evidence(
+            run=run,
+            parents=parents,
+            folds=[fold for fold, (_, one) in self.first.items() for _ in one["parents"]],
+            seeds=list(self.seeds),
+            simulated=any(one["simulated"] for _, one in self.first.values()),
+            heads=told,
+        )
+
+    def _path(self, name: str, fold: int, seed: int) -> Path:
+        return EvaluationFolder(self.folder / name / str(fold) / str(seed)).metrics
+
+    def _is_there(self, name: str) -> bool:
+        return all(self._path(name, fold, 0).is_file() for fold in self.config.folds)
+
+    def _metrics(self, name: str, fold: int, seed: int) -> tuple[Path, Metrics]:
+        path = self._path(name, fold, seed)
+        found = METRICS.read(path)
+        first_path, first = self.first.setdefault(fold, (path, found))
+        for one, two, what in (
+            (first["parents"], found["parents"], "test parents"),
+            (first["chips"], found["chips"], "number of test sub-chips"),
+            (first["chips_sha256"], found["chips_sha256"], "list of test sub-chips"),
+            (first["simulated"], found["simulated"], "kind of archive"),
+        ):
+            if one != two:
+                raise CityHeadsError(
+                    f"{path}: the {what} differ from those of {first_path}; evaluate both runs on one dataset"
+                )
+        return path, found
+
+    def _run(
+        self, name: str, seeds: Sequence[int] | None, heads: Sequence[str], *, optional: bool = False
+    ) -> dict[str, Scored]:
+        """Read a run, or a control without seeds; one with ``optional`` heads may lack some."""
+        counts: dict[str, list[np.ndarray]] = {}
+        for seed in (0,) if seeds is None else seeds:
+            of_seed: dict[str, list[np.ndarray]] = {}
+            for fold in self.config.folds:
+                path, found = self._metrics(name, fold, seed)
+                for head in heads:
+                    if optional and head not in found["heads"]:
+                        continue
+                    part = self._head(path, found, head, fold)
+                    of_seed.setdefault(head, []).append(self._counts(path, head, part["per_parent"], fold))
+            for head, parts in of_seed.items():
+                counts.setdefault(head, []).append(np.concatenate(parts))
+        of_seeds = None if seeds is None else tuple(seeds)
+        return {head: Scored(np.stack(found), of_seeds) for head, found in counts.items()}
+
+    def _occluded(self, heads: Sequence[str]) -> dict[str, dict[str, Scored]]:
+        """Read what the tested run predicts without its encoder's maps; empty where that was not measured."""
+        tables: dict[str, dict[str, list[list[np.ndarray]]]] = {}
+        for index, seed in enumerate(self.seeds):
+            for fold in self.config.folds:
+                path, found = self._metrics(self.run, fold, seed)
+                table: Mapping[str, Any] | None = dict(found).get("encoder_occlusion")  # type: ignore[assignment]
+                for name, by_head in (table or {}).items():
+                    for head in heads:
+                        if head in by_head:
+                            rows = tables.setdefault(name, {}).setdefault(head, [[] for _ in self.seeds])
+                            where = f"encoder_occlusion.{name}.{head}"
+                            rows[index].append(self._counts(path, where, by_head[head]["per_parent"], fold, head))
+        folds = len(self.config.folds)
+        return {
+            name: {
+                head: Scored(np.stack([np.concatenate(one) for one in rows]), self.seeds)
+                for head, rows in by_head.items()
+                if all(len(one) == folds for one in rows)
+            }
+            for name, by_head in tables.items()
+        }
+
+    def _head(self, path: Path, found: Metrics, head: str, fold: int) -> HeadScores:
+        if head not in found["heads"]:
+            raise CityHeadsError(f"{path}: has no head {head}; evaluate the run again with this config")
+        first_path, first = self.first[next(iter(self.first))]
+        part = found["heads"][head]
+        classes = first["heads"][head]["classes"] if head in first["heads"] else part["classes"]
+        if part["classes"] != classes:
+            raise CityHeadsError(
+                f"{path}: head {head} has the classes {', '.join(part['classes'])}, but {first_path} has "
+                f"{', '.join(classes)}; evaluate both runs on one dataset"
+            )
+        return part
+
+    def _counts(self, path: Path, where: str, per_parent: Mapping[str, Any], fold: int, head: str = "") -> np.ndarray:
+        """Give the counts of a fold's parents, (parents, C, C) int64."""
+        head = head or where
+        first_path, first = self.first[fold]
+        number = len(first["heads"][head]["classes"])
+        rows = []
+        for parent in first["parents"]:
+            if parent not in per_parent:
+                raise CityHeadsError(
+                    f"{path}: head {where} has no counts of parent {parent}; make it anew: "
+                    "snakemake --forcerun evaluate"
+                )
+            confusion = per_parent[parent]["confusion"]
+            if [len(row) for row in confusion] != [number] * number or min(map(min, confusion)) < 0:
+                raise CityHeadsError(
+                    f"{path}: head {where}: the confusion of parent {parent} is not {number} x {number} counts; "
+                    "make it anew: snakemake --forcerun evaluate"
+                )
+            rows.append(np.array(confusion, np.int64))
+        counts = np.stack(rows) if rows else np.zeros((0, number, number), np.int64)
+        labels = self.labels.setdefault((fold, head), counts.sum(-1))
+        if not np.array_equal(labels, counts.sum(-1)):
+            raise CityHeadsError(
+                f"{path}: head {where} was scored on other labels than in {first_path}; "
+                "evaluate both runs on one dataset"
+            )
+        return counts
+
+    def _metric(self, head: str, rule: HeadConfig) -> HeadMetric:
+        path, first = next(iter(self.first.values()))
+        classes = first["heads"][head]["classes"]
+        if rule.metric == "iou" and rule.positive_class not in classes:
+            raise CityHeadsError(
+                f"{path}: head {head} has no class '{rule.positive_class}', which config key "
+                f"'heads.{head}.positive_class' names; there are {', '.join(classes)}"
+            )
+        return HeadMetric.of(rule.metric, classes, rule.positive_class)
 
 
-def _result(test: NoninferiorityConfig, margins: Margins, evidence: _Evidence) -> Gate:
-    confidence, parents = test.confidence, len(evidence.parents)
-    draws = bootstrap.resample_counts(parents, test.resamples, test.seed) if parents else None
+def _result(config: Config, evidence: _Evidence) -> Gate:
+    test, run = config.noninferiority, evidence.run
+    confidence, folds = test.confidence, evidence.folds
+    margins = Margins(test.strong_margin_pp, test.acceptable_margin_pp)
     compared = {
-        head: compare_paired(evidence.multihead[head], evidence.single_task[head], metric, draws)
-        for head, metric in evidence.metrics.items()
+        name: compare_paired(head.models[run].counts, head.models[head.baseline].counts, head.metric, folds)
+        for name, head in evidence.heads.items()
     }
     balance = sum_of(list(compared.values()))
+    wide = simultaneous(confidence, len(compared))
+    heads = {name: _told(config, evidence, name, one, margins, wide) for name, one in compared.items()}
+    before = floor.floor(
+        run,
+        {name: head["controls"] for name, head in heads.items()},
+        {name: head["encoder"] for name, head in heads.items()},
+        evidence.copies(),
+    )
     decision = decide(
         compared,
         balance,
         margins,
         confidence,
-        parents=parents,
+        floor=before,
         absent=evidence.absent(),
-        positive={head: metric.positive_class for head, metric in evidence.metrics.items()},
+        positive={name: head.metric.positive_class for name, head in evidence.heads.items()},
     )
-    between = None if balance is None else balance.interval(confidence)
     return {
         "verdict": decision.verdict,
         "headline": HEADLINE[decision.verdict],
@@ -182,59 +354,104 @@ def _result(test: NoninferiorityConfig, margins: Margins, evidence: _Evidence) -
         "between": None if decision.between is None else list(decision.between),
         "reason": decision.reason,
         "advice": decision.advice,
-        "run": test.run,
-        "floor": {"held": False, "measured": [], "missing": ["No control was evaluated."], "failures": []},
-        "heads": {
-            head: _told(one, evidence.metrics[head], test.baselines[head], evidence.seeds, confidence)
-            for head, one in compared.items()
-        },
+        "run": run,
+        "floor": before,
+        "heads": heads,
         "balance_pp": None if balance is None else balance.point,
-        "balance_interval_pp": None if between is None else list(between),
+        "balance_interval_pp": None if balance is None else rounded_interval(balance, wide),
         "test_parents": evidence.parents,
-        "fold_of": dict.fromkeys(evidence.parents, 0),
+        "fold_of": dict(zip(evidence.parents, folds, strict=True)),
         "seeds": evidence.seeds,
-        "folds": [0],
+        "folds": sorted(set(folds)),
         "margins": {"strong_pp": margins.strong_pp, "acceptable_pp": margins.acceptable_pp},
         "confidence": confidence,
         "method": {
-            "interval": "Bootstrap over test parents and variance over seeds, with Student's t.",
+            "interval": _INTERVAL,
             "one_sided_level": (1 - confidence) / 2,
-            "multiplicity": "Each verdict asks that all of its inequalities hold (intersection-union test).",
-            "simultaneous_confidence": confidence,
+            "multiplicity": _MULTIPLICITY,
+            "simultaneous_confidence": wide,
         },
         "simulated": evidence.simulated,
         "caveats": evidence.caveats(),
     }
 
 
-def _told(one: Comparison, metric: HeadMetric, baseline: str, seeds: list[int], confidence: float) -> HeadComparison:
+def _told(
+    config: Config, evidence: _Evidence, name: str, one: Comparison, margins: Margins, wide: float
+) -> HeadComparison:
+    test, head, run, folds = config.noninferiority, evidence.heads[name], evidence.run, evidence.folds
+    metric, confidence = head.metric, test.confidence
+    shared, single = head.models[run].counts, head.models[head.baseline].counts
+    fold_of = np.array(folds, np.int64)
+    per_fold: list[FoldComparison] = []
+    per_model: list[ModelComparison] = []
+    for fold in sorted(set(folds)):
+        mine = fold_of == fold
+        found = compare_paired(shared[:, mine], single[:, mine], metric)
+        per_fold.append(
+            {
+                "fold": fold,
+                "parents": int(mine.sum()),
+                "multihead": or_none(found.scores[0]),
+                "single_task": or_none(found.scores[1]),
+                "delta_pp": or_none(found.delta_pp),
+            }
+        )
+        per_model += [{"fold": fold, **row} for row in _by_seed(found, evidence.seeds)]
+    labelled = head.labelled(run)
     return {
-        "baseline": baseline,
+        "baseline": head.baseline,
         "metric": metric.name,
         "positive_class": metric.positive_class,
         "multihead": or_none(one.scores[0]),
-        "multihead_interval": None,
+        "multihead_interval": score_interval(shared, metric, confidence, folds),
         "single_task": or_none(one.scores[1]),
-        "single_task_interval": None,
+        "single_task_interval": score_interval(single, metric, confidence, folds),
         "delta_pp": or_none(one.delta_pp),
         "interval_pp": one.interval(confidence),
-        "simultaneous_pp": one.interval(confidence),
-        "variation": None,
-        "permutation": None,
-        "power": {"power": 0.8, "detectable_pp": None, "needed": []},
-        "parents_of_class": {},
-        "per_seed": [
-            {
-                "seed": seed,
-                "multihead": or_none(one.per_seed[0, index], SCORE_DIGITS),
-                "single_task": or_none(one.per_seed[1, index], SCORE_DIGITS),
-                "delta_pp": or_none(one.per_seed_pp[index], PP_DIGITS),
-            }
-            for index, seed in enumerate(seeds)
-        ],
-        "per_fold": [],
-        "per_model": [],
-        "controls": {},
-        "ceiling": None,
-        "encoder": {"zeroed": None, "permuted": None, "image_skip": None, "trained": {}, "matters": None},
+        "simultaneous_pp": one.interval(wide),
+        "variation": None if one.effect is None else _variation(one.effect),
+        "permutation": sign_flip(shared, single, metric, test.resamples, test.seed),
+        "power": power_of(one.effect, confidence, (margins.strong_pp, margins.acceptable_pp)),
+        "parents_of_class": {
+            label: int(held) for label, held in zip(metric.classes, (labelled > 0).sum(0), strict=True)
+        },
+        "per_seed": _by_seed(one, evidence.seeds),
+        "per_fold": per_fold,
+        "per_model": per_model,
+        "controls": {
+            control: floor.against(head.models, found, metric, folds, confidence)
+            for control, found in head.controls.items()
+        },
+        "ceiling": None
+        if head.ceiling is None
+        else floor.against(head.models, head.ceiling, metric, folds, confidence),
+        "encoder": floor.encoder(run, head.models[run], head.occluded, head.trained, metric, folds, confidence),
+    }
+
+
+def _by_seed(one: Comparison, seeds: Sequence[int]) -> list[SeedComparison]:
+    return [
+        {
+            "seed": seed,
+            "multihead": or_none(one.per_seed[0, index], SCORE_DIGITS),
+            "single_task": or_none(one.per_seed[1, index], SCORE_DIGITS),
+            "delta_pp": or_none(one.per_seed_pp[index], PP_DIGITS),
+        }
+        for index, seed in enumerate(seeds)
+    ]
+
+
+def _variation(effect: Effect) -> Variation:
+    def error(variance: float) -> float | None:
+        found: float | None = or_none(np.sqrt(variance), 4)
+        return found
+
+    known = effect.seeds > 1
+    return {
+        "parents_pp": error(effect.parents_variance),
+        "parents_df": round(effect.parents_df, 1),
+        "training_pp": error(effect.training_variance) if known else None,
+        "training_df": round(effect.training_df, 1) if known else None,
+        "includes_training": effect.includes_training,
     }

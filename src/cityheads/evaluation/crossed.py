@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import special
 
 from cityheads.core.confusion import HeadMetric
+from cityheads.evaluation.bootstrap import t_quantile
 
-__all__ = ["LEAST_EFFECTIVE", "Effect", "crossed", "effective_parents", "t_quantile", "total"]
+__all__ = ["LEAST_EFFECTIVE", "Effect", "crossed", "effective_parents", "total"]
 
 #: A class of fewer effective parents than this (nine tenths of its pixels in one of two) does not show how it varies.
 LEAST_EFFECTIVE = 1.25
@@ -223,11 +223,6 @@ def effective_parents(labelled: np.ndarray) -> np.ndarray:
     held = labelled.sum(0).astype(np.float64)
     squares = (labelled.astype(np.float64) ** 2).sum(0)
     return np.divide(held**2, squares, out=np.zeros_like(held), where=squares > 0)
-
-
-def t_quantile(probability: float, df: float) -> float:
-    """Give the quantile of Student's t; ``df`` need not be whole and may be infinite."""
-    return float(special.stdtrit(df, probability))
 
 
 def total(effects: Sequence[Effect]) -> Effect:

@@ -11,7 +11,16 @@ import numpy as np
 from cityheads.core.confusion import HeadMetric
 from cityheads.evaluation.crossed import Effect, crossed, total
 
-__all__ = ["PP_DIGITS", "SCORE_DIGITS", "Comparison", "compare_paired", "rounded_interval", "score_interval", "sum_of"]
+__all__ = [
+    "PP_DIGITS",
+    "SCORE_DIGITS",
+    "Comparison",
+    "compare_paired",
+    "round_pp",
+    "rounded_interval",
+    "score_interval",
+    "sum_of",
+]
 
 #: Scores are rounded to this many digits (0.01 pp) before they are subtracted, and all that follows uses the rounded
 #: numbers: what a page prints is what was decided on, and its columns subtract exactly.

@@ -1,7 +1,7 @@
 """What a design could have seen, and what another one would: power of the intervals of `crossed`.
 
-Planning numbers: they take the variances at hand for the true ones. The variance over parents falls as 1 / parents, that
-over trainings as 1 / seeds and not with the parents; the degrees of freedom grow along.
+Planning numbers: they take the variances at hand for the true ones. The variance over parents falls as 1 / parents,
+that over trainings as 1 / seeds and not with the parents; the degrees of freedom grow along.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cityheads.core.artifacts.gate import Needed, Power
-from cityheads.evaluation.crossed import Effect, t_quantile
+from cityheads.evaluation.bootstrap import t_quantile
+from cityheads.evaluation.crossed import Effect
 
 __all__ = ["MOST_PARENTS", "MOST_SEEDS", "POWER", "Outlook", "power_of"]
 
@@ -108,12 +109,12 @@ def _needed(outlook: Outlook, margin: float, parents: int, seeds: int, confidenc
                 low = middle + 1
         return low
 
-    enough_seeds = next((n for n in range(2, MOST_SEEDS + 1) if outlook.detectable(parents, n, confidence) <= margin), None)
+    enough = (n for n in range(2, MOST_SEEDS + 1) if outlook.detectable(parents, n, confidence) <= margin)
     pairs = [(fewest_parents(n), n) for n in range(2, MOST_SEEDS + 1)]
     both = min(((found * n, found, n) for found, n in pairs if found is not None), default=None)
     return {
         "margin_pp": margin,
         "parents": fewest_parents(seeds),
-        "seeds": enough_seeds,
+        "seeds": next(enough, None),
         "both": None if both is None else [both[1], both[2]],
     }

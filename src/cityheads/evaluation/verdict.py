@@ -3,7 +3,8 @@
 The rule, why it reads as it does, and worked examples are in docs/verdict.md. In short: the rule gives every set of
 deltas one of four verdicts, from negative to strong, and never a worse one when a delta grows. It is applied to the
 deltas, to the lower ends of all intervals, and to the upper ends. Where the two ends agree, that is the verdict;
-where they do not, the data cannot tell and the verdict is inconclusive.
+where they do not, the data cannot tell and the verdict is inconclusive. Before all that comes the floor (`floor`):
+models that do not beat trivial rules, or whose encoder is idle, are no evidence.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cityheads.core.artifacts.gate import Floor
 from cityheads.core.text import counted
-from cityheads.evaluation.paired import Comparison, Estimate
+from cityheads.evaluation.crossed import Effect
+from cityheads.evaluation.paired import Comparison, round_pp, rounded_interval
+from cityheads.evaluation.power import MOST_PARENTS, MOST_SEEDS, Outlook
 
 __all__ = [
     "HEADLINE",
@@ -26,6 +30,7 @@ __all__ = [
     "listed",
     "more_data",
     "rule",
+    "simultaneous",
     "verdict_of",
     "verdict_range",
 ]
@@ -63,9 +68,9 @@ MEANING = {
     "encoder costs: the deltas below are differences between models that do not use what is shared.",
 }
 
-#: More test parents than this are not an advice but a way to say that the difference is too near to a margin.
-_MOST_PARENTS = 1000
-_MOST_SEEDS = 50
+#: What one seed on several folds can show: sharing is called harmless only when trainings were repeated.
+_OF_ONE_SEED = ("mixed", "negative")
+_SEEDS_ADVICE = "Train with three seeds or more (config key seeds); two are the fewest that show how trainings differ."
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,8 @@ def rule(margins: Margins) -> dict[str, str]:
         "acceptable": f"every delta is at least -{acceptable}, and their sum is not negative",
         "negative": f"every delta is -{acceptable} or less",
         "mixed": "anything else",
-        INCONCLUSIVE: "the lower and the upper ends of the intervals earn different verdicts, a class has no labelled "
-        "pixel in the test split, or there are fewer than two test parents",
+        INCONCLUSIVE: "the lower and the upper ends of the intervals earn different verdicts; there is one seed; a "
+        "class has no labelled pixel in the test split, or lies in too few test parents to show how it varies",
     }
 
 
@@ -113,42 +118,73 @@ def verdict_of(deltas: Sequence[float], balance: float, margins: Margins) -> str
     return "mixed"
 
 
+def simultaneous(confidence: float, heads: int) -> float:
+    """Give the confidence of single intervals with which those of all heads, and of their sum, hold together.
+
+    Bonferroni's correction; the sum of one head is the head.
+    """
+    return 1 - (1 - confidence) / (heads + (heads > 1))
+
+
 def verdict_range(
-    deltas: Sequence[Estimate], balance: Estimate, margins: Margins, confidence: float
+    deltas: Sequence[Effect], balance: Effect, margins: Margins, confidence: float
 ) -> tuple[str, str] | None:
-    """Give the worst and the best verdict that the intervals allow; None where an interval is undefined."""
-    intervals = [delta.interval(confidence) for delta in deltas]
-    total = balance.interval(confidence)
-    if total is None or any(found is None for found in intervals):
+    """Give the worst and the best verdict that the intervals allow; None where an interval is undefined.
+
+    Strong is one claim of every head together, and asks for plain intervals. All else is told by simultaneous ones.
+    """
+    wide = simultaneous(confidence, len(deltas))
+    plain = [rounded_interval(delta, confidence) for delta in deltas]
+    joint = [rounded_interval(delta, wide) for delta in [*deltas, balance]]
+    found = [one for one in [*plain, *joint] if one is not None]
+    if len(found) < len(plain) + len(joint):
         return None
-    ends = [found for found in intervals if found is not None]
+    return _range(found[: len(deltas)], found[len(deltas) : -1], found[-1], margins)
+
+
+def _range(
+    plain: Sequence[Sequence[float]], joint: Sequence[Sequence[float]], total: Sequence[float], margins: Margins
+) -> tuple[str, str]:
+    """Give the worst and the best verdict from ``[low, high]`` of each head, plain and simultaneous, and of the sum."""
+    if verdict_of([low for low, _ in plain], total[0], margins) == "strong":
+        return "strong", "strong"
     return (
-        verdict_of([low for low, _ in ends], total[0], margins),
-        verdict_of([high for _, high in ends], total[1], margins),
+        verdict_of([low for low, _ in joint], total[0], margins),
+        verdict_of([high for _, high in joint], total[1], margins),
     )
 
 
-def more_data(deltas: Sequence[Estimate], balance: Estimate, margins: Margins, confidence: float) -> str:
+def more_data(deltas: Sequence[Effect], balance: Effect, margins: Margins, confidence: float) -> str:
     """Say how many more test parents, or seeds, would decide an inconclusive verdict, were the deltas to stay."""
-    parents, seeds = balance.parents, balance.seeds
+    parents, seeds = balance.influence.shape[1], balance.seeds
+    wide = simultaneous(confidence, len(deltas))
+    outlooks = [Outlook.of(delta) for delta in [*deltas, balance]]
+
+    def ends(outlook: Outlook, many_parents: int, many_seeds: int, level: float) -> tuple[float, float]:
+        half = outlook.half_width(many_parents, many_seeds, level)
+        return round_pp(outlook.point - half), round_pp(outlook.point + half)
 
     def decided(many_parents: int, many_seeds: int) -> bool:
-        more = [delta.with_more(many_parents, many_seeds) for delta in deltas]
-        ends = verdict_range(more, balance.with_more(many_parents, many_seeds), margins, confidence)
-        return ends is not None and ends[0] == ends[1]
+        plain = [ends(one, many_parents, many_seeds, confidence) for one in outlooks[:-1]]
+        *joint, total = [ends(one, many_parents, many_seeds, wide) for one in outlooks]
+        worst, best = _range(plain, joint, total, margins)
+        return worst == best
 
     options = []
-    enough = next((n for n in range(parents + 1, _MOST_PARENTS + 1) if decided(n, seeds)), None)
+    enough = next((n for n in range(parents + 1, MOST_PARENTS + 1) if decided(n, seeds)), None)
     if enough:
         options.append(f"{counted(enough - parents, 'more test parent')} ({enough} in all)")
-    if seeds > 1:
-        enough_seeds = next((n for n in range(seeds + 1, _MOST_SEEDS + 1) if decided(parents, n)), None)
-        if enough_seeds:
-            options.append(f"{counted(enough_seeds - seeds, 'more seed')} ({enough_seeds} in all)")
+    enough_seeds = next((n for n in range(seeds + 1, MOST_SEEDS + 1) if decided(parents, n)), None)
+    if enough_seeds:
+        options.append(f"{counted(enough_seeds - seeds, 'more seed')} ({enough_seeds} in all)")
     if options:
         return f"If the deltas stay as they are, {' or '.join(options)} would decide it."
+    pairs = ((n * 2 * parents, n * parents, many) for n in (2, 4, 8) for many in (2 * seeds, 4 * seeds))
+    both = next(((many, each) for _, many, each in sorted(pairs) if decided(many, each)), None)
+    if both:
+        return f"If the deltas stay as they are, {both[0]} test parents and {both[1]} seeds would decide it."
     return (
-        f"No reasonable number of test parents (up to {_MOST_PARENTS}) would decide it: "
+        f"No reasonable number of test parents (up to {MOST_PARENTS}) would decide it: "
         f"a delta lies too near to a margin for how much it varies."
     )
 
@@ -158,11 +194,11 @@ class Decision:
     """A verdict and why it was given.
 
     Attributes:
-        verdict: One of `VERDICTS`, or `INCONCLUSIVE`.
+        verdict: One of `VERDICTS`, `INCONCLUSIVE` or `NO_EVIDENCE`.
         point_verdict: What the deltas would earn, taken as exact; None where one of them is undefined.
         between: Worst and best verdict that the intervals allow; None where one of them is undefined.
         reason: One line.
-        advice: What would make an inconclusive verdict a verdict, one line; empty otherwise.
+        advice: What would make a verdict of it, one line; empty otherwise.
     """
 
     verdict: str
@@ -174,11 +210,11 @@ class Decision:
 
 def decide(
     heads: Mapping[str, Comparison],
-    balance: Estimate | None,
+    balance: Effect | None,
     margins: Margins,
     confidence: float,
     *,
-    parents: int,
+    floor: Floor,
     absent: Mapping[str, Sequence[str]],
     positive: Mapping[str, str | None],
 ) -> Decision:
@@ -189,34 +225,50 @@ def decide(
         balance: Sum of the deltas; None where one of them is undefined.
         margins: In percentage points.
         confidence: Of the intervals.
-        parents: Number of test parents.
+        floor: What comes before.
         absent: Per head, the classes without a labelled pixel in the test split; only heads that have some.
         positive: Per head, the class whose IoU is compared; None for the mean over the classes.
     """
-    deltas = [one.estimate for one in heads.values() if one.estimate is not None]
+    deltas = [one.effect for one in heads.values() if one.effect is not None]
     point = ends = None
     if balance is not None:
         point = verdict_of([delta.point for delta in deltas], balance.point, margins)
         ends = verdict_range(deltas, balance, margins, confidence)
+    if floor["failures"] or floor["missing"]:
+        failed = bool(floor["failures"])
+        reason = " ".join(floor["failures"] if failed else floor["missing"])
+        advice = (
+            "Find out why before comparing anything: more training, another decoder or other inputs."
+            if failed
+            else "Make the controls that are missing (config keys controls.made and evaluation.encoder_occlusion)."
+        )
+        return Decision(NO_EVIDENCE, point, ends, reason, advice)
     if absent:
         missing = "; ".join(f"{listed(names)} of head {head}" for head, names in absent.items())
         reason = f"The test split holds no labelled pixel of {missing}, so nothing is known about it."
         advice = "Assign the splits so that the test split holds every class of every head, or add parents."
-    elif parents < 2:
+        return Decision(INCONCLUSIVE, point, ends, reason, advice)
+    parents = next(iter(deltas)).influence.shape[1] if deltas else 0
+    if parents < 2:
         reason = f"{counted(parents, 'test parent')} cannot show how much the deltas vary from place to place."
         advice = f"At least {counted(2 - parents, 'more test parent')} would give an interval at all."
-    elif balance is None or point is None or ends is None:
+        return Decision(INCONCLUSIVE, point, ends, reason, advice)
+    if balance is None or point is None or ends is None:
         head = next((head for head, one in heads.items() if one.interval(confidence) is None), next(iter(heads)))
         reason = f"The labels of head {head} lie in too few test parents to tell how much its delta varies."
-        holding = f"hold the class {positive[head]} ({head})" if positive[head] else f"have labels of head {head}"
-        advice = f"More test parents that {holding} are needed."
-    else:
-        told = {head: _Told.of(one.estimate, confidence) for head, one in heads.items()}
-        if ends[0] == ends[1]:
-            return Decision(ends[0], point, ends, _why(ends[0], told, margins), "")
-        reason = _why_inconclusive(told, _Told.of(balance, confidence), point, ends, margins)
-        advice = more_data(deltas, balance, margins, confidence)
-    return Decision(INCONCLUSIVE, point, ends, reason, advice)
+        holding = f"hold the class {positive[head]} ({head})" if positive[head] else f"hold every class of head {head}"
+        return Decision(INCONCLUSIVE, point, ends, reason, f"More test parents that {holding} are needed.")
+    if balance.seeds == 1 and not (balance.includes_training and ends[0] == ends[1] and ends[0] in _OF_ONE_SEED):
+        told = f"these trained models alone would read {ends[0] if ends[0] == ends[1] else ' to '.join(ends)}"
+        reason = f"One seed: every model was trained once, and another training may give another answer; {told}."
+        return Decision(INCONCLUSIVE, point, ends, reason, _SEEDS_ADVICE)
+    told_of = {head: _Told.of(one.effect, confidence) for head, one in heads.items()}
+    if ends[0] == ends[1]:
+        return Decision(ends[0], point, ends, _why(ends[0], told_of, margins), "")
+    wide = simultaneous(confidence, len(deltas))
+    joint = {head: _Told.of(one.effect, wide) for head, one in heads.items()}
+    reason = _why_inconclusive(joint, _Told.of(balance, wide), point, ends, margins)
+    return Decision(INCONCLUSIVE, point, ends, reason, more_data(deltas, balance, margins, confidence))
 
 
 @dataclass(frozen=True)
@@ -228,11 +280,11 @@ class _Told:
     high: float
 
     @classmethod
-    def of(cls, delta: Estimate | None, confidence: float) -> _Told:
-        interval = None if delta is None else delta.interval(confidence)
+    def of(cls, delta: Effect | None, confidence: float) -> _Told:
+        interval = None if delta is None else rounded_interval(delta, confidence)
         assert delta is not None
         assert interval is not None
-        return cls(delta.point, *interval)
+        return cls(delta.point, interval[0], interval[1])
 
     def __str__(self) -> str:
         return f"{self.point:+.2f} pp [{self.low:+.2f}, {self.high:+.2f}]"
