@@ -11,12 +11,21 @@ feel. Every row of the tables is that many made-up experiments. Run as it stands
 
 from __future__ import annotations
 
+import argparse
 import math
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cityheads.core.confusion import HeadMetric
+from cityheads.evaluation.bootstrap import resample_counts
+from cityheads.evaluation.crossed import Effect, crossed, total
+from cityheads.evaluation.permutation import sign_flip
+from cityheads.evaluation.power import power_of
+from cityheads.evaluation.verdict import INCONCLUSIVE, VERDICTS, Margins, judged, verdict_range
 
 LANDCOVER = HeadMetric.of("miou", ("water", "developed", "forest", "herbaceous", "other"))
 BUILDINGS = HeadMetric.of("iou", ("not building", "building"), "building")
@@ -130,7 +139,9 @@ def experiments(
 class Truth:
     """The expected difference of a world, from many parents and trainings."""
 
-    def __init__(self, world: World, metric: HeadMetric, folds: int, *, parents: int = 1500, trainings: int = 150):
+    def __init__(
+        self, world: World, metric: HeadMetric, folds: int, *, parents: int = 2000, trainings: int = 40
+    ) -> None:
         rng = np.random.default_rng(987)
         self.world, self.metric, self.folds = world, metric, folds
         self.parents = draw_parents(rng, world, metric, (parents,))
@@ -156,3 +167,289 @@ class Truth:
         """Give the expected difference in pp."""
         few = self.noise if self.world.noise else self.noise[:, :1]
         return float(self.given(few, shift).mean())
+
+
+# --- coverage ------------------------------------------------------------------------------------------------------
+
+WORLDS = (
+    World("alike", mixing=60),
+    World("unequal", sizes=0.8, mixing=4),
+    World("absent", sizes=0.8, mixing=4, presence=0.5),
+)
+NOISES = {"none": 0.0, "some": 0.1, "much": 0.4}
+DESIGNS = (
+    Design(5, 1, 1),
+    Design(5, 1, 2),
+    Design(5, 1, 3),
+    Design(5, 1, 5),
+    Design(22, 1, 2),
+    Design(22, 1, 3),
+    Design(22, 5, 1),
+    Design(22, 5, 2),
+    Design(22, 5, 3),
+    Design(22, 5, 5),
+)
+
+
+@dataclass(frozen=True)
+class Covered:
+    """One row of the table of coverage; widths are medians in pp.
+
+    Attributes:
+        about: What the interval is asked to hold: the expected difference of ``any`` training or of ``these`` models.
+        told: Share of the experiments with an interval.
+        ideal: Width of the interval of somebody who knows the variance.
+    """
+
+    metric: str
+    world: str
+    noise: str
+    design: Design
+    about: str
+    told: float
+    coverage: float
+    width: float
+    bootstrap_coverage: float
+    bootstrap_width: float
+    ideal: float
+
+
+def percentiles(first: np.ndarray, second: np.ndarray, metric: HeadMetric, draws: np.ndarray) -> tuple[float, float]:
+    """Give the naive interval: percentiles of resampled parents, the trained models taken as they are."""
+    seeds, parents = first.shape[:2]
+    both = np.concatenate([first, second]).transpose(1, 0, 2, 3)
+    pooled = (draws @ both.reshape(parents, -1)).reshape(-1, 2, seeds, *first.shape[2:])
+    scores = metric(pooled).mean(-1)
+    low, high = np.nanquantile(100 * (scores[:, 0] - scores[:, 1]), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def coverage(metric: HeadMetric, world: World, noise: str, designs: Sequence[Design], trials: int) -> Iterator[Covered]:
+    """Run the experiments of one world with every design."""
+    world = replace(world, noise=NOISES[noise])
+    truths = {folds: Truth(world, metric, folds) for folds in {design.folds for design in designs}}
+    expected = {folds: truth(0.0) for folds, truth in truths.items()}
+    for design in designs:
+        first, second, drawn = experiments(np.random.default_rng(5), world, metric, design, trials)
+        draws = resample_counts(design.parents, 400, 0).astype(np.float64)
+        whole = expected[design.folds]
+        # one seed on one fold: the interval is about the trained models at hand
+        conditional = design.seeds == 1 and design.folds == 1 and world.noise > 0
+        these = truths[design.folds].given(drawn, 0.0) if conditional else np.full(trials, whole)
+        rows = []
+        for trial in range(trials):
+            effect = crossed(first[trial], second[trial], metric, design.fold_of())
+            found = effect.interval(CONFIDENCE)
+            if found is not None:
+                rows.append(
+                    (*found, *percentiles(first[trial], second[trial], metric, draws), effect.point, these[trial])
+                )
+        low, high, naive_low, naive_high, points, targets = np.array(rows).T if rows else np.full((6, 1), math.nan)
+        for about, target in (("these", targets), ("any", np.full_like(targets, whole))):
+            if about == "these" and not conditional:
+                continue
+            yield Covered(
+                metric.name,
+                world.name,
+                noise,
+                design,
+                about,
+                len(rows) / trials,
+                float(np.mean((low <= target) & (target <= high))),
+                float(np.median(high - low)),
+                float(np.mean((naive_low <= target) & (target <= naive_high))),
+                float(np.median(naive_high - naive_low)),
+                2 * 1.96 * float(np.sqrt(np.mean((points - target) ** 2))),
+            )
+
+
+# --- verdicts ------------------------------------------------------------------------------------------------------
+
+MARGINS = Margins(1.0, 3.0)
+#: The world of the verdicts: parents that differ, models that differ little between parents.
+CITY = World("city", sizes=0.5, mixing=12, response=0.06)
+TRAININGS = {"none": 0.0, "some": 0.03, "much": 0.15}
+#: True deltas of the two heads, and the verdict that is true of them; some lie just beyond a margin.
+TRUE_DELTAS = {
+    (0.0, 0.0): "strong",
+    (-0.5, 2.0): "strong",
+    (-1.05, 0.0): "mixed",
+    (-2.0, 4.0): "acceptable",
+    (-2.0, -2.0): "mixed",
+    (-2.95, -6.0): "mixed",
+    (-6.0, -6.0): "negative",
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One row of the table of verdicts: how often each was given."""
+
+    deltas: tuple[float, float]
+    noise: str
+    design: Design
+    rates: dict[str, float]
+
+
+def shifts(metric: HeadMetric, world: World, folds: int, targets: Sequence[float]) -> list[float]:
+    """Give the leads of the first model, in logits, that make these true differences in pp."""
+    truth = Truth(world, metric, folds, trainings=20)
+    grid = np.linspace(-0.8, 0.6, 8)
+    return [float(one) for one in np.interp(targets, [truth(float(shift)) for shift in grid], grid)]
+
+
+def verdicts(noise: str, designs: Sequence[Design], trials: int) -> Iterator[Judged]:
+    """Judge experiments on two heads with known true deltas."""
+    world = replace(CITY, noise=TRAININGS[noise])
+    wanted = [sorted({deltas[head] for deltas in TRUE_DELTAS}) for head in (0, 1)]
+    for design in designs:
+        leads = [
+            dict(zip(wanted[head], shifts(metric, world, design.folds, wanted[head]), strict=True))
+            for head, metric in enumerate((LANDCOVER, BUILDINGS))
+        ]
+        effects: list[dict[float, list[Effect]]] = []
+        for head, metric in enumerate((LANDCOVER, BUILDINGS)):
+            effects.append({})
+            for delta, lead in leads[head].items():
+                rng = np.random.default_rng(100 + head)
+                first, second, _ = experiments(rng, replace(world, shift=lead), metric, design, trials)
+                effects[head][delta] = [
+                    crossed(*pair, metric, design.fold_of()) for pair in zip(first, second, strict=True)
+                ]
+        for deltas in TRUE_DELTAS:
+            given = []
+            for pair in zip(effects[0][deltas[0]], effects[1][deltas[1]], strict=True):
+                ends = verdict_range(pair, total(pair), MARGINS, CONFIDENCE)
+                given.append(judged(pair, ends))
+            rates = {name: given.count(name) / trials for name in (*VERDICTS, INCONCLUSIVE)}
+            yield Judged(deltas, noise, design, rates)
+
+
+# --- power and the permutation test --------------------------------------------------------------------------------
+
+
+def planned(noise: str, design: Design, trials: int) -> tuple[float, float, float]:
+    """Give the median of the stated detectable difference in pp, and how often it was seen when it was the truth.
+
+    Third: how often the sign-flip test gave p <= 0.05 when there was no difference.
+    """
+    world = replace(CITY, noise=TRAININGS[noise])
+    zero, *_ = shifts(LANDCOVER, world, design.folds, [0.0])
+    first, second, _ = experiments(np.random.default_rng(7), replace(world, shift=zero), LANDCOVER, design, trials)
+    stated, small = [], 0
+    for pair in zip(first, second, strict=True):
+        power = power_of(crossed(*pair, LANDCOVER, design.fold_of()), CONFIDENCE, ())
+        stated.append(power["detectable_pp"] or math.nan)
+        test = sign_flip(*pair, LANDCOVER, 500, 0)
+        small += test is not None and test["p"] <= 0.05
+    typical = float(np.nanmedian(stated))
+    (lead,) = shifts(LANDCOVER, world, design.folds, [-typical])
+    first, second, _ = experiments(np.random.default_rng(8), replace(world, shift=lead), LANDCOVER, design, trials)
+    seen = 0
+    for pair in zip(first, second, strict=True):
+        found = crossed(*pair, LANDCOVER, design.fold_of()).interval(CONFIDENCE)
+        seen += found is not None and found[1] < 0
+    return typical, seen / trials, small / trials
+
+
+# --- the tables ----------------------------------------------------------------------------------------------------
+
+
+def table(heading: str, rows: Iterator[Sequence[object]]) -> None:
+    """Print a Markdown table; columns whose heading ends in a colon are flush right."""
+    names = heading.split(" | ")
+    print(f"| {' | '.join(name.rstrip(':') for name in names)} |")
+    print(f"|{'|'.join('---:' if name.endswith(':') else '---' for name in names)}|")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")
+    print()
+
+
+def percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
+def coverage_rows(rows: Sequence[Covered]) -> Iterator[Sequence[object]]:
+    """Give, of each design and noise, the worst coverage over worlds and metrics, and medians of the widths."""
+    for key in dict.fromkeys((row.design, row.noise, row.about) for row in rows):
+        mine = [row for row in rows if (row.design, row.noise, row.about) == key]
+        design, noise, about = key
+        widths = [np.median([getattr(row, name) for row in mine]) for name in ("width", "ideal", "bootstrap_width")]
+        yield (
+            design.parents, design.folds, design.seeds, noise, about,
+            percent(float(np.mean([row.told for row in mine])), 0),
+            percent(min(row.coverage for row in mine)), f"{widths[0]:.1f}", f"{widths[1]:.1f}",
+            percent(min(row.bootstrap_coverage for row in mine), 0), f"{widths[2]:.1f}",
+        )  # fmt: skip
+
+
+def verdict_rows(rows: Sequence[Judged]) -> Iterator[Sequence[object]]:
+    """Give how often each verdict was given."""
+    for row in rows:
+        design, deltas = row.design, f"{row.deltas[0]:+g}, {row.deltas[1]:+g}"
+        given = [percent(row.rates[name]) for name in (*reversed(VERDICTS), INCONCLUSIVE)]
+        yield design.parents, design.folds, design.seeds, row.noise, deltas, TRUE_DELTAS[row.deltas], *given
+
+
+def power_rows(designs: Sequence[Design], trials: int) -> Iterator[Sequence[object]]:
+    """Give what is stated as detectable, and how often it was seen."""
+    for design in designs:
+        for noise in TRAININGS:
+            stated, seen, small = planned(noise, design, trials)
+            yield design.parents, design.folds, design.seeds, noise, f"{stated:.2f}", percent(seen, 0), percent(small)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables; returns 1 when an interval covers too rarely or a false verdict is too frequent."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="fewer experiments and designs")
+    parser.add_argument("--rows", action="store_true", help="also every world and metric of the first table")
+    arguments = parser.parse_args(argv)
+    begun = time.perf_counter()
+    quick = arguments.quick
+    trials = 60 if quick else 500
+    designs = (DESIGNS[2], DESIGNS[8]) if quick else DESIGNS
+    judging = (Design(22, 5, 3),) if quick else tuple(Design(22, 5, seeds) for seeds in (1, 2, 3, 5))
+    print(
+        f"Coverage of {100 * CONFIDENCE:g} % intervals of the difference; {trials} experiments a row; widths in pp.\n"
+    )
+    covered = [
+        row
+        for metric in (LANDCOVER, BUILDINGS)
+        for world in (WORLDS[1:2] if quick else WORLDS)
+        for noise in NOISES
+        for row in coverage(metric, world, noise, designs, trials)
+    ]
+    covered.sort(key=lambda row: (DESIGNS.index(row.design), list(NOISES).index(row.noise), row.about))
+    if arguments.rows:
+        print(*covered, "", sep="\n")
+    table(
+        "parents: | folds: | seeds: | training noise | about | given: | coverage, worst: | width: | ideal: "
+        "| bootstrap, worst: | its width:",
+        coverage_rows(covered),
+    )
+    print(f"Verdicts on two heads with known true differences, margins 1 and 3 pp; {trials} experiments a row.\n")
+    found = [row for noise in TRAININGS for row in verdicts(noise, judging, trials)]
+    table(
+        "parents: | folds: | seeds: | training noise | true (pp) | true verdict | strong: | acceptable: | mixed: "
+        "| negative: | inconclusive:",
+        verdict_rows(found),
+    )
+    print("Smallest difference seen with 80 % power: as stated (median), and how often it was seen when it was true.\n")
+    table(
+        "parents: | folds: | seeds: | training noise | stated (pp): | seen: | sign flips, p <= 0.05 at no difference:",
+        power_rows(judging if quick else (Design(5, 1, 3), *judging[1:]), trials),
+    )
+    told = [row for row in covered if row.about == "these" or row.design != Design(5, 1, 1)]
+    least = min(row.coverage for row in told)
+    false = {
+        word: max(row.rates[word] for row in found if TRUE_DELTAS[row.deltas] != word) for word in reversed(VERDICTS)
+    }
+    rates = ", ".join(f"{word} {percent(rate)}" for word, rate in false.items())
+    print(f"Least coverage {percent(least)}; most frequent false verdicts: {rates}.")
+    print(f"python benchmarks/bench_verdict.py{' --quick' * quick}: {time.perf_counter() - begun:.0f} s.")
+    return 0 if least >= (0.85 if quick else 0.93) and max(false.values()) <= (0.1 if quick else 0.05) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,6 +27,7 @@ __all__ = [
     "Decision",
     "Margins",
     "decide",
+    "judged",
     "listed",
     "more_data",
     "rule",
@@ -140,6 +141,20 @@ def verdict_range(
     if len(found) < len(plain) + len(joint):
         return None
     return _range(found[: len(deltas)], found[len(deltas) : -1], found[-1], margins)
+
+
+def judged(deltas: Sequence[Effect], ends: tuple[str, str] | None) -> str:
+    """Give the verdict of what the intervals allow: inconclusive where they do not agree, or of too few trainings.
+
+    Args:
+        deltas: Multi-head minus single-task, per head.
+        ends: What `verdict_range` gives.
+    """
+    if ends is None or ends[0] != ends[1]:
+        return INCONCLUSIVE
+    if deltas[0].seeds > 1 or (deltas[0].includes_training and ends[0] in _OF_ONE_SEED):
+        return ends[0]
+    return INCONCLUSIVE
 
 
 def _range(
@@ -258,13 +273,14 @@ def decide(
         reason = f"The labels of head {head} lie in too few test parents to tell how much its delta varies."
         holding = f"hold the class {positive[head]} ({head})" if positive[head] else f"hold every class of head {head}"
         return Decision(INCONCLUSIVE, point, ends, reason, f"More test parents that {holding} are needed.")
-    if balance.seeds == 1 and not (balance.includes_training and ends[0] == ends[1] and ends[0] in _OF_ONE_SEED):
+    verdict = judged(deltas, ends)
+    if balance.seeds == 1 and verdict == INCONCLUSIVE:
         told = f"these trained models alone would read {ends[0] if ends[0] == ends[1] else ' to '.join(ends)}"
         reason = f"One seed: every model was trained once, and another training may give another answer; {told}."
         return Decision(INCONCLUSIVE, point, ends, reason, _SEEDS_ADVICE)
     told_of = {head: _Told.of(one.effect, confidence) for head, one in heads.items()}
-    if ends[0] == ends[1]:
-        return Decision(ends[0], point, ends, _why(ends[0], told_of, margins), "")
+    if verdict != INCONCLUSIVE:
+        return Decision(verdict, point, ends, _why(verdict, told_of, margins), "")
     wide = simultaneous(confidence, len(deltas))
     joint = {head: _Told.of(one.effect, wide) for head, one in heads.items()}
     reason = _why_inconclusive(joint, _Told.of(balance, wide), point, ends, margins)
