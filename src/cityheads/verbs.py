@@ -317,13 +317,13 @@ VERBS: dict[str, Verb] = {
             "compare",
             "compare the multi-head run with its baselines and give the verdict",
             "cityheads.evaluation.compare:compare",
-            ("heads", "runs", "seeds", "splits", "noninferiority"),
+            ("heads", "runs", "seeds", "splits", "model", "controls", "noninferiority"),
             (
                 Argument("evaluation", "folder of the evaluations on the test split, RUN/FOLD/SEED below it"),
                 Argument("page", "the verdict as a Markdown page"),
                 _out("gate.json"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "draw_figures",

@@ -6,6 +6,7 @@ tests can check the figures and the report against numbers computed here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from cityheads.core.artifacts.environment import ENVIRONMENT
 from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY
 from cityheads.core.artifacts.gate import GATE, Gate
 from cityheads.core.artifacts.history import write_history
-from cityheads.core.artifacts.metrics import AblatedHead
+from cityheads.core.artifacts.metrics import METRICS, AblatedHead
 from cityheads.core.artifacts.model import MODEL
 from cityheads.core.artifacts.quality import QUALITY
 from cityheads.core.artifacts.reading import READING
@@ -144,6 +145,7 @@ def make(
     for run, rule in config.runs.items():
         for number in seeds:
             _evaluate(layout, run, number, rule.heads, config, kept, simulated, rng)
+    _controls(layout, config, seeds)
     _gate(fake, verdict)
     _benchmarks(layout.benchmarks, parents, config, seeds)
     return fake
@@ -512,6 +514,25 @@ def _result(
     return HeadResult(
         rule.label, HeadMetric.of(rule.metric, names, rule.positive_class), truth, guess, scores.astype(np.float32)
     )
+
+
+def _controls(layout: Layout, config: Config, seeds: Sequence[int]) -> None:
+    """Write the controls that the config asks for: the tested run's hits, of which each control has its share."""
+    tested = METRICS.read(layout.evaluation(config.noninferiority.run, 0, seeds[0]).metrics)
+    shares = {"majority": 0.3, "proxy": 0.4, "pixels": 0.6, "pixels_context": 0.7}
+    made = [(name, 0) for name in config.untrained_controls]
+    made += [(name, seed) for name in config.trained_controls for seed in config.control_seeds]
+    for name, seed in made:
+        control = copy.deepcopy(tested)
+        control |= {"run": name, "seed": seed, "kind": "control" if name in shares else "run"}
+        control |= {"modality_ablation": None, "encoder_occlusion": None}
+        for part in control["heads"].values():
+            for parent in part["per_parent"].values():
+                for label, row in enumerate(parent["confusion"]):
+                    lost = row[label] - int(row[label] * shares.get(name, 0.8))
+                    row[label] -= lost
+                    row[(label + 1) % len(row)] += lost
+        METRICS.write(layout.evaluation(name, 0, seed).metrics, control)
 
 
 def _gate(fake: Fake, verdict: str | None) -> None:

@@ -169,12 +169,8 @@ class _Reader:
         for head in heads:
             baseline = config.noninferiority.baselines[head]
             models.setdefault(baseline, {}).update(self._run(baseline, self.seeds, [head]))
-        made = getattr(config, "untrained_controls", ())
-        controls = {name: self._run(name, None, heads, optional=True) for name in made}
-        trained = {
-            name: self._run(name, getattr(config, "control_seeds", (0,)), heads)
-            for name in getattr(config, "trained_controls", ())
-        }
+        controls = {name: self._run(name, None, heads, optional=True) for name in config.untrained_controls}
+        trained = {name: self._run(name, config.control_seeds, heads) for name in config.trained_controls}
         ceiling = self._run(floor.CEILING, None, heads, optional=True) if self._is_there(floor.CEILING) else {}
         parents = [name for _, one in self.first.values() for name in one["parents"]]
         for name in parents:
@@ -252,8 +248,7 @@ class _Reader:
         for index, seed in enumerate(self.seeds):
             for fold in self.config.folds:
                 path, found = self._metrics(self.run, fold, seed)
-                table: Mapping[str, Any] | None = dict(found).get("encoder_occlusion")  # type: ignore[assignment]
-                for name, by_head in (table or {}).items():
+                for name, by_head in (found["encoder_occlusion"] or {}).items():
                     for head in heads:
                         if head in by_head:
                             rows = tables.setdefault(name, {}).setdefault(head, [[] for _ in self.seeds])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cityheads.core.artifacts.gate import Gate
+from cityheads.core.artifacts.gate import Gate, HeadComparison, Reference
 from cityheads.core.confusion import metric_title
 from cityheads.core.text import counted, ends, points, score
 from cityheads.evaluation.verdict import MEANING, Margins, rule
@@ -22,7 +22,7 @@ def render(gate: Gate) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters |= {"score": score, "points": points, "ends": ends}
+    environment.filters |= {"score": score, "points": points, "ends": ends, "plain": _plain}
     return environment.get_template("verdict.md.j2").render(
         gate=gate,
         meaning=MEANING[gate["verdict"]],
@@ -31,4 +31,28 @@ def render(gate: Gate) -> str:
         confidence=f"{100 * gate['confidence']:g} %",
         parents=counted(len(gate["test_parents"]), "test parent"),
         seeds=counted(len(gate["seeds"]), "seed"),
+        folds=counted(len(gate["folds"]), "fold"),
+        level=f"{100 * gate['method']['one_sided_level']:g} %",
+        references=[
+            (head, name, one, model, lead)
+            for head, part in gate["heads"].items()
+            for name, one in _references(part).items()
+            for model, lead in one["models"].items()
+        ],
     )
+
+
+def _references(part: HeadComparison) -> dict[str, Reference]:
+    """Give all that the models of a head are held against, by what the page calls it."""
+    encoder = part["encoder"]
+    hidden = {"encoder zeroed": encoder["zeroed"], "encoder permuted": encoder["permuted"],
+              "image skip zeroed": encoder["image_skip"], "ceiling": part["ceiling"]}  # fmt: skip
+    return {
+        **part["controls"],
+        **encoder["trained"],
+        **{name: one for name, one in hidden.items() if one is not None},
+    }
+
+
+def _plain(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
