@@ -72,9 +72,9 @@ class Design:
     folds: int
     seeds: int
 
-    def fold_of(self) -> np.ndarray:
-        """Give the fold of each parent, (parents,)."""
-        return np.arange(self.parents) % self.folds
+    def fold_of(self) -> list[int]:
+        """Give the fold of each parent."""
+        return [parent % self.folds for parent in range(self.parents)]
 
 
 def draw_parents(

@@ -423,6 +423,7 @@ def test_every_combination_of_deltas_and_intervals_has_one_verdict_and_a_reason(
 
 # --- planted cases -------------------------------------------------------------------------------------------------
 
+TWO_FOLDS: dict[str, Any] = {"splits": {"method": "folds", "folds": 4, "only_folds": [0, 1]}}
 FAIR = {"lulc": shifted(0.005), "buildings": shifted(0.004)}
 
 
@@ -587,11 +588,10 @@ def test_one_seed_is_never_a_verdict_on_one_fold(tmp_path: Path, by: float) -> N
     assert gate["reason"] in page
 
 
-def test_folds_are_pooled_and_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Config, "folds", property(lambda self: (0, 1)))
+def test_folds_are_pooled_and_told_apart(tmp_path: Path) -> None:
     lay_out(tmp_path, {"lulc": shifted(0.002), "buildings": shifted(0.001)}, fold=0)
     lay_out(tmp_path, {"lulc": shifted(-0.01), "buildings": shifted(0.001)}, fold=1, by_seed={1: 0.002})
-    gate, page = run_compare(tmp_path)
+    gate, page = run_compare(tmp_path, config(**TWO_FOLDS))
     part = gate["heads"]["lulc"]
     assert gate["folds"] == [0, 1]
     assert gate["fold_of"] == {f"P{10 * fold + number:02d}": fold for fold in (0, 1) for number in range(5)}
@@ -604,14 +604,13 @@ def test_folds_are_pooled_and_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
     assert "## Per fold" in page
 
 
-def test_a_parent_that_two_folds_test_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Config, "folds", property(lambda self: (0, 1)))
+def test_a_parent_that_two_folds_test_is_refused(tmp_path: Path) -> None:
     lay_out(tmp_path, FAIR)
     for path in list(tmp_path.glob("*/0/*/metrics.json")):
         copied = json.loads(path.read_text()) | {"fold": 1}
         write_json(path.parents[2] / "1" / path.parent.name / "metrics.json", copied)
     with pytest.raises(CityHeadsError, match=r"1/\d/metrics.json: parent P00 was tested in another fold already"):
-        run_compare(tmp_path)
+        run_compare(tmp_path, config(**TWO_FOLDS))
 
 
 def test_ceiling_is_told_where_there_is_one(tmp_path: Path) -> None:

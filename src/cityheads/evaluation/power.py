@@ -6,9 +6,12 @@ that over trainings as 1 / seeds and not with the parents; the degrees of freedo
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from scipy import special
 
 from cityheads.core.artifacts.gate import Needed, Power
 from cityheads.evaluation.bootstrap import t_quantile
@@ -21,6 +24,9 @@ POWER = 0.8
 #: More than these are not an advice but a way to say that something cannot be had.
 MOST_PARENTS = 1000
 MOST_SEEDS = 50
+
+#: Above this many degrees of freedom the t distributions are normal to four digits.
+_NORMAL_DF = 1e4
 
 
 @dataclass(frozen=True)
@@ -56,22 +62,27 @@ class Outlook:
 
     def half_width(self, parents: int, seeds: int, confidence: float) -> float:
         """Give half the width of the interval, as `Effect.half_width`."""
-        return self._widths(parents, seeds, 0.5 + confidence / 2)
+        return self._width(parents, seeds, lambda df: t_quantile(0.5 + confidence / 2, df))
 
     def detectable(self, parents: int, seeds: int, confidence: float) -> float:
         """Give the smallest difference whose interval excludes zero with a probability of `POWER`."""
-        # the estimate falls short of the truth by this much or more in a share 1 - POWER of the experiments
-        return self.half_width(parents, seeds, confidence) + self._widths(parents, seeds, POWER)
+        return self._width(parents, seeds, lambda df: _detectable_errors(0.5 + confidence / 2, df))
 
-    def _widths(self, parents: int, seeds: int, probability: float) -> float:
+    def _width(self, parents: int, seeds: int, errors: Callable[[float], float]) -> float:
         if math.isnan(self.parents_variance):
             return math.nan
-        over_parents = t_quantile(probability, max(1.0, self.parents_df * (parents - 1)))
-        over_trainings = t_quantile(probability, max(1.0, self.training_df * (seeds - 1)))
         return math.hypot(
-            over_parents * math.sqrt(self.parents_variance / parents),
-            over_trainings * math.sqrt(self.training_variance / seeds),
+            errors(max(1.0, self.parents_df * (parents - 1))) * math.sqrt(self.parents_variance / parents),
+            errors(max(1.0, self.training_df * (seeds - 1))) * math.sqrt(self.training_variance / seeds),
         )
+
+
+@functools.cache
+def _detectable_errors(probability: float, df: float) -> float:
+    """Give the difference, in standard errors, that a t test finds with `POWER`: by the noncentral t distribution."""
+    if df > _NORMAL_DF:
+        return t_quantile(probability, math.inf) + t_quantile(POWER, math.inf)
+    return float(special.nctdtrinc(df, 1 - POWER, t_quantile(probability, df)))
 
 
 def power_of(effect: Effect | None, confidence: float, margins_pp: Sequence[float]) -> Power:
