@@ -178,7 +178,7 @@ def test_credentials_of_a_shipped_choice_are_not_published(published: Path, tmp_
         path.write_text(json.dumps(choice))
     publish_catalog(
         make_config(CITY).restricted_to(VERBS["publish_catalog"].sections), scenes=place / "scenes",
-        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset", out=place / "stac",
+        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset" / "0", out=place / "stac",
     )  # fmt: skip
     texts = [path.read_text() for path in (place / "stac").rglob("*.json")]
     assert any("https://host.example/items/x.json" in text for text in texts)

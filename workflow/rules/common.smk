@@ -229,6 +229,15 @@ def of_folds(name, folds=FOLDS):
     return [str(name(fold)) for fold in folds]
 
 
+def datasets(folds=FOLDS):
+    """Give what `assemble_dataset` writes for some folds."""
+    return [
+        file
+        for name in ("chips", "splits", "classes", "statistics")
+        for file in of_folds(lambda fold: getattr(RESULTS.dataset(fold), name), folds)
+    ]
+
+
 def of_trainings(name, runs=RUNS, seeds=SEEDS):
     """Give what a function of run, fold and seed names, for all folds and seeds."""
     return [

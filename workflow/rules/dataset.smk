@@ -74,15 +74,6 @@ rule assemble_dataset:
         " --fold {wildcards.fold} --parents {params.sheet:q} --out {params.out:q}"
 
 
-def datasets(folds=FOLDS):
-    """Give what `assemble_dataset` writes for some folds."""
-    return [
-        file
-        for name in ("chips", "splits", "classes", "statistics")
-        for file in of_folds(lambda fold: getattr(RESULTS.dataset(fold), name), folds)
-    ]
-
-
 rule check_labels:
     input:
         dataset=datasets(FOLDS[:1]),
