@@ -12,6 +12,7 @@ feel. Every row of the tables is that many made-up experiments. Run as it stands
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 import time
@@ -440,6 +441,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "parents: | folds: | seeds: | training noise | stated (pp): | seen: | sign flips, p <= 0.05 at no difference:",
         power_rows(judging if quick else (Design(5, 1, 3), *judging[1:]), trials),
     )
+    print("Training noise that the folds of one seed have in common, which seeds - 1 degrees of freedom show.\n")
+    alike = Design(22, 5, 3)
+    table(
+        "parents: | folds: | seeds: | in common: | coverage: | width: | ideal:",
+        (
+            (22, 5, 3, percent(common, 0), percent(row.coverage), f"{row.width:.1f}", f"{row.ideal:.1f}")
+            for common in ((0.5,) if quick else (0.0, 0.25, 0.5, 1.0))
+            for row in coverage(LANDCOVER, replace(WORLDS[1], common=common), "much", [alike], trials)
+        ),
+    )
     told = [row for row in covered if row.about == "these" or row.design != Design(5, 1, 1)]
     least = min(row.coverage for row in told)
     false = {
@@ -448,6 +459,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rates = ", ".join(f"{word} {percent(rate)}" for word, rate in false.items())
     print(f"Least coverage {percent(least)}; most frequent false verdicts: {rates}.")
     print(f"python benchmarks/bench_verdict.py{' --quick' * quick}: {time.perf_counter() - begun:.0f} s.")
+    # more seeds must not make a true "strong" rarer
+    order = [design.seeds for design in judging]
+    for deltas, noise in ((deltas, noise) for deltas in TRUE_DELTAS for noise in TRAININGS):
+        strong = [row.rates["strong"] for row in found if (row.deltas, row.noise) == (deltas, noise)]
+        if TRUE_DELTAS[deltas] == "strong" and any(b < a - 0.03 for a, b in itertools.pairwise(strong)):
+            print(f"Strong falls with the seeds {order}, {noise} noise, {deltas}: {strong}")
+            return 1
     return 0 if least >= (0.85 if quick else 0.93) and max(false.values()) <= (0.1 if quick else 0.05) else 1
 
 

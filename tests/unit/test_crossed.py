@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,6 +236,17 @@ def test_pixels_counted_in_another_unit_change_nothing(seed: int, factor: int) -
     first, second = draw(np.random.default_rng(seed), MIOU, 2, 6)
     one, two = crossed(first, second, MIOU), crossed(first * factor, second * factor, MIOU)
     assert two.half_width(0.95) == pytest.approx(one.half_width(0.95))
+
+
+def test_benchmark_of_the_verdict_runs_and_finds_no_fault(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    bench = importlib.import_module("bench_verdict")
+    assert bench.main(["--quick"]) == 0
+    told = capsys.readouterr().out
+    assert "python benchmarks/bench_verdict.py --quick" in told
+    assert "nan" not in told
 
 
 # --- sign flips ----------------------------------------------------------------------------------------------------

@@ -53,9 +53,16 @@ class NoninferiorityConfig(Section):
         "when every head loses this or more. Not below strong_margin_pp.",
         ge=0,
     )
-    confidence: Number = field(0.95, "Confidence of the intervals.", gt=0, lt=1)
-    resamples: Integer = field(2000, "Bootstrap resamples of the test parents.", ge=100)
-    seed: Integer = field(0, "Seed of the bootstrap.", ge=0)
+    confidence: Number = field(
+        0.95, "Confidence of the intervals; the one-sided level of the test is half of what it leaves.", gt=0, lt=1
+    )
+    resamples: Integer = field(
+        10_000,
+        "Sign flips of the permutation test: all ways to swap the two models in some of the parents are counted if "
+        "there are no more than this, and otherwise this many are drawn.",
+        ge=100,
+    )
+    seed: Integer = field(0, "Seed of the drawn sign flips.", ge=0)
 
     @model_validator(mode="after")
     def _strong_asks_for_more(self) -> NoninferiorityConfig:
