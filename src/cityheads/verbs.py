@@ -357,6 +357,7 @@ VERBS: dict[str, Verb] = {
                 "tuning",
                 "evaluation",
                 "noninferiority",
+                "report",
             ),
             (_RESULTS, _out("report.html")),
             version=2,

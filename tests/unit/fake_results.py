@@ -26,7 +26,7 @@ from cityheads.core.artifacts.chips import CHIPS
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.environment import ENVIRONMENT
 from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY
-from cityheads.core.artifacts.gate import GATE, Gate
+from cityheads.core.artifacts.gate import GATE, Gate, Lead, Needed
 from cityheads.core.artifacts.history import write_history
 from cityheads.core.artifacts.metrics import METRICS, AblatedHead
 from cityheads.core.artifacts.model import MODEL
@@ -535,10 +535,34 @@ def _controls(layout: Layout, config: Config, seeds: Sequence[int]) -> None:
         METRICS.write(layout.evaluation(name, 0, seed).metrics, control)
 
 
+def chip_rows(fake: Fake) -> list[dict[str, Any]]:
+    """Read ids and store indices of the sub-chips."""
+    return CHIPS.read(fake.layout.dataset(0).chips, ("chip_id", "store_index"))
+
+
+def held_against(gate: Gate) -> Gate:
+    """Add a ceiling and what more data would bring, where the evaluations that the verdict was made of show neither."""
+    for part in gate["heads"].values():
+        score = min(0.97, (part["multihead"] or 0.5) + 0.2)
+        models: dict[str, Lead] = {}
+        for run, own in ((gate["run"], part["multihead"]), (part["baseline"], part["single_task"])):
+            delta = None if own is None else 100 * (own - score)
+            ends = None if delta is None else [delta - 2, delta + 2]
+            models[run] = {"score": own, "delta_pp": delta, "interval_pp": ends, "beaten": False}
+        part["ceiling"] = {"score": score, "interval": [score - 0.02, score + 0.02], "models": models}
+        needed: list[Needed] = [
+            {"margin_pp": 1.0, "parents": 31, "seeds": 7, "both": [18, 4]},
+            {"margin_pp": 3.0, "parents": 6, "seeds": None, "both": None},
+        ]
+        part["power"] = {"power": 0.8, "detectable_pp": 2.4, "needed": needed}
+    return gate
+
+
 def _gate(fake: Fake, verdict: str | None) -> None:
     """Let the comparison decide; then, where a test wants another verdict, put that in its place."""
     layout = fake.layout
     compare(fake.settings("compare"), evaluation=layout.evaluations / "test", page=layout.verdict_page, out=layout.gate)
+    GATE.write(layout.gate, held_against(fake.gate()))
     if verdict is not None:
         found = fake.gate()
         found |= {"verdict": verdict, "reason": f"The rule says {verdict} & gives <these> numbers.", "advice": ""}

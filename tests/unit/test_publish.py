@@ -142,6 +142,13 @@ def test_card_says_what_gate_and_evaluation_say(bundle: Path) -> None:
             assert row.split(" | ")[2] == (
                 f"{part['iou'][index]:.4f}" if part["iou"][index] is not None else "undefined"
             )
+        best = max(gate["heads"][head]["controls"].items(), key=lambda one: one[1]["score"])
+        row = next(line for line in card.splitlines() if line.startswith(f"| {head} | floor: "))
+        beaten = "yes" if best[1]["models"]["multihead"]["beaten"] else "no"
+        assert row.endswith(f" | {best[1]['score']:.4f} | {beaten} |")
+        assert f"| {head} | ceiling: " in card
+    assert gate["headline"] in card
+    assert "The verdict is about sharing one encoder, not about how good the maps are." in card
     assert "Simulated data" in card
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "apache-2.0"

@@ -115,6 +115,9 @@ rule report:
         scenes=rules.pack_store.input.scenes,
         readings=of_parents(lambda parent: RESULTS.parent(parent).reading),
         summaries=[str(RESULTS.label(label).summary) for label in FOOTPRINTS],
+        histories=of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).history
+        ),
         training=of_trainings(
             lambda run, fold, seed: RESULTS.run(run, fold, seed).training
         ),
@@ -122,6 +125,10 @@ rule report:
             lambda run, fold, seed: RESULTS.run(run, fold, seed).environment
         ),
         evaluated=EVALUATED,
+        counted=of_trainings(
+            lambda run, fold, seed: RESULTS.evaluation(run, fold, seed).confusion,
+            COMPARED,
+        ),
         gate=rules.compare.output.gate,
         figures=rules.draw_figures.output,
     output:
@@ -134,7 +141,7 @@ rule report:
         "../../envs/cityheads.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
     params:
         config=untracked(CONFIG),
         version=version("report"),

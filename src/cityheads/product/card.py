@@ -27,7 +27,7 @@ from cityheads.core.redaction import portable
 from cityheads.core.text import counted, points, score, share
 from cityheads.evaluation.ablation import how_to_read
 from cityheads.evaluation.verdict import MEANING
-from cityheads.product.notes import synthesized_notes
+from cityheads.product.notes import control_name, floor_of, synthesized_notes
 from cityheads.product.render import render
 
 __all__ = ["Published", "Source", "sources", "write_card"]
@@ -155,6 +155,7 @@ def write_card(config: Config, published: Published) -> str:
             "titles": {
                 head: metric_title(part["metric"], part["positive_class"]) for head, part in gate["heads"].items()
             },
+            "references": _references(gate),
             "confidence": share(gate["confidence"]),
             "metrics_confidence": share(metrics["confidence"]),
             "how_to_read": how_to_read(options["modality_dropout"]),
@@ -205,6 +206,20 @@ def _front(config: Config, published: Published) -> dict[str, Any]:
         front["base_model"] = f"ibm-esa-geospatial/TerraMind-1.0-{size}"
     front["model-index"] = [{"name": config.project.name, "results": results}]
     return front
+
+
+def _references(gate: Gate) -> list[list[str]]:
+    """Give floor and ceiling of every head, a row each, and whether the published run beats it."""
+    rows = []
+    for head, part in gate["heads"].items():
+        known = [(name, f"floor: {control_name(name)}", one) for name, one in [floor_of(part) or ("", None)] if one]
+        if part["ceiling"] is not None:
+            known.append(("ceiling", f"ceiling: {control_name('ceiling')}", part["ceiling"]))
+        for name, told, one in known:
+            lead = one["models"].get(gate["run"])
+            beaten = "-" if lead is None or name == "ceiling" else "yes" if lead["beaten"] else "no"
+            rows.append([head, told, score(one["score"]), beaten])
+    return rows
 
 
 def _inputs(model: SavedModel) -> list[dict[str, str]]:

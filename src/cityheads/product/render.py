@@ -34,5 +34,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         finalize=finalize,
     )
+    # in a script element; the escapes keep any text from ending it
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     environment.filters |= {name: getattr(text, name) for name in text.__all__}
     return environment.get_template(template).render(context)

@@ -9,9 +9,25 @@ from cityheads.config import Config, FootprintsLabel
 from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY, FootprintsSummary
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import SPLITS
+from cityheads.core.text import number
+from cityheads.product.report.tables import Column, Table, count, words
 from cityheads.product.results import Results
 
-__all__ = ["Account", "Facts", "Footprints", "Split", "account", "facts", "footprints", "parents", "splits"]
+__all__ = [
+    "Account",
+    "Bar",
+    "Facts",
+    "Footprints",
+    "Split",
+    "account",
+    "balance",
+    "dropped_table",
+    "facts",
+    "footprints",
+    "parents",
+    "split_table",
+    "splits",
+]
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,59 @@ def account(results: Results) -> Account:
             )
         )
     return Account(len(chips), kept, rows)
+
+
+def split_table(results: Results) -> Table:
+    """Give the splits as a table."""
+    rows = [
+        [words(one.name), count(len(one.parents)), count(one.chips), words(", ".join(one.parents))]
+        for one in splits(results)
+    ]
+    columns = [Column("split", number=False), Column("parents"), Column("sub-chips"), Column("which", number=False)]
+    return Table("splits", "Splits of the first fold." if len(results.folds) > 1 else "Splits.", columns, rows)
+
+
+def dropped_table(found: Account) -> Table | None:
+    """Give the dropped sub-chips by reason; None where none was dropped."""
+    rows = [
+        [words(one.reason), count(one.count), *(count(n) for n in one.splits.values()), words(", ".join(one.parents))]
+        for one in found.rows
+    ]
+    columns = [
+        Column("reason", number=False), Column("sub-chips"), *(Column(split) for split in SPLITS),
+        Column("parents", number=False),
+    ]  # fmt: skip
+    return Table("dropped", "Dropped sub-chips by reason.", columns, rows) if rows else None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Class shares of one split of one label: name, colour, width in percent, text."""
+
+    split: str
+    parts: Sequence[tuple[str, str | None, float, str]]
+
+
+def balance(config: Config, results: Results) -> dict[str, list[Bar]]:
+    """Give the class shares per label and split."""
+    found: dict[str, list[Bar]] = {}
+    for label in results.classes:
+        looks = [(item.name, item.color) for item in config.labels[label].classes]
+        named: list[tuple[str, str | None]] = [*looks, ("ignored", None)]
+        for split in SPLITS:
+            counts = results.statistics["class_pixels"][split][label]
+            total = sum(counts)
+            shares = [pixels / total if total else 0.0 for pixels in counts]
+            found.setdefault(label, []).append(
+                Bar(
+                    split,
+                    [
+                        (name, color, round(100 * part, 3), f"{number(100 * part)} %")
+                        for (name, color), part in zip(named, shares, strict=True)
+                    ],
+                )
+            )
+    return found
 
 
 @dataclass(frozen=True)

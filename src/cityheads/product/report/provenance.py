@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,12 @@ from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.files import sha256_file
 from cityheads.core.modalities import RADAR
 from cityheads.core.redaction import shown
-from cityheads.core.text import counted
+from cityheads.core.text import counted, duration, percent
 from cityheads.product.report.dataset import parents
+from cityheads.product.report.tables import Cell, Column, Table, count, score, words
 from cityheads.product.results import Results, require
 
-__all__ = ["environments", "hashes", "origin", "scenes"]
+__all__ = ["environments", "hashes", "layer_table", "origin", "scene_table", "scenes", "timing_table"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,70 @@ def scenes(results: Results) -> list[ParentScenes]:
     return rows
 
 
+def _told(scene: Scene) -> str:
+    """Tell of an optical scene."""
+    cloud = "n/a" if scene.cloud_percent is None else percent(scene.cloud_percent / 100)
+    offset = "n/a" if scene.offset_dn is None else f"{scene.offset_dn:,}"
+    return f"{scene.id}: {scene.date}, cloud {cloud}, baseline {scene.baseline or 'n/a'}, offset {offset}"
+
+
+def scene_table(found: Sequence[ParentScenes]) -> Table:
+    """Give the scenes of every parent as a table."""
+    rows = []
+    for one in found:
+        optical = [_told(scene) for scene in one.optical]
+        radar = [f"{scene.id}: {scene.date}, {scene.orbit or 'orbit n/a'}" for scene in one.radar]
+        if not radar:
+            radar = [f"none found; {', '.join(one.synthesized)} was generated" if one.synthesized else "not used"]
+        rows.append(
+            [words(one.parent), words(one.split), words("\n".join(optical)), score(one.clear_fraction),
+             words("\n".join(radar))]
+        )  # fmt: skip
+    columns = [
+        Column("parent", number=False), Column("split", number=False), Column("Sentinel-2", number=False),
+        Column("clear, %"), Column("Sentinel-1", number=False),
+    ]  # fmt: skip
+    caption = (
+        "Scenes per parent. Clear is the share of clear pixels over the parent itself, cloud that of the whole scene; "
+        "offset is what was subtracted from the digital numbers. Of several scenes, the first valid pixel wins."
+    )
+    return Table("scenes", caption, columns, rows)
+
+
+def layer_table(found: Sequence[ParentScenes]) -> Table:
+    """Give why each layer of each parent is made of its items."""
+    rows = [
+        [words(one.parent), words(layer.name), count(layer.considered), count(layer.rejected), words(layer.why),
+         words("\n".join(layer.ids))]
+        for one in found
+        for layer in one.layers
+    ]  # fmt: skip
+    columns = [
+        Column("parent", number=False), Column("layer", number=False), Column("looked at"), Column("rejected"),
+        Column("why", number=False), Column("items", number=False),
+    ]  # fmt: skip
+    caption = "Every layer of every parent: how many items were looked at, and why the ones above were taken."
+    return Table("layers", caption, columns, rows)
+
+
+def timing_table(results: Results) -> Table | None:
+    """Give wall time and memory per rule; None where nothing was recorded."""
+    rows = [
+        [
+            words(one.rule), count(one.jobs), Cell(duration(one.seconds), one.seconds),
+            Cell(duration(one.longest), one.longest),
+            Cell("n/a", defined=False) if one.peak_mb is None else Cell(f"{one.peak_mb:,.0f}", one.peak_mb),
+        ]
+        for one in results.timings()
+    ]  # fmt: skip
+    columns = [
+        Column("rule", number=False), Column("jobs"), Column("all jobs"), Column("longest job"),
+        Column("peak memory, MB"),
+    ]  # fmt: skip
+    caption = "Wall time and peak memory per rule, as Snakemake measured them."
+    return Table("timings", caption, columns, rows) if rows else None
+
+
 @dataclass(frozen=True)
 class Collection:
     """Where the pixels of one layer come from: a collection, and how many of its items."""
@@ -153,17 +219,17 @@ def environments(results: Results) -> Environments:
     """Group the trainings by where they ran and, apart from that, by the packages that they ran with."""
     places: dict[str, dict[str, str]] = {}
     packages: dict[str, dict[str, str]] = {}
-    for run in results.runs:
-        for seed in results.seeds:
-            found = results.environment(run, seed)
-            places[f"{run}/{seed}"] = {
-                "Git revision": found["revision"] or "not run from a git checkout",
-                "Python": found["python"],
-                "Platform": found["platform"],
-                "Device": f"{found['device']}, {counted(found['threads'], 'thread')}",
-                "First weights": ", ".join(found["weights"].values()) if found["weights"] else "random",
-            }
-            packages[f"{run}/{seed}"] = {name: version for name, version in found["packages"].items() if version}
+    for run, fold, seed in itertools.product(results.runs, results.folds, results.seeds):
+        found = results.environment(run, seed, fold)
+        name = f"{run}/{fold}/{seed}"
+        places[name] = {
+            "Git revision": found["revision"] or "not run from a git checkout",
+            "Python": found["python"],
+            "Platform": found["platform"],
+            "Device": f"{found['device']}, {counted(found['threads'], 'thread')}",
+            "First weights": ", ".join(found["weights"].values()) if found["weights"] else "random",
+        }
+        packages[name] = {package: version for package, version in found["packages"].items() if version}
     groups = _grouped(places)
     first = groups[0].content
     common = {key: value for key, value in first.items() if all(group.content[key] == value for group in groups)}
@@ -183,28 +249,16 @@ def _grouped(contents: Mapping[str, dict[str, str]]) -> list[Shared]:
     return [Shared(content, trainings) for content, trainings in groups.values()]
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """SHA-256 of a file of the dataset; shape and type of an array."""
-
-    file: str
-    sha256: str
-    shape: str = ""
-
-
-def hashes(results: Results) -> list[Fingerprint]:
+def hashes(results: Results) -> Table:
     """Give the checksums that identify the dataset."""
     folder, root = results.dataset, results.layout.root
     rows = [
-        Fingerprint(path.relative_to(root).as_posix(), sha256_file(require(path)))
+        [words(path.relative_to(root).as_posix()), words(sha256_file(require(path))), words("")]
         for path in (folder.chips, folder.splits, folder.classes)
     ]
     for layer, array in STORE_INDEX.read(folder.store.index)["arrays"].items():
-        rows.append(
-            Fingerprint(
-                folder.store.array(layer).relative_to(root).as_posix(),
-                array["sha256"],
-                " x ".join(map(str, array["shape"])) + f" {array['dtype']}",
-            )
-        )
-    return rows
+        shape = " x ".join(map(str, array["shape"])) + f" {array['dtype']}"
+        name = folder.store.array(layer).relative_to(root).as_posix()
+        rows.append([words(name), words(array["sha256"]), words(shape)])
+    columns = [Column("file", number=False), Column("SHA-256", number=False), Column("shape and type", number=False)]
+    return Table("hashes", "SHA-256 of the dataset.", columns, rows)

@@ -1,41 +1,56 @@
-"""What was trained: a row for each training, and what the shared model saves."""
+"""What was trained: the budget of each training, and what the shared model saves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cityheads.config import NoninferiorityConfig
-from cityheads.core.artifacts.environment import Environment
-from cityheads.core.artifacts.training import Training
+from cityheads.core.text import duration
+from cityheads.product.report.tables import Cell, Column, Table, count, score, words
 from cityheads.product.results import Results
 
-__all__ = ["Economy", "TrainingRow", "economy", "trainings"]
+__all__ = ["Economy", "economy", "equal_budgets", "trainings"]
 
 
-@dataclass(frozen=True)
-class TrainingRow:
-    """One training: a run with a seed."""
+def trainings(results: Results) -> Table:
+    """Give what every training cost: the budgets are to be equal, and here that is seen."""
+    rows = []
+    for run, heads in results.runs.items():
+        for fold in results.folds:
+            for seed in results.seeds:
+                training, environment = results.training(run, seed, fold), results.environment(run, seed, fold)
+                size = training["parameters"]
+                rows.append(
+                    [
+                        words(run, notes=(", ".join(heads),)), count(fold), count(seed), count(training["steps"]),
+                        count(training["chips_seen"]), _millions(size["total"]), _millions(size["trainable"]),
+                        count(training["kept_epoch"] + 1), words(training["checkpoint"]), score(training["score"]),
+                        words(environment["device"]), Cell(duration(environment["wall_s"]), environment["wall_s"]),
+                    ]
+                )  # fmt: skip
+    columns = [
+        Column("run", number=False), Column("fold"), Column("seed"), Column("steps"), Column("sub-chips seen"),
+        Column("parameters, M"), Column("trained, M"), Column("kept epoch"), Column("rule", number=False),
+        Column("validation, %"), Column("device", number=False), Column("time"),
+    ]  # fmt: skip
+    caption = (
+        "Every training and its budget: optimizer steps, training sub-chips that went through the model, size, time."
+    )
+    return Table("trainings", caption, columns, rows)
 
-    run: str
-    seed: int
-    heads: Sequence[str]
-    training: Training
-    environment: Environment
 
-    @property
-    def kept_epoch(self) -> int:
-        """The epoch that was kept, counted from 1 as people do."""
-        return self.training["kept_epoch"] + 1
+def _millions(value: int) -> Cell:
+    return Cell(f"{value / 1e6:.2f}", value / 1e6)
 
 
-def trainings(results: Results) -> list[TrainingRow]:
-    """Give all trainings, run by run."""
-    return [
-        TrainingRow(run, seed, heads, results.training(run, seed), results.environment(run, seed))
-        for run, heads in results.runs.items()
-        for seed in results.seeds
-    ]
+def equal_budgets(results: Results, test: NoninferiorityConfig) -> bool:
+    """Say whether the shared model and its baselines took the same number of steps on as many sub-chips."""
+    runs = {test.run, *test.baselines.values()}
+    for fold in results.folds:
+        found = [results.training(run, seed, fold) for run in runs for seed in results.seeds]
+        if len({(one["steps"], one["chips_seen"]) for one in found}) > 1:
+            return False
+    return True
 
 
 @dataclass(frozen=True)
