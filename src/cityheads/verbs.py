@@ -314,6 +314,18 @@ VERBS: dict[str, Verb] = {
             version=1,
         ),
         Verb(
+            "leaderboard",
+            "put runs and experiments side by side: scores on validation, and what they cost",
+            "cityheads.evaluation.leaderboard:leaderboard",
+            ("runs", "seeds", "splits", "tuning", "noninferiority"),
+            (
+                _RESULTS,
+                Argument("experiments", "sheet of the experiments (TSV)", required=False),
+                _out("folder of the leaderboard; leaderboard.json is written last"),
+            ),
+            version=1,
+        ),
+        Verb(
             "compare",
             "compare the multi-head run with its baselines and give the verdict",
             "cityheads.evaluation.compare:compare",

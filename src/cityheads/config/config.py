@@ -64,6 +64,13 @@ class Config(Section):
     seeds: Annotated[tuple[Annotated[Integer, Ge(0)], ...], only_once] = field(
         (0,), "Every run is trained once with each seed.", min_length=1
     )
+    experiments: Text | None = field(
+        None,
+        "A sheet of experiments, tab-separated, with the columns name, set and, optionally, heads, seeds and comment: "
+        "each row is one more run, which snakemake leaderboard trains and scores on validation. Null for none.",
+        affects="nothing",
+        min_length=1,
+    )
     model: ModelConfig = section(ModelConfig)
     train: TrainConfig = section(TrainConfig)
     tuning: TuningConfig = section(TuningConfig)
@@ -252,9 +259,9 @@ class Config(Section):
         return tuple(dict.fromkeys((test.run, *test.baselines.values()))) if self.tuning.grid else ()
 
     def with_settings(self, run: str, settings: Mapping[str, Any]) -> Config:
-        """Give the config with one run setting more of its own, by dotted keys as in ``runs.NAME.set``."""
+        """Give the config with more settings for one run, by dotted keys, below what the run sets of its own."""
         own = self.runs[run]
-        changed = own.model_copy(update={"set": FrozenDict({**own.set, **settings})})
+        changed = own.model_copy(update={"set": FrozenDict({**settings, **own.set})})
         return _part(self, self.__dict__ | {"runs": FrozenDict({**self.runs, run: changed})})
 
     @property

@@ -18,7 +18,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path
 from cityheads.core.redaction import scrub
 
-__all__ = ["load_config", "read_yaml", "resolve", "write_config"]
+__all__ = ["load_config", "read_yaml", "resolve", "write_config", "yaml_value"]
 
 #: libyaml's loader where PyYAML was built with it, ten times faster than the Python one.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -68,6 +68,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise CityHeadsError(f"{path}: a config is a mapping of keys to values")
     return raw
+
+
+def yaml_value(text: str) -> Any:
+    """Read a value as a config has it: ``0.1``, ``true``, ``[S2L2A, DEM]``, ``{rank: 8}``.
+
+    Raises:
+        ValueError: It is no YAML; the message is one line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(error.problem or "not valid YAML") from None
+    except yaml.YAMLError:
+        raise ValueError("not valid YAML") from None
 
 
 def _place(path: Path, error: yaml.MarkedYAMLError) -> str:

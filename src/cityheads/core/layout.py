@@ -17,6 +17,7 @@ __all__ = [
     "EvaluationFolder",
     "LabelFolder",
     "Layout",
+    "LeaderboardFolder",
     "ParentFolder",
     "RunFolder",
     "StoreFolder",
@@ -43,6 +44,7 @@ STAGES = (
     "train",
     "evaluate",
     "evaluate_control",
+    "leaderboard",
     "compare",
     "draw_figures",
     "report",
@@ -299,6 +301,30 @@ class BundleFolder(_Folder):
         return self.root / "SHA256SUMS"
 
 
+class LeaderboardFolder(_Folder):
+    """Runs and experiments side by side."""
+
+    @property
+    def table(self) -> Path:
+        """A row for each run and head (Parquet)."""
+        return self.root / "leaderboard.parquet"
+
+    @property
+    def csv(self) -> Path:
+        """The same as text."""
+        return self.root / "leaderboard.csv"
+
+    @property
+    def record(self) -> Path:
+        """All of it as JSON; written last."""
+        return self.root / "leaderboard.json"
+
+    @property
+    def page(self) -> Path:
+        """The same to read."""
+        return self.root / "leaderboard.md"
+
+
 class Layout(_Folder):
     """A results folder.
 
@@ -310,6 +336,11 @@ class Layout(_Folder):
     def config(self) -> Path:
         """The resolved config, which every job reads."""
         return self.root / "config.yaml"
+
+    @property
+    def experiments(self) -> Path:
+        """The same with the experiments as runs, which their jobs read."""
+        return self.root / "experiments.yaml"
 
     @property
     def lock(self) -> Path:
@@ -425,6 +456,11 @@ class Layout(_Folder):
     def verdict_page(self) -> Path:
         """The verdict in words."""
         return self.root / "verdict.md"
+
+    @property
+    def leaderboard(self) -> LeaderboardFolder:
+        """What the runs and experiments scored on validation, and what they cost."""
+        return LeaderboardFolder(self.root / "leaderboard")
 
     @property
     def figures(self) -> Path:
