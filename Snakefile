@@ -22,6 +22,7 @@ include: "workflow/rules/dataset.smk"
 include: "workflow/rules/tuning.smk"
 include: "workflow/rules/runs.smk"
 include: "workflow/rules/controls.smk"
+include: "workflow/rules/experiments.smk"
 include: "workflow/rules/evidence.smk"
 include: "workflow/rules/product.smk"
 

@@ -10,6 +10,7 @@ from shlex import quote
 from snakemake.exceptions import WorkflowError
 
 from cityheads.config import read_yaml, resolve, write_config
+from cityheads.config.experiments import read_experiments, with_experiments
 from cityheads.core.classes import fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import chip_ids, read_parents
@@ -25,6 +26,9 @@ try:
             )  # for a key that stands twice: Snakemake takes the last
     CITY = resolve(config)
     SHEET = CITY.parents
+    EXPERIMENTS = read_experiments(Path(CITY.experiments)) if CITY.experiments else []
+    # the config with the experiments as runs: what their jobs see
+    LABORATORY = with_experiments(CITY, EXPERIMENTS)
     GRID = CITY.grid.grid
     ROWS = {parent.parent_id: parent for parent in read_parents(Path(SHEET), GRID)}
 except CityHeadsError as error:
@@ -43,6 +47,7 @@ FOOTPRINTS = [name for name, label in LABELS.items() if label.kind == "footprint
 FRACTIONS = [name for name in FOOTPRINTS if LABELS[name].fraction_layer]
 LAYERS = [name for name, label in LABELS.items() if label.kind in ("raster", "vector")]
 RUNS = list(CITY.runs)
+EXPERIMENT_RUNS = [one.name for one in EXPERIMENTS]
 SEEDS = list(CITY.seeds)
 FOLDS = list(CITY.folds)
 CONTROLS = list(CITY.untrained_controls)
@@ -59,7 +64,7 @@ def only(names):
 wildcard_constraints:
     parent=only(PARENTS),
     label=only(LABELS),
-    run=only(RUNS + TRAINED_CONTROLS),
+    run=only(RUNS + TRAINED_CONTROLS + EXPERIMENT_RUNS),
     control=only(CONTROLS),
     fold=r"\d+",
     split="val|test",
@@ -80,6 +85,7 @@ def placed(path):
 
 # The config with all its defaults, as the jobs read it. It is no input: what a job depends on in it is in its parameters.
 CONFIG = placed(RESULTS.config)
+EXPERIMENTS_CONFIG = placed(RESULTS.experiments)
 LOCK = placed(RESULTS.lock)
 _HELD = []
 
@@ -99,6 +105,8 @@ def prepare_results():
         ) from None
     _HELD.append(lock)
     write_config(CITY, Path(CONFIG))
+    if EXPERIMENTS:
+        write_config(LABORATORY, Path(EXPERIMENTS_CONFIG))
 
 
 at_start(prepare_results)
@@ -144,7 +152,7 @@ def settings(
         if label:
             narrowed = narrowed.for_label(wildcards.label)
         if run:
-            narrowed = narrowed.for_run(wildcards.run)
+            narrowed = LABORATORY.for_run(wildcards.run)
         if control:
             narrowed = narrowed.for_control(wildcards.control)
         sections = VERBS[verb].sections
@@ -194,6 +202,11 @@ def own_place(wildcards):
 def untracked(value):
     """Hand a value to a job that may change without running it again: what the results do not depend on."""
     return lambda wildcards, input: value
+
+
+def config_of_run(wildcards, input):
+    """Give the config that knows the job's run; untracked, as CONFIG is."""
+    return CONFIG if wildcards.run not in EXPERIMENT_RUNS else EXPERIMENTS_CONFIG
 
 
 def masks_of(labels):

@@ -24,7 +24,7 @@ rule train:
         mem_mb=3500,
         gpu=0 if CITY.train.accelerator == "cpu" else 1,
     params:
-        config=untracked(CONFIG),
+        config=config_of_run,
         version=version("train"),
         settings=settings("train", run=True),
         dataset=folder_of("input.manifest"),
@@ -81,7 +81,7 @@ rule evaluate:
     resources:
         mem_mb=3000,
     params:
-        config=untracked(CONFIG),
+        config=config_of_run,
         version=version("evaluate"),
         settings=settings("evaluate", run=True),
         dataset=folder_of("input.manifest"),

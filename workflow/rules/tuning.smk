@@ -4,8 +4,12 @@ TUNED = list(CITY.tuned_runs)
 
 
 def chosen_settings(wildcards):
-    """Give the settings that were chosen for the job's run, where any were searched; a control has the tested run's."""
-    run = TESTED_RUN if wildcards.run in TRAINED_CONTROLS else wildcards.run
+    """Give the settings that were chosen for the job's run, where any were searched.
+
+    Trained controls and experiments are variants of the run under test, and start from what was chosen for that.
+    """
+    variants = TRAINED_CONTROLS + EXPERIMENT_RUNS
+    run = TESTED_RUN if wildcards.run in variants else wildcards.run
     return str(RESULTS.settings(run, wildcards.fold)) if run in TUNED else []
 
 

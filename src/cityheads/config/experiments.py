@@ -107,8 +107,9 @@ def _settings(where: str, cell: str) -> dict[str, Any]:
     if cell and (not found or found[0].start() != 0):
         raise CityHeadsError(f"{where}: '{cell}' is not of the form model.merge=concat train.lr=0.001")
     settings: dict[str, Any] = {}
-    for match, after in zip(found, [*found[1:], None], strict=True):
-        key, text = match.group(1), cell[match.end() : after.start() if after else len(cell)]
+    ends = [*(match.start() for match in found[1:]), len(cell)]
+    for match, end in zip(found, ends, strict=False):
+        key, text = match.group(1), cell[match.end() : end]
         if key in settings:
             raise CityHeadsError(f"{where}: '{key}' stands twice; remove one")
         try:
