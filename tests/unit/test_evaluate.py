@@ -24,6 +24,7 @@ from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.core.modalities import removable
 from cityheads.evaluation import evaluate as evaluate_module
 from cityheads.evaluation.evaluate import Scored, evaluate, evaluate_model, far_order
+from cityheads.evaluation.scores.pooled import pooled_fractions
 from cityheads.evaluation.writing import HeadResult, confusions_of
 
 CLASSES = {"lulc": 3, "buildings": 2}
@@ -449,6 +450,34 @@ def test_summaries_follow_from_the_rows_of_the_table(calibrated: Path) -> None:
                 near, every = (total(head, f"boundary_{key}", name, scale) for key in ("predicted_near", "predicted"))
                 # an untrained model may predict a class nowhere
                 assert line["precision"]["value"] == (pytest.approx(near / every) if every else None)
+
+
+def test_fractions_of_several_evaluations_are_those_of_all_their_windows(
+    calibrated: Path, validation: Path, evaluation: Path
+) -> None:
+    """The splits stand for two folds: other parents, the same windows."""
+    test, val = (METRICS.read(folder / "metrics.json")["heads"] for folder in (calibrated, validation))
+    alone = pooled_fractions([calibrated / "scores.parquet"])
+    both = pooled_fractions([calibrated / "scores.parquet", validation / "scores.parquet"])
+    seeds = pooled_fractions([calibrated / "scores.parquet"] * 2)
+    for head, part in test.items():
+        assert set(alone[head]) == set(part["application"])
+        for scale, window in part["application"].items():
+            other = val[head]["application"][scale]
+            for name, one in window["classes"].items():
+                for way, errors in one["estimates"].items():
+                    for key in ("bias", "relative_bias", "mae", "rmse", "r2"):
+                        mine = alone[head][scale][name]["estimates"][way][key]  # type: ignore[literal-required]
+                        again = seeds[head][scale][name]["estimates"][way][key]  # type: ignore[literal-required]
+                        assert mine["value"] == again["value"] == pytest.approx(errors[key]["value"])  # type: ignore[literal-required]
+                        assert mine["interval"] == pytest.approx(errors[key]["interval"])  # type: ignore[literal-required]
+                    more = other["classes"][name]["estimates"][way]["mae"]["value"]
+                    weights = window["windows"], other["windows"]
+                    expected = np.average([errors["mae"]["value"], more], weights=weights)  # type: ignore[list-item]
+                    assert both[head][scale][name]["estimates"][way]["mae"]["value"] == pytest.approx(expected)
+    # an evaluation without probabilities has no estimate from them
+    mixed = pooled_fractions([calibrated / "scores.parquet", evaluation / "scores.parquet"])
+    assert set(mixed["lulc"]["square_100m"]["water"]["estimates"]) == {"argmax", "softmax"}
 
 
 def test_unlabelled_head_is_undefined_all_through(run_dir: Path, tmp_path: Path) -> None:

@@ -193,6 +193,13 @@ def test_provenance_and_scores_come_with_the_answer(fake: Fake, city: CityMap) -
     ious = read_json(fake.results / "evaluation" / "test" / "multihead" / "0" / "0" / "metrics.json")["heads"]["lulc"][
         "iou"
     ]
+    scored = read_json(fake.results / "evaluation" / "test" / "multihead" / "0" / "0" / "metrics.json")["heads"]
+    # 32 px of 10 m hold circles of 100 and 160 m; the default radius of 100 m is a circle of 200 m
+    for radius, window in ((100.0, "circle_160m"), (50.0, "circle_100m")):
+        for head, part in city.at(*point(fake, "kenya", 30, 30), radius_m=radius)["heads"].items():
+            assert part["test_mae_window"] == window
+            for name, one in scored[head]["application"][window]["classes"].items():
+                assert part["test_mae"][name] == round(one["estimates"]["calibrated"]["mae"]["value"], 4)
     assert list(found["heads"]["lulc"]["test_iou"].values()) == [None if v is None else round(v, 4) for v in ious]
     json.dumps(found, allow_nan=False)
 

@@ -35,6 +35,13 @@ __all__ = ["Scored", "SplitChip", "evaluate", "evaluate_model", "far_order", "sp
 
 log = logging.getLogger(__name__)
 
+#: What is hidden from the decoders, in words.
+_OCCLUDED = {
+    "zeroed": "with the encoder's maps zeroed",
+    "permuted": "with the encoder's maps of another sub-chip",
+    "image_skip": "with the decoders' view of the image zeroed",
+}
+
 #: From images {modality: (B, C, h, w) float32, stored units} to logits {head: (B, C, h, w) float32}.
 Predictor = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
@@ -237,10 +244,9 @@ def evaluate(
     for head, part in metrics["heads"].items():
         name, value = results[head].metric.title, part["metric"]["value"]
         log.info("%s/%d/%d %s: %s %s on %d %s sub-chips", run, fold, seed, head, name, _show(value), len(chips), split)
-        for what, table in (("without", ablated), ("with encoder or image", occluded)):
-            for hidden, scores in table.items():
-                shown = _show(scores[head]["value"])
-                log.info("%s/%d/%d %s %s %s: %s %s", run, fold, seed, head, what, hidden, name, shown)
+        for hidden, table in {**{f"without {key}": one for key, one in ablated.items()}, **occluded}.items():
+            words = _OCCLUDED.get(hidden, hidden)
+            log.info("%s/%d/%d %s %s: %s %s", run, fold, seed, head, words, name, _show(table[head]["value"]))
 
 
 def _results(

@@ -7,7 +7,7 @@ compares them compares the same things.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from cityheads.core.artifacts.metrics import (
     CalibrationScores,
     ClassBoundary,
     ClassFractions,
-    FractionErrors,
+    Estimate,
     HeadScores,
     Metrics,
     PositiveClassScores,
@@ -142,6 +142,9 @@ def write_evaluation(
     write_scores(out.scores, rows, run=run, fold=fold, seed=seed, split=split)
     if calibration is not None:
         CALIBRATION.write(out.calibration, calibration)
+    else:
+        # one of an earlier evaluation must not pass for this one's
+        out.calibration.unlink(missing_ok=True)
     metrics: Metrics = {
         "run": run,
         "fold": fold,
@@ -190,12 +193,18 @@ def _score(
     per_parent = by_parent(parents, confusions)
     pooled = confusions.sum(0)
     ious, f1s = class_iou(pooled), f1(pooled)
-    value = _pooled_metric(metric, np.stack(list(per_parent.values())))
+    classes = len(metric.classes)
+
+    def over_parents(statistic: Callable[[np.ndarray], np.ndarray], lowest: float) -> Estimate:
+        """Give a statistic of the confusion matrix with its interval."""
+        flat = sum_by_parent(confusions.reshape(len(confusions), -1), parents)
+        return estimate(lambda sums: statistic(sums.reshape(*sums.shape[:-1], classes, classes)), flat, (lowest, 1.0))
+
+    value = over_parents(metric, 0.0)
     _count_rows(head, metric, confusions, rows)
     raw, calibrated = result.probabilities, None
     if raw is not None and calibration is not None and calibration["method"] is not None:
         calibrated = np.stack([calibrate(chip, calibration) for chip in raw])
-    classes = len(metric.classes)
     return {
         "label": result.label,
         "classes": list(metric.classes),
@@ -209,32 +218,18 @@ def _score(
         "accuracy": or_none(accuracy(pooled)),
         "pixels": int(pooled.sum()),
         "ignored": int(np.count_nonzero(result.masks == IGNORE)),
-        "metric": {"name": metric.name, "positive_class": metric.positive_class, "value": value[0]},
-        "interval": value[1],
+        "metric": {"name": metric.name, "positive_class": metric.positive_class, "value": value["value"]},
+        "interval": value["interval"],
         "per_parent": {
             parent: {"confusion": counts.tolist(), "value": or_none(metric(counts))}
             for parent, counts in per_parent.items()
         },
-        "kappa": estimate(
-            lambda sums: kappa(sums.reshape(*sums.shape[:-1], classes, classes)),
-            sum_by_parent(confusions.reshape(len(confusions), -1), parents),
-            (-1.0, 1.0),
-        ),
+        "kappa": over_parents(kappa, -1.0),
         "application": _application(head, result, calibrated, parents, resolution_m, settings, rows),
         "boundary": _boundary(head, result, parents, settings, rows),
         "calibration": None if raw is None else _calibration(head, result, raw, calibrated, calibration, parents, rows),
         "positive": None if raw is None else _positive(head, result, raw, calibrated, calibration, parents, rows),
     }
-
-
-def _pooled_metric(metric: HeadMetric, per_parent: np.ndarray) -> tuple[float | None, list[float] | None]:
-    """Give a head's score and its interval, from (parents, C, C) counts."""
-    draws = bootstrap.resample_counts(len(per_parent), bootstrap.RESAMPLES, bootstrap.SEED).astype(np.float64)
-    value = float(metric(per_parent.sum(0)))
-    resampled = metric(np.tensordot(draws, per_parent.astype(np.float64), axes=(1, 0)))
-    variance = bootstrap.parent_variance(resampled, len(per_parent))
-    found = bootstrap.interval(value, variance, len(per_parent) - 1, bootstrap.CONFIDENCE, (0.0, 1.0))
-    return or_none(value), None if found is None else list(found)
 
 
 def _count_rows(head: str, metric: HeadMetric, confusions: np.ndarray, rows: ScoreRows) -> None:
@@ -287,7 +282,7 @@ def _application(
             pooled = totals["argmax"][:, index].sum(0)
             classes[class_name] = {
                 "mean": None if pooled[0] == 0 else float(pooled[4] / pooled[0]),
-                "estimates": {name: _errors(one[:, index]) for name, one in totals.items()},
+                "estimates": {name: windows.errors(one[:, index]) for name, one in totals.items()},
             }
             labelled = sums["argmax"][:, index]
             for label, position in (("labelled_fraction", 4), ("labelled_fraction_squared", 5)):
@@ -304,17 +299,6 @@ def _application(
             "classes": classes,
         }
     return found
-
-
-def _errors(sums: np.ndarray) -> FractionErrors:
-    """Give the errors of one estimate of one class from (parents, 6) sums."""
-    return {
-        "bias": estimate(windows.bias, sums, (-1.0, 1.0)),
-        "relative_bias": estimate(windows.relative_bias, sums, (-1.0, np.inf)),
-        "mae": estimate(windows.mae, sums),
-        "rmse": estimate(windows.rmse, sums),
-        "r2": estimate(windows.r2, sums, (-np.inf, 1.0)),
-    }
 
 
 def _mean_rows(

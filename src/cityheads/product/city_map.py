@@ -62,6 +62,9 @@ class HeadAnswer(TypedDict):
         map_fractions: Share of the pixels of each class on the map.
         certainty: Mean of the highest probability.
         test_iou: IoU per class on the test parents; None where it is undefined.
+        test_mae: Mean absolute error of ``fractions`` per class over windows of the test parents; None where it is
+            undefined.
+        test_mae_window: Those windows, the circles nearest in size to the one asked for; None where none was scored.
         density: Of a head of two classes, the fraction of the second.
     """
 
@@ -72,6 +75,8 @@ class HeadAnswer(TypedDict):
     map_fractions: dict[str, float]
     certainty: float
     test_iou: dict[str, float | None]
+    test_mae: dict[str, float | None]
+    test_mae_window: str | None
     density: NotRequired[float]
 
 
@@ -258,7 +263,7 @@ class CityMap:
                 "resolution_m": step,
                 "centred": centred,
             },
-            "heads": {head: self._head(head, score[0][:, valid]) for head, score in scores.items()},
+            "heads": {head: self._head(head, score[0][:, valid], radius_m) for head, score in scores.items()},
             "scenes": {
                 name: [{"id": item["id"], "datetime": item["datetime"]} for item in layers[name]["items"]]
                 for name in stored(self.spec["modalities"])
@@ -341,8 +346,8 @@ class CityMap:
             logits = self.model({name: torch.from_numpy(image).to(self.device) for name, image in inputs.items()})
             return {head: value.float().softmax(1).cpu().numpy() for head, value in logits.items()}
 
-    def _head(self, head: str, scores: np.ndarray) -> HeadAnswer:
-        """Sum up one head from the softmax scores of the counted pixels, (classes, N)."""
+    def _head(self, head: str, scores: np.ndarray, radius_m: float) -> HeadAnswer:
+        """Sum up one head from the softmax scores of the counted pixels, (classes, N), within a radius."""
         rule = self.spec["heads"][head]
         names = [item["name"] for item in rule["classes"]]
         calibration = self.calibration.get(head)
@@ -350,6 +355,7 @@ class CityMap:
         means = probabilities.mean(1, dtype=np.float64)
         counts = np.bincount(scores.argmax(0), minlength=len(names)) / scores.shape[1]
         tested = self.metrics["heads"][head]["iou"]
+        window, errors = self._errors(head, "softmax" if calibration is None else "calibrated", radius_m)
         found: HeadAnswer = {
             "label": rule["label"],
             "classes": names,
@@ -361,10 +367,28 @@ class CityMap:
                 name: None if value is None else round(value, _DIGITS)
                 for name, value in zip(names, tested, strict=True)
             },
+            "test_mae": {name: errors.get(name) for name in names},
+            "test_mae_window": window,
         }
         if len(names) == 2:
             found["density"] = found["fractions"][names[1]]
         return found
+
+    def _errors(self, head: str, estimate: str, radius_m: float) -> tuple[str | None, dict[str, float | None]]:
+        """Give the circles of the test parents that are nearest in size to a radius, and each class's MAE over them."""
+        circles = {
+            name: window
+            for name, window in self.metrics["heads"][head]["application"].items()
+            if window["shape"] == "circle" and window["windows"]
+        }
+        if not circles:
+            return None, {}
+        nearest = min(circles, key=lambda name: abs(math.log(circles[name]["size_m"] / (2 * radius_m))))
+        errors: dict[str, float | None] = {}
+        for name, one in circles[nearest]["classes"].items():
+            value = one["estimates"][estimate]["mae"]["value"] if estimate in one["estimates"] else None
+            errors[name] = None if value is None else round(value, _DIGITS)
+        return nearest, errors
 
     def _caveats(
         self, place: Place, generated: Sequence[str], share: float, centred: bool, dropped: str | None

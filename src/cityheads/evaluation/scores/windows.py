@@ -7,11 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cityheads.core.artifacts.metrics import FractionErrors
 from cityheads.core.classes import IGNORE
-from cityheads.evaluation.scores.over_parents import divide
+from cityheads.evaluation.scores.over_parents import divide, estimate
 
-__all__ = ["ERROR_SUMS", "Fractions", "Window", "bias", "error_sums", "fractions", "mae", "r2", "relative_bias", "rmse",
-           "windows"]  # fmt: skip
+__all__ = [
+    "ERROR_SUMS",
+    "Fractions",
+    "Window",
+    "bias",
+    "error_sums",
+    "errors",
+    "fractions",
+    "mae",
+    "r2",
+    "relative_bias",
+    "rmse",
+    "windows",
+]
 
 #: What `error_sums` adds up, in the order of its last axis: number of windows, error, absolute error, squared error,
 #: labelled fraction and its square.
@@ -154,3 +167,14 @@ def r2(sums: np.ndarray) -> np.ndarray:
     # the difference of two sums is not exactly 0 for a constant
     spread = np.where(spread > 1e-9 * sums[..., 5], spread, 0.0)
     return 1 - divide(sums[..., 3], spread)
+
+
+def errors(sums: np.ndarray) -> FractionErrors:
+    """Give all errors of one estimate of one class with their intervals, from (parents, 6) sums."""
+    return {
+        "bias": estimate(bias, sums, (-1.0, 1.0)),
+        "relative_bias": estimate(relative_bias, sums, (-1.0, np.inf)),
+        "mae": estimate(mae, sums),
+        "rmse": estimate(rmse, sums),
+        "r2": estimate(r2, sums, (-np.inf, 1.0)),
+    }
