@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from cityheads import CityHeadsError
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.figures import FIGURE_LIST, FigureEntry
 from cityheads.core.artifacts.gate import GATE
+from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
 from cityheads.core.files import read_json, write_bytes, write_json
 from cityheads.core.text import duration, number, signed
 from cityheads.product.figures import style
@@ -31,6 +33,7 @@ from cityheads.product.figures.confusion import draw_confusion
 from cityheads.product.figures.delta import draw_delta
 from cityheads.product.figures.draw import draw_figures
 from cityheads.product.figures.evidence import Evidence
+from cityheads.product.figures.map import draw_map
 from cityheads.product.figures.modality_ablation import draw_modality_ablation
 from cityheads.product.figures.panels import draw_panels, rank_chips, wrong_share
 from cityheads.product.figures.pictures import paint, stretch, true_colour
@@ -207,6 +210,27 @@ def test_the_numbers_in_the_figures_are_those_of_the_results(
         assert f"{100 * recall:.1f}" in texts["confusion_lulc"]
     for head in simulated.gate()["heads"].values():
         assert any(line.startswith(signed(head["delta_pp"], 2)) for line in texts["delta"])
+
+
+def test_the_map_of_a_cross_validation_shows_the_fold_that_tests_each_parent(
+    simulated: fake_results.Fake, tmp_path: Path
+) -> None:
+    fake = copied(simulated, tmp_path)
+    fake.change(splits={"method": "folds", "folds": 3})
+    path = fake.layout.dataset(0).splits
+    splits = SPLIT_ASSIGNMENT.read(path)
+    folds = {parent: index % 3 for index, parent in enumerate(splits["parents"])}
+    SPLIT_ASSIGNMENT.write(path, {**splits, "method": "fold 0 of 3", "folds": 3, "tested_in": {**folds}})
+    # the pictures need the first fold alone
+    evidence = Evidence(fake.settings("draw_figures"), fake.parents, fake.results)
+    assert set(evidence.group.values()) == set(evidence.group_colors) == {"fold 0", "fold 1", "fold 2"}
+    assert len(set(evidence.group_colors.values())) == 3
+    drawn = draw_map(evidence)
+    assert "each tested in one of 3 folds" in drawn.caption
+    assert f"fold 1: {', '.join(parent for parent, fold in folds.items() if fold == 1)}" in drawn.alt
+    colors = {to_hex(patch.get_facecolor()) for patch in drawn.figure.axes[0].patches}
+    assert set(evidence.group_colors.values()) <= colors
+    assert not set(style.SPLIT_COLOR.values()) & colors
 
 
 @pytest.mark.slow

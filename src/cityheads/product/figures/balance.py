@@ -63,7 +63,7 @@ def draw_balance(evidence: Evidence) -> Drawing:
         section="balance",
         title=_TITLE,
         caption="Share of all pixels of the kept sub-chips per split, in percent. Ignored pixels neither train nor "
-        "count.",
+        "count." + (f" Shown is {evidence.results.splits['method']}." if evidence.results.splits["folds"] > 1 else ""),
         alt=f"Stacked bars of class shares. {'; '.join(told)}.",
         figure=sheet.figure,
     )

@@ -56,7 +56,7 @@ def draw_dropped(evidence: Evidence) -> Drawing:
                     facecolor=style.KEPT if row["kept"] else color[row["reason"]],
                 )
             )  # fmt: skip
-        split = evidence.split[parent.parent_id]
+        split = evidence.group[parent.parent_id]
         size = min(7.5, 72 * parent_in / (0.62 * (len(parent.parent_id) + len(split) + 2)))
         where: dict[str, Any] = {"textcoords": "offset points", "va": "baseline", "fontsize": size}
         axes.annotate(parent.parent_id, (left, top), (0, 3), fontweight="bold", **where)

@@ -49,6 +49,14 @@ class Evidence:
                     "run the workflow again"
                 )
         self.simulated = self.results.simulated
+        folds = self.results.splits["folds"]
+        #: What tells the parents apart, with a colour each: their split, or in a cross-validation, where that changes
+        #: from fold to fold, the fold in which they are tested.
+        self.group_colors = style.SPLIT_COLOR if folds == 1 else style.fold_colors(folds)
+        self.group = {
+            parent: split if folds == 1 else style.FOLD.format(self.results.splits["tested_in"][parent])
+            for parent, split in self.split.items()
+        }
 
     def _require(self) -> None:
         """Look for every artifact.

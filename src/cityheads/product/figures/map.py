@@ -1,8 +1,9 @@
-"""The parents in their place, coloured by split."""
+"""The parents in their place, coloured by split, or by the fold that tests them."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from matplotlib.patches import Patch, Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from cityheads.core.grid import SPLITS, Parent, parent_polygon
+from cityheads.core.grid import Parent, parent_polygon
 from cityheads.core.text import counted
 from cityheads.product.figures import style
 from cityheads.product.figures.evidence import Evidence
@@ -40,19 +41,26 @@ def draw_map(evidence: Evidence) -> Drawing:
     boundary = _boundary(evidence)
     sheet = _one_map(evidence, zones[0], boundary) if len(zones) == 1 else _many_maps(evidence, zones, boundary)
     listed = "; ".join(
-        f"{split}: {', '.join(p.parent_id for p in evidence.parents if evidence.split[p.parent_id] == split)}"
-        for split in SPLITS
+        f"{group}: {', '.join(p.parent_id for p in evidence.parents if evidence.group[p.parent_id] == group)}"
+        for group in evidence.group_colors
     )
+    folds = evidence.results.splits["folds"]
     side = f"{evidence.grid.side_m / 1000:g} km"
     return Drawing(
         id="map",
         section="map",
         title=_TITLE,
-        caption=f"{len(evidence.parents)} parents (tiles) of {side} x {side}, assigned whole to train, val and test, "
-        "so that no test pixel has a training neighbour within its own square. North is up."
+        caption=f"{len(evidence.parents)} parents (tiles) of {side} x {side}, "
+        + (
+            "assigned whole to train, val and test, so that no test pixel has a training neighbour within its own "
+            "square."
+            if folds == 1
+            else f"each tested in one of {folds} folds, by models that have seen none of its pixels."
+        )
+        + " North is up."
         + (" The line is the boundary of the surveyed area." if boundary is not None else ""),
         alt=f"Map of {len(evidence.parents)} square parents in {counted(len(zones), 'coordinate system')}, coloured by "
-        f"split. {listed}.",
+        f"{'split' if folds == 1 else 'the fold that tests them'}. {listed}.",
         figure=sheet.figure,
     )
 
@@ -144,7 +152,7 @@ def _overview(evidence: Evidence, axes: Axes) -> None:
     axes.grid(True)
     axes.axhline(0, color=style.LINE, linewidth=1)
     for parent, x, y in zip(evidence.parents, lon, lat, strict=True):
-        color = style.SPLIT_COLOR[evidence.split[parent.parent_id]]
+        color = evidence.group_colors[evidence.group[parent.parent_id]]
         axes.plot(x, y, "o", color=color, markeredgecolor=style.INK, markeredgewidth=0.6, markersize=7)
         axes.annotate(
             parent.parent_id, (x, y), (0, 8), textcoords="offset points", ha="center", fontsize=7.5
@@ -206,7 +214,7 @@ def _squares(evidence: Evidence, axes: Axes, parents: Sequence[Parent]) -> None:
             dropped.setdefault(row["parent_id"], []).append((row["row"], row["col"]))
     for parent in parents:
         x, y = parent.left / 1000, parent.top / 1000
-        color = style.SPLIT_COLOR[evidence.split[parent.parent_id]]
+        color = evidence.group_colors[evidence.group[parent.parent_id]]
         axes.add_patch(Rectangle((x, y - side), side, side, facecolor=color, linewidth=0, zorder=2))
         for down, across in dropped.get(parent.parent_id, []):
             corner = (x + across * small, y - (down + 1) * small)
@@ -248,13 +256,14 @@ def _names(evidence: Evidence, axes: Axes, parents: Sequence[Parent]) -> None:
 
 def _key(evidence: Evidence, axes: Axes, outlined: bool) -> None:
     """Put the key to the right of axes."""
-    statistics = evidence.results.statistics
+    kept = Counter(evidence.group[row["parent_id"]] for row in evidence.results.chips if row["kept"])
     entries: list[Patch] = []
-    for split in SPLITS:
-        parents = sum(evidence.split[parent.parent_id] == split for parent in evidence.parents)
-        held = f"{counted(parents, 'parent')}, {counted(statistics['chips'][split], 'sub-chip')}"
-        entries.append(patch(rf"$\bf{{{split}}}$" + f"\n{held}", style.SPLIT_COLOR[split]))
-    if any(statistics["dropped"].values()):
+    for group, color in evidence.group_colors.items():
+        parents = sum(evidence.group[parent.parent_id] == group for parent in evidence.parents)
+        held = f"{counted(parents, 'parent')}, {counted(kept[group], 'sub-chip')}"
+        name = group.replace(" ", r"\ ")
+        entries.append(patch(rf"$\bf{{{name}}}$" + f"\n{held}", color))
+    if any(not row["kept"] for row in evidence.results.chips):
         entries.append(patch("dropped sub-chip", "white"))
     if outlined:
         entries.append(patch("surveyed area", _AREA))

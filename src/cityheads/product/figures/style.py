@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 
 __all__ = [
     "DPI",
     "DROPPED",
     "EDGE",
     "ERRORS",
+    "FOLD",
     "IGNORED",
     "INK",
     "KEPT",
@@ -32,12 +33,15 @@ __all__ = [
     "SINGLE_INK",
     "SPLIT_COLOR",
     "WIDTH_IN",
+    "fold_colors",
     "luminance",
     "style",
 ]
 
 INK, MUTED, LINE, EDGE = "#1f2933", "#5f6b77", "#c9d0d7", "#9aa5b1"
 SPLIT_COLOR = {"train": "#b7c4d2", "val": "#e0a030", "test": "#1f4e79"}
+#: Name of a fold.
+FOLD = "fold {}"
 SHARED, SINGLE = "#1f5f99", "#c8641b"
 #: Of the single-task models where it carries text.
 SINGLE_INK = "#a84f10"
@@ -100,6 +104,11 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+
+
+def fold_colors(folds: int) -> dict[str, str]:
+    """Give each fold a colour, from light to dark, by its name."""
+    return {FOLD.format(fold): to_hex(SEQUENTIAL(0.2 + 0.75 * fold / max(folds - 1, 1))) for fold in range(folds)}
 
 
 @contextmanager
