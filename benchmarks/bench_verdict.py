@@ -384,12 +384,17 @@ def coverage_rows(rows: Sequence[Covered]) -> Iterator[Sequence[object]]:
         )  # fmt: skip
 
 
-def verdict_rows(rows: Sequence[Judged]) -> Iterator[Sequence[object]]:
-    """Give how often each verdict was given."""
-    for row in rows:
-        design, deltas = row.design, f"{row.deltas[0]:+g}, {row.deltas[1]:+g}"
-        given = [percent(row.rates[name]) for name in (*reversed(VERDICTS), INCONCLUSIVE)]
-        yield design.parents, design.folds, design.seeds, row.noise, deltas, TRUE_DELTAS[row.deltas], *given
+def verdict_rows(rows: Sequence[Judged], designs: Sequence[Design]) -> Iterator[Sequence[object]]:
+    """Give how often the true verdict was given with each number of seeds, and a false one at most."""
+    for noise in TRAININGS:
+        for deltas, truth in TRUE_DELTAS.items():
+            mine = {row.design: row.rates for row in rows if (row.deltas, row.noise) == (deltas, noise)}
+            false = max(
+                sum(rate for word, rate in rates.items() if word not in (truth, INCONCLUSIVE))
+                for rates in mine.values()
+            )
+            right = [percent(mine[design][truth], 0) for design in designs]
+            yield noise, f"{deltas[0]:+g}, {deltas[1]:+g}", truth, *right, percent(false)
 
 
 def power_rows(designs: Sequence[Design], trials: int) -> Iterator[Sequence[object]]:
@@ -429,13 +434,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "| bootstrap, worst: | its width:",
         coverage_rows(covered),
     )
-    print(f"Verdicts on two heads with known true differences, margins 1 and 3 pp; {trials} experiments a row.\n")
+    print(
+        f"Verdicts on two heads (22 parents, 5 folds, margins 1 and 3 pp); {trials} experiments; "
+        "the rest is inconclusive.\n"
+    )
     found = [row for noise in TRAININGS for row in verdicts(noise, judging, trials)]
     table(
-        "parents: | folds: | seeds: | training noise | true (pp) | true verdict | strong: | acceptable: | mixed: "
-        "| negative: | inconclusive:",
-        verdict_rows(found),
+        f"training noise | true (pp) | true verdict | {' | '.join(f'given, {one.seeds} seeds:' for one in judging)} "
+        "| false, at most:",
+        verdict_rows(found, judging),
     )
+    if arguments.rows:
+        print(*found, "", sep="\n")
     print("Smallest difference seen with 80 % power: as stated (median), and how often it was seen when it was true.\n")
     table(
         "parents: | folds: | seeds: | training noise | stated (pp): | seen: | sign flips, p <= 0.05 at no difference:",

@@ -445,6 +445,7 @@ def test_floor_that_holds_is_told(tmp_path: Path) -> None:
     assert part["encoder"]["zeroed"]["models"]["multihead"]["beaten"]
     assert set(part["encoder"]["trained"]) == {"no_encoder", "frozen_encoder"}
     assert part["ceiling"] is None
+    assert any("Trained with one seed: frozen_encoder, no_encoder." in one for one in gate["caveats"])
     assert "pixels_context" in page
     assert "good" not in gate["headline"] + gate["reason"]
 

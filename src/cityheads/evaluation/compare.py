@@ -138,6 +138,13 @@ class _Evidence:
                 "One fold: all of it is about one choice of training parents. With splits.method: folds every parent "
                 "is tested."
             )
+        trained = [pair for head in self.heads.values() for pair in head.trained.items()]
+        once = sorted({name for name, one in trained if len(one.counts) == 1})
+        if once and len(self.seeds) > 1:
+            caveats.append(
+                f"Trained with one seed: {', '.join(once)}. What they say of the encoder is about one training of each "
+                "(config key controls.seeds)."
+            )
         for name, head in self.heads.items():
             labelled = head.labelled(self.run)
             effective = effective_parents(labelled)
@@ -235,7 +242,7 @@ class _Reader:
                 for head in heads:
                     if optional and head not in found["heads"]:
                         continue
-                    part = self._head(path, found, head, fold)
+                    part = self._head(path, found, head)
                     of_seed.setdefault(head, []).append(self._counts(path, head, part["per_parent"], fold))
             for head, parts in of_seed.items():
                 counts.setdefault(head, []).append(np.concatenate(parts))
@@ -264,7 +271,7 @@ class _Reader:
             for name, by_head in tables.items()
         }
 
-    def _head(self, path: Path, found: Metrics, head: str, fold: int) -> HeadScores:
+    def _head(self, path: Path, found: Metrics, head: str) -> HeadScores:
         if head not in found["heads"]:
             raise CityHeadsError(f"{path}: has no head {head}; evaluate the run again with this config")
         first_path, first = self.first[next(iter(self.first))]
