@@ -180,10 +180,7 @@ WORLDS = (
 NOISES = {"none": 0.0, "some": 0.1, "much": 0.4}
 DESIGNS = (
     Design(5, 1, 1),
-    Design(5, 1, 2),
     Design(5, 1, 3),
-    Design(5, 1, 5),
-    Design(22, 1, 2),
     Design(22, 1, 3),
     Design(22, 5, 1),
     Design(22, 5, 2),
@@ -232,7 +229,7 @@ def coverage(metric: HeadMetric, world: World, noise: str, designs: Sequence[Des
     expected = {folds: truth(0.0) for folds, truth in truths.items()}
     for design in designs:
         first, second, drawn = experiments(np.random.default_rng(5), world, metric, design, trials)
-        draws = resample_counts(design.parents, 400, 0).astype(np.float64)
+        draws = resample_counts(design.parents, 200, 0).astype(np.float64)
         whole = expected[design.folds]
         # one seed on one fold: the interval is about the trained models at hand
         conditional = design.seeds == 1 and design.folds == 1 and world.noise > 0
@@ -413,8 +410,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     begun = time.perf_counter()
     quick = arguments.quick
-    trials = 60 if quick else 500
-    designs = (DESIGNS[2], DESIGNS[8]) if quick else DESIGNS
+    trials = 60 if quick else 400
+    designs = (DESIGNS[1], DESIGNS[5]) if quick else DESIGNS
     judging = (Design(22, 5, 3),) if quick else tuple(Design(22, 5, seeds) for seeds in (1, 2, 3, 5))
     print(
         f"Coverage of {100 * CONFIDENCE:g} % intervals of the difference; {trials} experiments a row; widths in pp.\n"

@@ -64,7 +64,7 @@ MEANING = {
     "mixed": "Whether one model is worth it depends on which head matters most; see the deltas.",
     "negative": "This is a negative result: one shared model is worse than the single-task models at every task, "
     "and those are the ones to use.",
-    INCONCLUSIVE: "These data do not decide what sharing the encoder costs.",
+    INCONCLUSIVE: "It is shown neither that one model can take the place of the single-task models nor that it cannot.",
     NO_EVIDENCE: "A model that a trivial rule beats, or whose encoder does nothing, cannot show what sharing the "
     "encoder costs: the deltas below are differences between models that do not use what is shared.",
 }
