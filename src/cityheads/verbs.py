@@ -61,7 +61,7 @@ _FOLD = Argument("fold", "fold whose test split is held out", int)
 _SEED = Argument("seed", "seed", int)
 _RECIPE = (
     "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
-    "train", "tuning", "evaluation", "noninferiority", "report",
+    "train", "tuning", "evaluation", "controls", "noninferiority", "report",
 )  # fmt: skip
 
 
