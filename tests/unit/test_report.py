@@ -422,6 +422,17 @@ def test_missing_classes_are_warned_of(own: fake_results.Fake, html: str) -> Non
     assert "val has no pixel of other (LULC)" in Page(write(own)).text()
 
 
+def test_budgets_are_shown_and_unequal_ones_are_said(own: fake_results.Fake, html: str) -> None:
+    header, *rows = table(html, "trainings")
+    assert {row[header.index("steps")] for row in rows} == {"90"}
+    assert "All compared models were given the same" in Page(html).text()
+    path = own.layout.run("lulc", 0, 0).training
+    write_json(path, read_json(path) | {"steps": 40})
+    text = Page(write(own)).text()
+    assert "A difference may be one of effort." in text
+    assert "optimizer steps 90 in multihead, 40 in lulc" in text
+
+
 def test_provenance(fake: fake_results.Fake, html: str) -> None:
     text = Page(html).text()
     for name in ("P01", "P22"):

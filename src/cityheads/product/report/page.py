@@ -90,7 +90,7 @@ def _context(config: Config, results: Results) -> dict[str, Any]:
         "others": scores.other_scores(config, results),
         "ablation": scores.ablation(config, results),
         "trainings": trainings.trainings(results),
-        "equal_budgets": trainings.equal_budgets(results, config.noninferiority),
+        "effort": trainings.effort(config.noninferiority, results),
         "economy": trainings.economy(config.noninferiority, results),
         "curves": curves(config, results),
         "splits": dataset.split_table(results),
