@@ -95,7 +95,7 @@ def chart(
     ]
     y_ticks = [float(value) for value in MaxNLocator(4).tick_values(low, high) if low <= value <= high]
     x_ticks = [float(v) for v in MaxNLocator(5, integer=whole).tick_values(left, right) if left <= v <= right]
-    digits = 0 if all(value == round(value) for value in y_ticks) else 1 if high - low > 0.5 else 2
+    digits = next((n for n in range(3) if all(abs(value - round(value, n)) < 1e-9 for value in y_ticks)), 3)
     return Chart(
         title,
         lines,
