@@ -23,6 +23,7 @@ from PIL import Image
 
 from cityheads import CityHeadsError
 from cityheads.core.artifacts.gate import GATE, HeadComparison
+from cityheads.core.artifacts.leaderboard import LEADERBOARD, Entry, EntryCost, EntryHead
 from cityheads.core.classes import IGNORE
 from cityheads.core.files import read_json, sha256_file, write_json
 from cityheads.core.text import signed
@@ -360,7 +361,6 @@ def test_undefined_scores_are_said_not_zeroed(own: fake_results.Fake) -> None:
     assert table(html, "comparison")[2][1:6] == [""] * 5
     assert table(html, "buildings-classes")[2][2:] == [""] * 12
     assert {tuple(row[3:]) for row in table(html, "buildings-parents")[1:]} == {("", "", "")}
-    assert ">0.0<" not in section(html, "scores").split("buildings-parents")[1]
 
 
 def test_the_table_of_removed_modalities(fake: fake_results.Fake, html: str) -> None:
@@ -431,6 +431,38 @@ def test_budgets_are_shown_and_unequal_ones_are_said(own: fake_results.Fake, htm
     text = Page(write(own)).text()
     assert "A difference may be one of effort." in text
     assert "optimizer steps 90 in multihead, 40 in lulc" in text
+
+
+def test_a_leaderboard_is_shown_where_there_is_one(own: fake_results.Fake, html: str) -> None:
+    assert "Leaderboard" not in Page(html).text()
+    head: EntryHead = {"metric": "miou", "positive_class": None, "score": 0.61, "interval": [0.5, 0.7]}
+    cost: EntryCost = {
+        "parameters": 6_100_000, "trainable": 6_100_000, "steps": 90.0, "candidates": 1, "train_s": 61.0,
+        "peak_memory_mb": None, "cpu_energy_j": None, "inference_chips_per_s": 87.5,
+    }  # fmt: skip
+    entry: Entry = {
+        "name": "lora", "experiment": True, "set": {"model.lora": 8}, "settings": [], "comment": "small & quick",
+        "seeds": [0], "parents": 3, "heads": {"lulc": head}, "score": 0.61, "cost": cost,
+        "front": {"parameters": True, "train_s": False},
+    }  # fmt: skip
+    LEADERBOARD.write(
+        own.layout.leaderboard.record,
+        {
+            "split": "val",
+            "folds": [0],
+            "confidence": 0.95,
+            "simulated": True,
+            "entries": [entry],
+            "notes": ["Note <1>."],
+        },
+    )
+    page = write(own)
+    header, row = table(page, "leaderboard")
+    assert row[header.index("lulc, mIoU, %")] == "61"
+    assert row[header.index("memory, MB")] == ""
+    assert row[-1] == "parameters"
+    assert "Note <1>." in Page(page).text()
+    assert "model.lora: 8 small & quick" in Page(page).text()
 
 
 def test_provenance(fake: fake_results.Fake, html: str) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cityheads.config import Config
-from cityheads.core.artifacts.metrics import Bin, Estimate, HeadScores
+from cityheads.core.artifacts.metrics import Bin, ClassFractions, Estimate, HeadScores
 from cityheads.core.text import number, percent, signed
+from cityheads.evaluation.scores.pooled import pooled_fractions
 from cityheads.product.report.charts import Chart, Series, chart
 from cityheads.product.report.tables import Cell, Column, Table, count, score, words
-from cityheads.product.results import Results
+from cityheads.product.results import Results, require
 
 __all__ = ["Application", "application"]
 
@@ -44,27 +45,59 @@ class Application:
     operating: Table | None
 
 
-def application(config: Config, results: Results, head: str) -> Application:
-    """Sum up how useful the shared model's map of a head is: every fold, first seed."""
-    positive = config.heads[head].positive_class
-    # of two classes, the fraction of the other one says the same
-    names = config.labels[config.heads[head].label].class_names
-    asked = (positive,) if positive is not None and len(names) == 2 else names
-    found = {
-        fold: results.metrics(config.noninferiority.run, results.seeds[0], fold)["heads"][head]
-        for fold in results.folds
-    }
-    first = found[results.folds[0]]
-    return Application(
-        head,
-        _summary(first, asked),
-        _fractions(head, found, asked),
-        _outlines(head, found),
-        _probabilities(head, found),
-        _reliability(head, first),
-        _curve(head, first),
-        _operating(head, found),
+@dataclass(frozen=True)
+class _Window:
+    """Windows of one shape and size: how many, and the errors of the class fractions over them."""
+
+    shape: str
+    size_m: float
+    windows: int
+    classes: Mapping[str, ClassFractions]
+
+
+def application(config: Config, results: Results) -> list[Application]:
+    """Sum up how useful the shared model's maps are: fractions over all folds and seeds, the rest of the first seed."""
+    run, heads = config.noninferiority.run, results.runs[config.noninferiority.run]
+    several = len(results.folds) * len(results.seeds) > 1
+    # one training has the intervals of its own windows in its metrics already
+    pooled = pooled_fractions(
+        [
+            require(results.layout.evaluation(run, fold, seed).scores)
+            for fold in results.folds
+            for seed in results.seeds
+            if several
+        ]
     )
+    found = []
+    for head in heads:
+        of = {fold: results.metrics(run, results.seeds[0], fold)["heads"][head] for fold in results.folds}
+        first = of[results.folds[0]]
+        windows = [
+            _Window(
+                one["shape"],
+                one["size_m"],
+                sum(part["application"][key]["windows"] for part in of.values()),
+                pooled[head].get(key, {}) if several else one["classes"],
+            )
+            for key, one in first["application"].items()
+        ]
+        positive = config.heads[head].positive_class
+        names = config.labels[config.heads[head].label].class_names
+        # of two classes, the fraction of the other one says the same
+        asked = (positive,) if positive is not None and len(names) == 2 else names
+        found.append(
+            Application(
+                head,
+                _summary(windows, asked),
+                _fractions(head, windows, asked),
+                _outlines(head, of),
+                _probabilities(head, of),
+                _reliability(head, first),
+                _curve(head, first),
+                _operating(head, of),
+            )
+        )
+    return found
 
 
 def _estimate(found: Estimate, factor: float = 1.0, digits: int = 2) -> Cell:
@@ -76,11 +109,11 @@ def _estimate(found: Estimate, factor: float = 1.0, digits: int = 2) -> Cell:
     return Cell(number(factor * found["value"], digits), factor * found["value"], notes=(interval,))
 
 
-def _summary(part: HeadScores, asked: Sequence[str]) -> str:
+def _summary(windows: Sequence[_Window], asked: Sequence[str]) -> str:
     """Tell of the smallest circles, or of the smallest windows where there is no circle."""
-    windows = sorted(part["application"].values(), key=lambda one: (one["shape"] != "circle", one["size_m"]))
-    for one in windows:
-        known = {name: one["classes"][name] for name in asked if one["classes"][name]["mean"] is not None}
+    for one in sorted(windows, key=lambda one: (one.shape != "circle", one.size_m)):
+        found = ((name, one.classes.get(name)) for name in asked)
+        known = {name: of_class for name, of_class in found if of_class is not None and of_class["mean"] is not None}
         if not known:
             continue
         # of several classes, the one there is most of
@@ -92,7 +125,7 @@ def _summary(part: HeadScores, asked: Sequence[str]) -> str:
             continue
         told = "" if fit is None else f" It explains {percent(max(fit, 0.0))} of what differs between places."
         return (
-            f"In {one['shape']}s of {one['size_m']:g} m, the estimated share of {name} ({_WAYS[way]}) is on average "
+            f"In {one.shape}s of {one.size_m:g} m, the estimated share of {name} ({_WAYS[way]}) is on average "
             f"{signed(100 * bias)} percentage points off (bias), and a single one typically {number(100 * error)} "
             f"points (mean absolute error).{told}"
         )
@@ -110,27 +143,24 @@ def _fold_column(found: _Found) -> list[Column]:
     return [Column("fold")] if len(found) > 1 else []
 
 
-def _fractions(head: str, found: _Found, asked: Sequence[str]) -> Table | None:
+def _fractions(head: str, windows: Sequence[_Window], asked: Sequence[str]) -> Table | None:
     rows = []
-    for fold, part in found.items():
-        for one in part["application"].values():
-            for name in asked:
-                of_class = one["classes"].get(name)
-                if of_class is None:
-                    continue
-                mean = of_class["mean"]
-                for way, errors in of_class["estimates"].items():
-                    rows.append(
-                        [
-                            words(f"{one['shape']} {one['size_m']:g} m"), *_fold(fold, found), words(name),
-                            words(_WAYS.get(way, way)), count(one["windows"]),
-                            Cell("n/a", defined=False) if mean is None else Cell(number(100 * mean), 100 * mean),
-                            _estimate(errors["bias"], 100, 1), _estimate(errors["relative_bias"], 100, 0),
-                            _estimate(errors["mae"], 100, 1), _estimate(errors["r2"]),
-                        ]
-                    )  # fmt: skip
+    for one in windows:
+        for name in asked:
+            of_class = one.classes.get(name)
+            if of_class is None:
+                continue
+            for way, errors in of_class["estimates"].items():
+                rows.append(
+                    [
+                        words(f"{one.shape} {one.size_m:g} m"), words(name), words(_WAYS.get(way, way)),
+                        count(one.windows), score(of_class["mean"]), _estimate(errors["bias"], 100, 1),
+                        _estimate(errors["relative_bias"], 100, 0), _estimate(errors["mae"], 100, 1),
+                        _estimate(errors["r2"]),
+                    ]
+                )  # fmt: skip
     columns = [
-        Column("window", number=False), *_fold_column(found), Column("class", number=False),
+        Column("window", number=False), Column("class", number=False),
         Column("estimate", number=False), Column("windows"), Column("labelled mean, %"), Column("bias, pp"),
         Column("bias, % of the mean"), Column("mean error, pp"), Column("R2"),
     ]  # fmt: skip

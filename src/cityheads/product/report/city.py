@@ -218,13 +218,15 @@ def _places(config: Config, mosaic: Mosaic) -> tuple[list[Place], tuple[float, f
     shortened = _shortened(list(corners.values()), side)
     corners = {parent: (zone, x / shortened, y / shortened) for parent, (zone, x, y) in corners.items()}
     heads = mosaic.results.runs[mosaic.run]
-    splits = mosaic.results.splits["parents"]
+    splits, folds = mosaic.results.splits["parents"], len(mosaic.results.folds)
+    tested_in = mosaic.results.splits["tested_in"]
     found, offset, height = [], 0.0, 0.0
     for zone in zones:
         of = {parent: (x, y) for parent, (code, x, y) in corners.items() if code == zone}
         west, north = min(x for x, _ in of.values()), max(y for _, y in of.values())
         for parent, (x, y) in of.items():
             tested = parent in mosaic.tested
+            where = f"tested in fold {tested_in[parent]}" if folds > 1 else "tested"
             told = [f"{head} {percent(mosaic.wrong(head, parent))} wrong" for head in heads] if tested else []
             found.append(
                 Place(
@@ -234,7 +236,7 @@ def _places(config: Config, mosaic: Mosaic) -> tuple[list[Place], tuple[float, f
                     side,
                     splits[parent],
                     tested,
-                    ", ".join([parent, "tested" if tested else f"not tested, {splits[parent]}", *told]),
+                    ", ".join([parent, where if tested else f"not tested, {splits[parent]}", *told]),
                 )
             )
         offset += max(x for x, _ in of.values()) - west + side * (1 + _GAP)

@@ -45,7 +45,9 @@ def standing(results: Results) -> Standing | None:
         "Runs and experiments by their score on validation parents, with what a training costs. Best at its cost "
         "(Pareto front): no other with the same heads scores as much for as little."
     )
-    return Standing(Table("leaderboard", caption, columns, [_row(one, heads) for one in found["entries"]]), found["notes"])
+    return Standing(
+        Table("leaderboard", caption, columns, [_row(one, heads) for one in found["entries"]]), found["notes"]
+    )
 
 
 def _row(entry: Entry, heads: Sequence[str]) -> list[Cell]:

@@ -25,6 +25,7 @@ from cityheads.product.report.chips import head_pictures
 from cityheads.product.report.city import Mosaic, city_view, triptych
 from cityheads.product.report.comparison import comparison
 from cityheads.product.report.curves import curves
+from cityheads.product.report.leaderboard import standing
 from cityheads.product.results import Results
 
 __all__ = ["report"]
@@ -85,7 +86,8 @@ def _context(config: Config, results: Results) -> dict[str, Any]:
         "city": city_view(config, mosaic),
         "pictures": [head_pictures(config, mosaic, head) for head in heads],
         "heads": [scores.head_scores(config, results, head) for head in heads],
-        "application": [application(config, results, head) for head in heads],
+        "application": application(config, results),
+        "leaderboard": standing(results),
         "readings": count_readings(results.layout.test_readings),
         "others": scores.other_scores(config, results),
         "ablation": scores.ablation(config, results),
