@@ -202,13 +202,16 @@ def test_without_controls_and_ceiling_nothing_is_invented(own: fake_results.Fake
 
 def test_no_evidence_is_said_first_with_its_reasons(own: fake_results.Fake) -> None:
     gate = own.gate()
-    floor = {"held": False, "measured": ["pixels"], "missing": [], "failures": ["lulc: boosted trees do <better>."]}
+    missing = [f"lulc: control {number} was not made." for number in range(5)]
+    floor = {"held": False, "measured": [], "missing": missing, "failures": ["lulc: boosted trees do <better>."]}
     gate |= {"verdict": "no evidence", "headline": HEADLINE["no evidence"], "reason": "Why & how.", "floor": floor}
     GATE.write(own.layout.gate, gate)
     html = write(own)
     first = Page("<header" + html.split("<header")[1].split("</header>")[0] + "</header>")
     assert first.inside("h1") == [HEADLINE["no evidence"]]
-    assert "lulc: boosted trees do <better>." in first.text()
+    assert "lulc: boosted trees do <better>. lulc: control 0 was not made." in first.text()
+    assert "2 more" in first.text()
+    assert all(line in Page(section(html, "verdict")).text() for line in missing)
     assert "The floor does not hold" in Page(html).text()
 
 
