@@ -86,7 +86,7 @@ VERBS: dict[str, Verb] = {
             "cityheads.simulate.archive:simulate_archive",
             ("grid", "simulate", "archive.imagery"),
             (_PARENTS, _out("folder of the archive; catalog.json is written last")),
-            version=1,
+            version=2,
         ),
         Verb(
             "select_scenes",
@@ -332,7 +332,6 @@ VERBS: dict[str, Verb] = {
             ("heads", "runs", "seeds", "splits", "model", "controls", "noninferiority"),
             (
                 Argument("evaluation", "folder of the evaluations on the test split, RUN/FOLD/SEED below it"),
-                Argument("results", "results folder with the trainings, whose budgets are compared", required=False),
                 Argument("page", "the verdict as a Markdown page"),
                 _out("gate.json"),
             ),

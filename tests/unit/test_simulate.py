@@ -21,13 +21,14 @@ import rasterio.features
 import rasterio.warp
 import shapely
 from pyproj import Transformer
+from scipy.ndimage import uniform_filter
 
-from cityheads.config import Config, resolve
+from cityheads.config import Config, SimulateConfig, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import read_parents
 from cityheads.core.modalities import SCL_CLEAR
 from cityheads.simulate import archive as simulate
-from cityheads.simulate import catalog, fields, pixels, plan, world
+from cityheads.simulate import catalog, fields, pixels, plan, spectra, vectors, world
 from cityheads.simulate.archive import simulate_archive
 from cityheads.verbs import VERBS
 
@@ -506,7 +507,9 @@ class TestSentinel2:
         scene = next(scene for scene in place.scenes if scene.cloud_fraction == 0 and not scene.swath_cut)
 
         def spread(noise: float) -> float:
-            red = pixels.sentinel2(nine.plan, place, ground, scene, noise)[0]["B04"].array.astype(float)
+            red = pixels.sentinel2(nine.plan, place, ground, scene, SimulateConfig(s2_noise_reflectance=noise))[0][
+                "B04"
+            ].array.astype(float)
             return float(np.std(np.diff(red, axis=1)))
 
         calm = spread(0.0)
@@ -548,7 +551,12 @@ class TestSentinel1:
         ground = world.make_world(nine.plan, place)
         for looks in (1.0, 4.4):
             layer = pixels.sentinel1(
-                nine.plan, place, ground, plan.Radar(place.radars[0].when, "ascending"), looks, "linear_power"
+                nine.plan,
+                place,
+                ground,
+                plan.Radar(place.radars[0].when, "ascending"),
+                SimulateConfig(s1_looks=looks),
+                "linear_power",
             )["VV"]
             col = round((layer.transform.c - place.frame.left) / 10)
             row = round((place.frame.top - layer.transform.f) / 10)
@@ -569,8 +577,9 @@ class TestSentinel1:
                 open_ground = (cover == 50) & ~buildings & valid
                 contrasts.append(10 * np.log10(power[buildings & valid].mean() / power[open_ground].mean()))
         assert len(contrasts) >= 4
-        assert min(contrasts) > 1.0
-        assert 2.0 < np.mean(contrasts) < 9.0
+        # yards return much as well, and a district as a whole more or less than its neighbour
+        assert min(contrasts) > 0.0
+        assert 0.8 < np.mean(contrasts) < 5.0
 
     def test_walls_along_the_track_return_more(self) -> None:
         height = np.zeros((80, 80), np.float32)
@@ -578,7 +587,7 @@ class TestSentinel1:
         roofed = (height > 0).astype(np.float32)
 
         def power(angle_deg: float) -> float:
-            one = world.Neighbourhood((0, 0), 0, 0, np.radians(angle_deg), "core")
+            one = world.Neighbourhood((0, 0), 0, 0, np.radians(angle_deg), "core", True, "nature")
             return float(world._bounce(height, roofed, np.zeros((80, 80), np.uint8), [one], 78.0).sum())
 
         # the radar looks to 78 degrees from north, which is 12 degrees from the x axis
@@ -751,6 +760,105 @@ class TestFootprints:
                 if (cover == 80).any():
                     return
         pytest.fail("no open water inside the surveyed area")
+
+
+class TestWhatIsPlanted:
+    """What only the surroundings tell, the errors of the labels, and the truth beside them."""
+
+    def test_look_alikes_are_drawn_together(self) -> None:
+        ground, roofs = spectra.drawn_together(0.0)
+        assert np.array_equal(ground, spectra.GROUND_REFLECTANCE)
+        assert np.array_equal(roofs, spectra.ROOF_REFLECTANCE)
+        ground, roofs = spectra.drawn_together(1.0)
+        kind = {name: ground[code] for code, name in enumerate(spectra.GROUND)}
+        for one, other in (("lush", "tree"), ("young", "grass"), ("crop", "grass"), ("fallow", "bare")):
+            np.testing.assert_allclose(kind[one], kind[other], atol=1e-6)
+        np.testing.assert_allclose(roofs[spectra.ROOFS.index("bitumen")], kind["street"], atol=1e-6)
+        assert not np.allclose(kind["tree"], kind["grass"], atol=0.02)
+
+    def test_whether_a_roof_is_lighter_than_its_yard_depends_on_the_district(self, nine: Archive) -> None:
+        lighter: dict[bool, list[float]] = {True: [], False: []}
+        for place in nine.plan.places:
+            made = world.make_world(nine.plan, place)
+            scene = next(scene for scene in place.scenes if scene.cloud_fraction == 0 and not scene.swath_cut)
+            scene = replace(scene, tile_edge=None)
+            red = pixels.sentinel2(nine.plan, place, made, scene, SimulateConfig())[0]["B04"].array - scene.offset_dn
+            roof = made.roofs.sum(axis=0)
+            paved = made.ground[1] + made.ground[2]
+            for light in (True, False):
+                here = made.light_roofs == light
+                on, beside = red[here & (roof > 0.9)], red[here & (paved > 0.9)]
+                if len(on) > 100 and len(beside) > 100:
+                    lighter[light].append(float(on.mean() - beside.mean()))
+        assert min(map(len, lighter.values())) >= 2
+        assert min(lighter[True]) > 0 > max(lighter[False])
+
+    def test_the_radar_tells_the_land_use_of_a_district_and_not_of_a_pixel(self, nine: Archive) -> None:
+        def distance(window: int) -> float:
+            values: dict[float, list[np.ndarray]] = {1.0: [], -1.0: []}
+            for place in nine.plan.places:
+                made = world.make_world(nine.plan, place)
+                if not ((made.moisture == 1).any() or (made.moisture == -1).any()):
+                    continue
+                layer = pixels.sentinel1(nine.plan, place, made, place.radars[0], SimulateConfig(), "db")["VV"]
+                col = round((layer.transform.c - place.frame.left) / 10)
+                row = round((place.frame.top - layer.transform.f) / 10)
+                height, width = layer.array.shape
+                level = uniform_filter(np.where(layer.array > -50, layer.array, np.nan).astype(float), window)
+                district = made.moisture[row : row + height, col : col + width]
+                land = made.ground[0, row : row + height, col : col + width] == 0
+                for sign, found in values.items():
+                    found.append(level[(district == sign) & land & np.isfinite(level)])
+            farm, planted = (np.concatenate(values[sign]) for sign in (1.0, -1.0))
+            return float((farm.mean() - planted.mean()) / np.sqrt((farm.var() + planted.var()) / 2))
+
+        assert distance(1) < 3.0
+        assert distance(15) > 1.3 * distance(1)
+
+    def test_the_land_cover_is_wrong_in_patches_and_the_truth_beside_it_is_not(self, nine: Archive) -> None:
+        place = nine.plan.places[0]
+        made = world.make_world(nine.plan, place, SimulateConfig().footprint_demolished_fraction)
+        with rasterio.open(nine.folder / "truth" / f"{place.name}.tif") as source:
+            truth, transform = source.read(1), source.transform
+        assert np.array_equal(truth, pixels.true_cover(place, made).array)
+        wrong = {}
+        for share in (0.0, 0.2):
+            layer = pixels.land_cover(nine.plan, place, made, 2021, share)
+            assert layer.transform == transform
+            wrong[share] = (layer.array != truth).mean()
+        # water is never mistaken, so somewhat less than the share is
+        assert 0.05 < wrong[0.2] - wrong[0.0] < 0.25
+        inside = fields.box_mean(
+            (pixels.land_cover(nine.plan, place, made, 2021, 0.2).array != truth).astype(np.float32), 3
+        )
+        assert (inside > 0.8).mean() > 0.03
+
+    def test_footprints_are_shifted_and_some_are_missing_or_of_buildings_that_are_gone(self, nine: Archive) -> None:
+        place = max(nine.plan.places, key=lambda one: nine.buildings_on_parent(one).sum())
+        options = SimulateConfig(footprint_demolished_fraction=0.2, footprint_missing_fraction=0.1, footprint_shift_m=3)
+        made = world.make_world(nine.plan, place, options.footprint_demolished_fraction)
+        table = vectors.listed(nine.plan, place, made, options)
+        stands, known = set(made.buildings.uid.tolist()), set(table.uid.tolist())
+        assert len(known - stands) / len(known) == pytest.approx(0.2, abs=0.06)
+        assert len(stands - known) / len(stands) == pytest.approx(0.1, abs=0.05)
+        at = dict(zip(made.listed.uid.tolist(), shapely.centroid(made.listed.geometry), strict=True))
+        away = [
+            at[uid].distance(point)
+            for uid, point in zip(table.uid.tolist(), shapely.centroid(table.geometry), strict=True)
+        ]
+        assert 0.5 < np.mean(away) < 6
+        for number in np.unique(table.neighbourhood):
+            assert np.ptp(np.array(away)[table.neighbourhood == number]) < 1e-6
+        exact = vectors.listed(
+            nine.plan, place, made, SimulateConfig(footprint_missing_fraction=0, footprint_shift_m=0)
+        )
+        assert shapely.equals_exact(exact.geometry, made.listed.geometry, 1e-9).all()
+
+    def test_the_true_footprints_are_those_of_the_buildings_that_stand(self, nine: Archive) -> None:
+        true = json.loads((nine.folder / "truth" / "footprints.geojson").read_text())["features"]
+        shapes = [shapely.geometry.shape(feature["geometry"]) for feature in true]
+        assert all(shape.is_valid for shape in shapes)
+        assert 0.9 < len(true) / len(nine.features) < 1.1
 
 
 class TestOtherSheets:

@@ -328,6 +328,40 @@ class SimulateConfig(Section):
     s2_noise_reflectance: Number = field(
         0.012, "Standard deviation of the noise within a material, in reflectance (0 to 1).", ge=0
     )
+    material_overlap: Number = field(
+        0.85,
+        "How alike the spectra of different things are that look alike (roof and yard, tilled field and bare ground, "
+        "young stand and meadow): 0 leaves them apart, 1 makes them equal.",
+        ge=0,
+        le=1,
+    )
+    texture_contrast: Number = field(
+        0.12, "Standard deviation of the logarithm of brightness within a material, in patches of 100 m.", ge=0
+    )
+    illumination: Number = field(
+        0.1, "Standard deviation of the logarithm of the light, over 900 m (slope and view).", ge=0
+    )
+    phenology: Number = field(
+        0.25, "Standard deviation of how far vegetation has dried, from one part of the city to the next.", ge=0, le=1
+    )
+    haze_reflectance: Number = field(0.012, "Mean reflectance that haze adds in the blue.", ge=0)
+    s1_moisture_db: Number = field(
+        4.0, "Standard deviation of the radar's backscatter in patches of 100 m (moisture, roughness), in dB.", ge=0
+    )
+    s1_district_db: Number = field(
+        5.5,
+        "How far the radar's backscatter of a district as a whole lies from that of another land use, in dB; smaller "
+        "than what patches, speckle and materials add to a pixel, and seen where many pixels are averaged.",
+        ge=0,
+    )
+    cover_error_fraction: Number = field(
+        0.06, "Share of the land-cover map that has another class than the ground, in patches of 100 m.", ge=0, lt=0.5
+    )
+    footprint_shift_m: Number = field(
+        3.0, "Mean misregistration of the footprints, the same within a neighbourhood, in metres.", ge=0
+    )
+    footprint_missing_fraction: Number = field(0.04, "Share of the buildings that the footprints lack.", ge=0, lt=1)
+    footprint_demolished_fraction: Number = field(0.04, "Share of the footprints whose building is gone.", ge=0, lt=1)
     s1_looks: Number = field(
         4.4,
         "Equivalent number of looks of the simulated radar speckle (Sentinel-1 IW GRDH has about 4.4).",

@@ -90,6 +90,24 @@ class ArchiveFolder(_Folder):
         """The surveyed area, EPSG:4326."""
         return self.root / "boundary.geojson"
 
+    @property
+    def truth(self) -> TruthFolder:
+        """The noise-free truth, which no label is made from."""
+        return TruthFolder(self.root / "truth")
+
+
+class TruthFolder(_Folder):
+    """What the simulated archive's labels would be without errors."""
+
+    def cover(self, parent: str) -> Path:
+        """Land cover of one parent, with the codes and on the lattice of the land-cover product."""
+        return self.root / f"{parent}.tif"
+
+    @property
+    def footprints(self) -> Path:
+        """Footprints of the buildings that stand, EPSG:4326."""
+        return self.root / "footprints.geojson"
+
 
 class ParentFolder(_Folder):
     """Everything of one parent at its full size."""

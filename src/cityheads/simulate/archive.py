@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import shapely
@@ -27,7 +27,7 @@ from cityheads.core.layout import ArchiveFolder
 from cityheads.simulate import catalog, pixels, vectors
 from cityheads.simulate.buildings import Buildings
 from cityheads.simulate.plan import Place, Plan, make_plan
-from cityheads.simulate.world import make_world
+from cityheads.simulate.world import World, make_world
 
 __all__ = ["simulate_archive"]
 
@@ -39,15 +39,30 @@ _COVER = "esa-worldcover"
 _COVER_YEARS = (2020, 2021)
 
 
+#: Buildings of the surveyed area, and the ground's height in metres at each.
+Surveyed: TypeAlias = tuple[Buildings, NDArray[np.float64]]
+
+#: Paths of the truth within the archive.
+_TRUTH = ArchiveFolder(Path()).truth
+
+
 @dataclass(frozen=True)
 class _Made:
-    """What one place adds to the archive: files by path, items by kind of collection, its surveyed buildings."""
+    """What one place adds to the archive.
+
+    Attributes:
+        files: Content by path.
+        items: STAC items by kind of collection.
+        epsg: UTM zone.
+        listed: Buildings as the city's table has them.
+        standing: Buildings that stand.
+    """
 
     files: list[tuple[str, bytes]]
     items: dict[str, list[dict[str, Any]]]
     epsg: int
-    buildings: Buildings
-    elevation_m: NDArray[np.float64]
+    listed: Surveyed
+    standing: Surveyed
 
 
 def simulate_archive(config: Config, *, parents: Path, out: Path) -> None:
@@ -74,15 +89,17 @@ def _simulate(config: Config, sheet: Path, out: Path, processes: int) -> None:
     _clear(out)
     progress.info("simulating %d places", len(plan.places))
     items: dict[str, list[dict[str, Any]]] = {}
-    built = []
+    built: list[tuple[int, Surveyed, Surveyed]] = []
     with _mapped(plan, config.simulate, imagery, processes) as made:
         for one in made:
             for path, content in one.files:
                 write_bytes(out / path, content)
             for kind, found in one.items.items():
                 items.setdefault(kind, []).extend(found)
-            built.append((one.epsg, one.buildings, one.elevation_m))
-    write_bytes(folder.footprints, vectors.footprints_geojson(plan, built))
+            built.append((one.epsg, one.listed, one.standing))
+    write_bytes(folder.footprints, vectors.footprints_geojson(plan, [(epsg, *listed) for epsg, listed, _ in built]))
+    standing = vectors.footprints_geojson(plan, [(epsg, *stands) for epsg, _, stands in built], faults=False)
+    write_bytes(folder.truth.footprints, standing)
     write_bytes(folder.boundary, vectors.boundary_geojson(plan))
     names = []
     for kind, found in items.items():
@@ -90,7 +107,12 @@ def _simulate(config: Config, sheet: Path, out: Path, processes: int) -> None:
         write_json(out / name / "collection.json", catalog.collection(kind, name, found))
         names.append(name)
     write_json(folder.catalog, catalog.root(names, plan.seed))
-    log.info("%s: %d items, %d buildings", out, sum(map(len, items.values())), sum(len(b.uid) for _, b, _ in built))
+    log.info(
+        "%s: %d items, %d buildings",
+        out,
+        sum(map(len, items.values())),
+        sum(len(listed[0].uid) for _, listed, _ in built),
+    )
 
 
 def _clear(out: Path) -> None:
@@ -98,7 +120,7 @@ def _clear(out: Path) -> None:
     if not out.exists():
         return
     folder = ArchiveFolder(out)
-    known = {path.name for path in (folder.catalog, folder.footprints, folder.boundary)}
+    known = {path.name for path in (folder.catalog, folder.footprints, folder.boundary, folder.truth.root)}
     strange = [
         path.name
         for path in out.iterdir()
@@ -146,7 +168,7 @@ def _make(plan: Plan, simulate: SimulateConfig, imagery: ImageryConfig, place: P
     """Make everything of one place."""
     import rasterio
 
-    world = make_world(plan, place)
+    world = make_world(plan, place, simulate.footprint_demolished_fraction)
     files: list[tuple[str, bytes]] = []
     items: dict[str, list[dict[str, Any]]] = {}
 
@@ -160,24 +182,32 @@ def _make(plan: Plan, simulate: SimulateConfig, imagery: ImageryConfig, place: P
     with rasterio.Env(GDAL_NUM_THREADS="1"):
         s2 = imagery.s2
         for scene in place.scenes:
-            for part, layers in enumerate(pixels.sentinel2(plan, place, world, scene, simulate.s2_noise_reflectance)):
+            for part, layers in enumerate(pixels.sentinel2(plan, place, world, scene, simulate)):
                 described = catalog.scene_item(place, scene, layers, s2, part)
                 add("S2L2A", described, layers)
         for radar in place.radars:
-            s1, looks = imagery.S1RTC, simulate.s1_looks
+            s1 = imagery.S1RTC
             assert s1 is not None, "the plan has radars where the config has S1RTC"
-            layers = pixels.sentinel1(plan, place, world, radar, looks, s1.units)
-            add("S1RTC", catalog.radar_item(place, radar, layers, s1, looks), layers)
+            layers = pixels.sentinel1(plan, place, world, radar, simulate, s1.units)
+            add("S1RTC", catalog.radar_item(place, radar, layers, s1, simulate.s1_looks), layers)
         if imagery.DEM is not None:
             layer = pixels.dem(place, world)
             add("DEM", catalog.dem_item(place, layer, imagery.DEM), {"DEM": layer})
         for year in _COVER_YEARS:
-            layer = pixels.land_cover(plan, place, world, year)
+            layer = pixels.land_cover(plan, place, world, year, simulate.cover_error_fraction)
             add("COVER", catalog.cover_item(place, layer, year, _COVER), {"map": layer})
-    middles = shapely.get_coordinates(shapely.centroid(world.buildings.geometry))
+        files.append((_TRUTH.cover(place.name).as_posix(), pixels.encode(pixels.true_cover(place, world))))
+    table = vectors.listed(plan, place, world, simulate)
+    kept = [_near(plan, place, world, buildings) for buildings in (table, world.buildings)]
+    return _Made(files, items, place.frame.epsg, *kept)
+
+
+def _near(plan: Plan, place: Place, world: World, buildings: Buildings) -> Surveyed:
+    """Give those of the buildings that lie at the parent and in the surveyed area, with the ground's height at each."""
+    middles = shapely.get_coordinates(shapely.centroid(buildings.geometry))
     row = np.clip((place.frame.top - middles[:, 1]) // 10, 0, world.elevation.shape[0] - 1).astype(int)
     col = np.clip((middles[:, 0] - place.frame.left) // 10, 0, world.elevation.shape[1] - 1).astype(int)
     # the surface model holds a part of the building itself
-    ground = np.maximum(world.elevation[row, col] - 0.4 * world.buildings.height_m, 0.5)
-    kept = vectors.surveyed(plan, place, world.buildings)
-    return _Made(files, items, place.frame.epsg, world.buildings.take(kept), ground[kept])
+    ground = np.maximum(world.elevation[row, col] - 0.2 * buildings.height_m, 0.5)
+    kept = vectors.surveyed(plan, place, buildings)
+    return buildings.take(kept), ground[kept]

@@ -38,7 +38,6 @@ class Style:
         garage: Share of the buildings with a garage behind.
         green: Share thresholds of the block's open ground, in standard deviations: above the first trees, above the
             second grass, below it pavement.
-        roofs: Shares of the kinds of roof, in the order of `spectra.ROOFS`.
     """
 
     pitch: tuple[float, float]
@@ -51,22 +50,15 @@ class Style:
     height: tuple[float, float]
     garage: float
     green: tuple[float, float]
-    roofs: tuple[float, float, float, float, float]
 
 
 STYLES: dict[str, Style] = {
-    "core": Style((262, 80), (24, 18), (26, 74), (0.72, 0.97), (0.0, 0.8), 0.5, 0.95, (26, 0.6), 0.0, (1.7, 1.3),
-                  (0.42, 0.30, 0.16, 0.08, 0.04)),
-    "rows": Style((205, 82), (18, 15), (29, 66), (0.45, 0.70), (0.0, 1.0), 2.5, 0.94, (11, 0.25), 0.0, (1.0, 0.35),
-                  (0.52, 0.20, 0.14, 0.04, 0.10)),
-    "towers": Style((240, 150), (22, 18), (44, 76), (0.28, 0.46), (6, 14), 9.0, 0.8, (42, 0.35), 0.0, (0.9, -0.2),
-                    (0.36, 0.40, 0.18, 0.03, 0.03)),
-    "suburb": Style((215, 92), (13, 12), (30, 52), (0.36, 0.52), (3.5, 8), 7.0, 0.88, (7.5, 0.15), 0.18, (0.55, -0.7),
-                    (0.46, 0.12, 0.07, 0.07, 0.28)),
-    "halls": Style((260, 170), (22, 20), (45, 118), (0.52, 0.9), (4, 12), 6.0, 0.78, (9.5, 0.25), 0.0, (2.0, 1.5),
-                   (0.22, 0.24, 0.32, 0.20, 0.02)),
-    "empty": Style((300, 220), (20, 16), (60, 90), (0.4, 0.5), (5, 8), 9.0, 0.0, (8, 0.2), 0.0, (1.5, 0.6),
-                   (1, 0, 0, 0, 0)),
+    "core": Style((262, 80), (24, 18), (26, 74), (0.72, 0.97), (0.0, 0.8), 0.5, 0.95, (26, 0.6), 0.0, (1.7, 1.3)),
+    "rows": Style((205, 82), (18, 15), (29, 66), (0.45, 0.70), (0.0, 1.0), 2.5, 0.94, (11, 0.25), 0.0, (1.0, 0.35)),
+    "towers": Style((240, 150), (22, 18), (44, 76), (0.28, 0.46), (6, 14), 9.0, 0.8, (42, 0.35), 0.0, (0.9, -0.2)),
+    "suburb": Style((215, 92), (13, 12), (30, 52), (0.36, 0.52), (3.5, 8), 7.0, 0.88, (7.5, 0.15), 0.18, (0.55, -0.7)),
+    "halls": Style((260, 170), (22, 20), (45, 118), (0.52, 0.9), (4, 12), 6.0, 0.78, (9.5, 0.25), 0.0, (2.0, 1.5)),
+    "empty": Style((300, 220), (20, 16), (60, 90), (0.4, 0.5), (5, 8), 9.0, 0.0, (8, 0.2), 0.0, (1.5, 0.6)),
 }  # fmt: skip
 
 #: Shares of the styles by part of the city.
@@ -78,19 +70,39 @@ _MIX: dict[str, tuple[tuple[str, float], ...]] = {
     "wild": (("empty", 1.0),),
 }
 
+#: Use of the land that is not built up, and the share of the neighbourhoods up to and with it, by part of the city.
+_LAND: dict[str, tuple[tuple[str, float], ...]] = {
+    "core": (("nature", 1.0),),
+    "rows": (("nature", 0.7), ("forestry", 1.0)),
+    "port": (("nature", 0.5), ("farm", 0.75), ("forestry", 1.0)),
+    "suburb": (("nature", 0.34), ("farm", 0.67), ("forestry", 1.0)),
+    "wild": (("nature", 0.34), ("farm", 0.67), ("forestry", 1.0)),
+}
+
+#: Shares of the kinds of roof, in the order of `spectra.ROOFS`, where roofs are light and where they are dark.
+_ROOFS = {
+    True: (0.05, 0.66, 0.05, 0.18, 0.06),
+    False: (0.84, 0.04, 0.02, 0.03, 0.07),
+}
+
 #: Spacing of the neighbourhoods' lattice for parents of 2.56 km, in metres.
-_SPACING_M = 1250.0
+_SPACING_M = 850.0
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """A cell of the Voronoi diagram: its seed point, style and street grid."""
+    """A cell of the Voronoi diagram: its seed point, style and street grid, tone of the roofs and use of the open land.
+
+    Where roofs are light, yards are dark, and the other way round: what a light pixel is depends on the district.
+    """
 
     cell: tuple[int, int]
     x: float
     y: float
     angle: float
     style: str
+    light_roofs: bool
+    land: str
 
     def to_map(
         self, u: NDArray[np.floating], v: NDArray[np.floating]
@@ -112,22 +124,23 @@ def neighbourhoods(plan: Plan, frame: Frame) -> list[Neighbourhood]:
     found = []
     for j in rows.tolist():
         for i in columns.tolist():
-            dx, dy, turn, which = (float(hash_uniform(key, i, j, k)) for k in range(4))
+            dx, dy, turn, which, tone, use = (float(hash_uniform(key, i, j, k)) for k in range(6))
             x, y = (i + 0.15 + 0.7 * dx) * spacing, (j + 0.15 + 0.7 * dy) * spacing
             # the part of the city is that of the nearest place
             kind = members[int(np.argmax(-np.abs(centres - (x, y)).max(axis=1)))].kind
             style = next(name for name, share in _MIX[kind] if which < share)
             # Manhattan's avenues run 29 degrees east of north; elsewhere each neighbourhood has its own grid
             angle = math.radians(90 - 29 + 4 * (turn - 0.5)) if style == "core" else math.pi * turn
-            found.append(Neighbourhood((i, j), x, y, angle, style))
+            land = next(name for name, share in _LAND[kind] if use < share)
+            found.append(Neighbourhood((i, j), x, y, angle, style, tone < 0.5, land))
     return found
 
 
-def nearest(found: Sequence[Neighbourhood], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
+def nearest(found: Sequence[Neighbourhood], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint16]:
     """Give the number of the nearest neighbourhood for each point of the broadcast coordinates."""
     shape = np.broadcast_shapes(x.shape, y.shape)
     best = np.full(shape, np.inf, np.float32)
-    number = np.zeros(shape, np.uint8)
+    number = np.zeros(shape, np.uint16)
     for k, one in enumerate(found):
         square = ((x - one.x) ** 2).astype(np.float32) + ((y - one.y) ** 2).astype(np.float32)
         closer = square < best
@@ -166,7 +179,7 @@ class Buildings:
         )  # fmt: skip
 
 
-def put_up(plan: Plan, place: Place, found: Sequence[Neighbourhood], buildable: NDArray[np.uint8]) -> Buildings:
+def put_up(plan: Plan, place: Place, found: Sequence[Neighbourhood], buildable: NDArray[np.uint16]) -> Buildings:
     """Make the buildings of a place.
 
     Args:
@@ -232,7 +245,7 @@ _SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 _GARAGE_M = 6.2
 
 
-def _lots(plan: Plan, frame: Frame, number: int, one: Neighbourhood, buildable: NDArray[np.uint8]) -> _Lots:
+def _lots(plan: Plan, frame: Frame, number: int, one: Neighbourhood, buildable: NDArray[np.uint16]) -> _Lots:
     """Divide the blocks of a neighbourhood into lots, and keep those on which a building fits."""
     style = STYLES[one.style]
     key = name_key(plan.seed, "lot", str(frame.epsg), str(one.cell))
@@ -305,13 +318,14 @@ def _shapes(lots: _Lots) -> NDArray[np.object_]:
 
 
 def _in_neighbourhood(
-    plan: Plan, frame: Frame, number: int, one: Neighbourhood, buildable: NDArray[np.uint8]
+    plan: Plan, frame: Frame, number: int, one: Neighbourhood, buildable: NDArray[np.uint16]
 ) -> Buildings:
     """Make the buildings of one neighbourhood and their garages."""
     style = STYLES[one.style]
     lots = _lots(plan, frame, number, one, buildable)
     count, tone = len(lots.low_u), lots.draw(11)
-    roof = np.searchsorted(np.cumsum(style.roofs), lots.draw(12) * sum(style.roofs), side="right").clip(0, 4)
+    shares = _ROOFS[one.light_roofs]
+    roof = np.searchsorted(np.cumsum(shares), lots.draw(12) * sum(shares), side="right").clip(0, 4)
     # three uniform numbers add up to a nearly normal one of unit variance, after the scaling
     spread = (lots.draw(13) + lots.draw(14) + lots.draw(15) - 1.5) * 2
     height = style.height[0] * np.exp(style.height[1] * spread)
@@ -328,14 +342,14 @@ def _in_neighbourhood(
     keep = (lots.draw(7) < style.garage) & (lots.behind > _GARAGE_M + 3) & _stands(sheds, frame, number, buildable)
     garages = Buildings(
         np.asarray(shapely.polygons(sheds.corners(_SQUARE)), dtype=object), uid + np.uint64(1),
-        np.full(count, 3.2, np.float32), np.where(tone < 0.6, 0, 4).astype(np.uint8),
+        np.full(count, 3.2, np.float32), np.full(count, 1 if one.light_roofs else 0, np.uint8),
         (0.75 + 0.5 * tone).astype(np.float32), np.full(count, number), np.ones(count, bool),
     ).take(keep)  # fmt: skip
     names = houses.__dataclass_fields__
     return Buildings(**{name: np.concatenate([getattr(houses, name), getattr(garages, name)]) for name in names})
 
 
-def _stands(lots: _Lots, frame: Frame, number: int, buildable: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _stands(lots: _Lots, frame: Frame, number: int, buildable: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """Tell which rectangles lie on the neighbourhood's own blocks: their middle and near their corners and sides."""
     fits = np.ones(len(lots.low_u), bool)
     for share_u in (0.1, 0.5, 0.9):

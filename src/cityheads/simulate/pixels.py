@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import shapely
@@ -11,6 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from cityheads.archive.products import S1_NODATA
+from cityheads.config import SimulateConfig
 from cityheads.core.modalities import MODALITIES
 from cityheads.simulate.fields import box_mean, noise, rng_for
 from cityheads.simulate.plan import Frame, Place, Plan, Radar, Scene, season_greenness, sun_position
@@ -19,19 +21,20 @@ from cityheads.simulate.spectra import (
     CLOUD_REFLECTANCE,
     DRY_VEGETATION,
     GROUND,
-    GROUND_REFLECTANCE,
     HAZE,
     ROOF_BACKSCATTER_DB,
-    ROOF_REFLECTANCE,
     VEGETATION,
     WORLDCOVER_LEGEND,
+    drawn_together,
 )
 from cityheads.simulate.world import World, shift
 
-__all__ = ["Layer", "dem", "encode", "land_cover", "sentinel1", "sentinel2"]
+__all__ = ["Layer", "dem", "encode", "land_cover", "sentinel1", "sentinel2", "true_cover"]
 
 _BANDS = MODALITIES["S2L2A"].bands
 _GSD = dict(zip(_BANDS, MODALITIES["S2L2A"].native_gsd_m, strict=True))
+#: How much of what grows dries in summer, as a share of the grass's part.
+_DROUGHT = {"grass": 1.0, "crop": 1.0, "young": 0.9, "shrub": 0.35, "wetland": 0.2, "lush": 0.05, "tree": 0.0}
 _CODE = {name: code for code, name in enumerate(GROUND)}
 
 #: Ground track of a sun-synchronous orbit at middle latitudes, from north.
@@ -40,6 +43,13 @@ _TRACK_DEG = {"ascending": -12.0, "descending": 12.0}
 _CLOUD_BASE_M = 700.0
 #: Side of a pixel: Copernicus DEM GLO-30 product handbook, table of the longitudinal spacing, below 50 degrees.
 _DEM_DEG = 1 / 3600
+#: What the land-cover map takes a code for where it is wrong: neighbours in the confusion matrix of its validation
+#: report (ESA WorldCover Product Validation Report V2.0): trees and shrubs with grass, crops with bare ground.
+_MISTAKEN = np.arange(256, dtype=np.uint8)
+_MISTAKEN[[10, 20, 30, 40, 50, 60, 90, 95]] = [30, 30, 10, 60, 60, 30, 10, 10]
+_COVER_COLORS = {
+    value: (int(color[:2], 16), int(color[2:4], 16), int(color[4:], 16), 255) for value, _, color in WORLDCOVER_LEGEND
+}
 #: Side of a pixel: ESA WorldCover Product User Manual V2.0.
 _COVER_DEG = 1 / 12000
 
@@ -143,7 +153,7 @@ def _reached(line: tuple[float, float, float], box: shapely.Polygon) -> shapely.
     return shapely.intersection(box, shapely.Polygon(corners))
 
 
-def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, noise_reflectance: float) -> list[dict[str, Layer]]:
+def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, simulate: SimulateConfig) -> list[dict[str, Layer]]:
     """Make the rasters of one Sentinel-2 acquisition: one dictionary per item, two where a tile ends in the parent.
 
     Args:
@@ -151,14 +161,15 @@ def sentinel2(plan: Plan, place: Place, world: World, scene: Scene, noise_reflec
         place: The place.
         world: Its world.
         scene: The acquisition.
-        noise_reflectance: Standard deviation within a material, in reflectance (0 to 1).
+        simulate: What makes the archive hard.
 
     Returns:
         Band name (and ``SCL``) to layer: uint16 reflectance x 10000 + the scene's offset, nodata 0.
     """
     stamp = scene.when.isoformat()
     rng = rng_for(plan.seed, "s2", place.name, stamp)
-    reflectance = _surface(plan, place, world, scene, noise_reflectance)
+    reflectance = _surface(plan, place, world, scene, simulate)
+    noise_reflectance = simulate.s2_noise_reflectance
     cloud, shade = _clouds(plan, place, scene, rng)
     if cloud is not None and shade is not None:
         reflectance *= 1 - 0.62 * shade
@@ -226,29 +237,40 @@ def _mean(array: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32))
 
 
-def _surface(plan: Plan, place: Place, world: World, scene: Scene, noise_reflectance: float) -> NDArray[np.float32]:
+def _surface(plan: Plan, place: Place, world: World, scene: Scene, simulate: SimulateConfig) -> NDArray[np.float32]:
     """Give the reflectance of the ground in 12 bands on 10 m pixels, (12, H, W), as seen on the scene's day."""
     day = scene.when.date()
     green = season_greenness(day, place.lonlat[1])
     own = rng_for(plan.seed, "pass", str(place.frame.epsg), scene.when.isoformat())
+    ground_reflectance, roof_reflectance = drawn_together(simulate.material_overlap)
+
+    def field(name: str, wavelength_m: float, octaves: int = 1) -> NDArray[np.float32]:
+        named = f"{place.frame.epsg}/{name}"
+        return noise(plan.seed, named, *place.frame.centres(10), wavelength_m * plan.scale, octaves)
+
+    # vegetation is ahead in one part of the city and behind in another
+    dryness = np.clip(world.dryness + np.float32(simulate.phenology) * field("phenology", 2600, 2), 0, 1)
     parts: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     dry = np.zeros(world.shadow.shape, np.float32)
     for code, name in enumerate(GROUND):
         share = world.ground[code]
         if name in VEGETATION:
             # grass and fields also dry in summer; woods keep some green in winter
-            drought = {"grass": 1.0, "crop": 0.8, "shrub": 0.35, "wetland": 0.2, "tree": 0.0}[name]
+            drought = _DROUGHT[name]
             season = max(green, 0.35 if name == "tree" else 0.1)
-            alive = share * (np.float32(season) * (1 - np.float32(drought) * world.dryness))
+            alive = share * (np.float32(season) * (1 - np.float32(drought) * dryness))
             dry += share - alive
             share = alive
         elif name == "water":
             share = share * world.turbidity
-        parts.append((share, GROUND_REFLECTANCE[code]))
+        parts.append((share, ground_reflectance[code]))
     parts.append((dry, DRY_VEGETATION))
-    parts += [(roof * world.brightness, ROOF_REFLECTANCE[code]) for code, roof in enumerate(world.roofs)]
-    light = 1 - np.float32(0.7) * world.shadow
-    gain, haze = own.normal(1, 0.02), own.uniform(0, 0.012)
+    parts += [(roof * world.brightness, roof_reflectance[code]) for code, roof in enumerate(world.roofs)]
+    light = (1 - np.float32(0.7) * world.shadow) * np.exp(np.float32(simulate.illumination) * field("light", 900, 3))
+    # brightness within a material also varies from lot to lot and from field to field
+    light *= np.exp(np.float32(simulate.texture_contrast) * field("patches", 150, 2))
+    gain = own.normal(1, 0.02)
+    haze = np.float32(simulate.haze_reflectance) * np.clip(1 + own.normal(0, 0.5) + field("haze", 3200, 2), 0, None)
     bands = []
     level = np.zeros_like(light)
     for band in range(len(_BANDS)):
@@ -259,18 +281,18 @@ def _surface(plan: Plan, place: Place, world: World, scene: Scene, noise_reflect
         bands.append(seen)
         level += seen / np.float32(len(_BANDS))
     # within a material, pixels differ in brightness, and in how much the short-wave infrared follows
-    level = np.clip(level / 0.15, 0.2, 1.3) * np.float32(noise_reflectance)
+    level = np.clip(level / 0.15, 0.2, 1.3) * np.float32(simulate.s2_noise_reflectance)
     tilt = np.linspace(-1, 1, len(_BANDS), dtype=np.float32)
     for band, seen in enumerate(bands):
         seen += level * (np.float32(0.8) * world.texture[0] + np.float32(0.5) * tilt[band] * world.texture[1])
         seen *= np.float32(gain)
-        seen += np.float32(haze) * HAZE[band]
+        seen += haze * HAZE[band]
     return np.stack(bands)
 
 
 def _blur(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """Spread a share of each pixel over its neighbours, as the sensor's point spread does."""
-    return np.float32(0.72) * array + np.float32(0.28) * box_mean(array)
+    return np.float32(0.55) * array + np.float32(0.45) * box_mean(array)
 
 
 def _clouds(
@@ -327,7 +349,9 @@ def _classify(
     return scl
 
 
-def sentinel1(plan: Plan, place: Place, world: World, radar: Radar, looks: float, unit: str) -> dict[str, Layer]:
+def sentinel1(
+    plan: Plan, place: Place, world: World, radar: Radar, simulate: SimulateConfig, unit: str
+) -> dict[str, Layer]:
     """Make the VV and VH rasters of one Sentinel-1 acquisition.
 
     Mean backscatter is the sum over what fills the pixel plus the double bounce of its walls; speckle multiplies it,
@@ -338,7 +362,7 @@ def sentinel1(plan: Plan, place: Place, world: World, radar: Radar, looks: float
         place: The place.
         world: Its world.
         radar: The acquisition.
-        looks: Equivalent number of looks.
+        simulate: What makes the archive hard.
         unit: ``linear_power`` or ``db``.
 
     Returns:
@@ -362,18 +386,29 @@ def sentinel1(plan: Plan, place: Place, world: World, radar: Radar, looks: float
         footprint, beyond = _reached(line, box), _beyond(line, frame, 10)
     layers = {}
     roof_share = world.roofs.sum(axis=0)
+    named = f"{frame.epsg}/moisture/{radar.when.date().isoformat()}"
+    moisture = noise(plan.seed, named, *frame.centres(10), 100 * plan.scale, 2)
+    land = 1 - world.ground[_CODE["water"]]
+    level_db = simulate.s1_moisture_db * moisture + simulate.s1_district_db * world.moisture
+    moist = np.float32(10) ** (level_db.astype(np.float32) / np.float32(10) * land)
+    # cars, containers and fences on paved ground return like walls, more of them in districts of dark yards
+    lots = (world.ground[_CODE["paved"]] + world.ground[_CODE["street"]]) * (
+        np.float32(0.012) + np.float32(0.04) * world.light_roofs
+    )
     for index, name in enumerate(("VV", "VH")):
         mean = roof_share * np.float32(10 ** (ROOF_BACKSCATTER_DB[index] / 10))
         for code in range(len(GROUND)):
             level = BACKSCATTER_DB[code, index] + (calm * (1 - 0.4 * index) if code == _CODE["water"] else 0)
             mean += world.ground[code] * np.float32(10 ** (level / 10))
         # a rough tenth of the double bounce comes back cross-polarised
-        walls = world.bounce[radar.orbit] * np.exp(np.float32(0.55) * world.clutter)
-        mean += walls * np.float32((1.0, 0.11)[index])
-        land = 1 - world.ground[_CODE["water"]]
-        mean *= np.exp(np.float32(0.12) * world.texture[0] * land)
+        walls = world.bounce[radar.orbit] * np.exp(np.float32(0.9) * world.clutter)
+        mean += (walls + lots * np.exp(world.clutter)) * np.float32((1.0, 0.11)[index])
+        mean *= moist * np.exp(np.float32(0.12) * world.texture[0] * land)
         mean = np.float32(0.6) * mean + np.float32(0.4) * box_mean(mean)
-        speckle = rng.gamma(looks, 1 / looks, mean.shape).astype(np.float32)
+        # a resolution cell is two pixels wide: speckle of a quarter of the looks, averaged over 2 x 2 pixels
+        looks = simulate.s1_looks / 4
+        single = rng.gamma(looks, 1 / looks, (height + 1, width + 1)).astype(np.float32)
+        speckle = (single[1:, 1:] + single[:-1, 1:] + single[1:, :-1] + single[:-1, :-1]) / np.float32(4)
         power = np.maximum(mean * speckle, np.float32(1e-5))
         if unit == "db":
             power = np.float32(10) * np.log10(power)
@@ -455,11 +490,19 @@ def dem(place: Place, world: World) -> Layer:
     return Layer(value.astype(np.float32), transform, "EPSG:4326", None, _raster_box(transform, shape), point=True)
 
 
-def land_cover(plan: Plan, place: Place, world: World, year: int) -> Layer:
+def land_cover(plan: Plan, place: Place, world: World, year: int, error_fraction: float) -> Layer:
     """Make the land-cover raster: WorldCover codes on the 1/12000 degree lattice, nodata 0.
 
     Each pixel reads the cover a few metres off its centre, so that borders between classes fray as a classifier's do
-    and the inside of areas stays clean; the 2020 map frays more than the 2021 one.
+    and the inside of areas stays clean; the 2020 map frays more than the 2021 one. In patches of some 100 m it has
+    another class altogether.
+
+    Args:
+        plan: The plan.
+        place: The place.
+        world: Its world.
+        year: 2020 or 2021.
+        error_fraction: Share of the area in patches of a wrong class.
     """
     transform, shape = _lattice(place, _COVER_DEG, _COVER_DEG, half_pixel=False)
     east, south = _positions(place, transform, shape)
@@ -470,11 +513,22 @@ def land_cover(plan: Plan, place: Place, world: World, year: int) -> Layer:
     height, width = world.cover.shape
     row = np.clip(np.floor(south / 5).astype(np.int64), 0, height - 1)
     col = np.clip(np.floor(east / 5).astype(np.int64), 0, width - 1)
-    colors = {
-        value: (int(color[:2], 16), int(color[2:4], 16), int(color[4:], 16), 255)
-        for value, _, color in WORLDCOVER_LEGEND
-    }
-    return Layer(world.cover[row, col], transform, "EPSG:4326", 0, _raster_box(transform, shape), colors)
+    code = world.cover[row, col]
+    if error_fraction > 0:
+        where = f"{place.frame.epsg}/cover error/{year}"
+        patches = noise(plan.seed, where, *place.frame.centres(10), 240 * plan.scale, 2)[row // 2, col // 2]
+        code = np.where(patches > NormalDist().inv_cdf(1 - error_fraction), _MISTAKEN[code], code)
+    return Layer(code, transform, "EPSG:4326", 0, _raster_box(transform, shape), _COVER_COLORS)
+
+
+def true_cover(place: Place, world: World) -> Layer:
+    """Make the land cover without a mapper's errors: codes as in the land-cover raster and on its lattice."""
+    transform, shape = _lattice(place, _COVER_DEG, _COVER_DEG, half_pixel=False)
+    east, south = _positions(place, transform, shape)
+    height, width = world.cover.shape
+    row = np.clip(np.floor(south / 5).astype(np.int64), 0, height - 1)
+    col = np.clip(np.floor(east / 5).astype(np.int64), 0, width - 1)
+    return Layer(world.cover[row, col], transform, "EPSG:4326", 0, _raster_box(transform, shape), _COVER_COLORS)
 
 
 def _raster_box(transform: Affine, shape: tuple[int, int]) -> shapely.Polygon:

@@ -17,6 +17,7 @@ the ranges that Ulaby and Dobson 1989, "Handbook of Radar Scattering Statistics 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "BACKSCATTER_DB",
@@ -31,11 +32,15 @@ __all__ = [
     "VEGETATION",
     "WORLDCOVER_CODE",
     "WORLDCOVER_LEGEND",
+    "drawn_together",
 ]
 
 #: Kinds of ground, in the order of their codes on the 5 m map.
-GROUND = ("water", "street", "paved", "tree", "shrub", "grass", "crop", "bare", "sand", "wetland")
-VEGETATION = ("tree", "shrub", "grass", "crop", "wetland")
+GROUND = (
+    "water", "street", "paved", "tree", "shrub", "grass", "crop", "bare", "sand", "wetland",
+    "lush", "stubble", "fallow", "young", "felled",
+)  # fmt: skip
+VEGETATION = ("tree", "shrub", "grass", "crop", "wetland", "lush", "young")
 ROOFS = ("bitumen", "gravel", "membrane", "metal", "tile")
 
 #: Surface reflectance, one row per kind of ground, bands B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12.
@@ -51,6 +56,11 @@ GROUND_REFLECTANCE = np.array(
         (0.080, 0.100, 0.140, 0.178, 0.204, 0.222, 0.236, 0.250, 0.264, 0.268, 0.328, 0.288),  # bare soil
         (0.140, 0.178, 0.236, 0.284, 0.308, 0.322, 0.334, 0.346, 0.354, 0.350, 0.392, 0.352),  # sand
         (0.030, 0.035, 0.055, 0.042, 0.080, 0.140, 0.164, 0.174, 0.180, 0.180, 0.098, 0.050),  # wetland
+        (0.026, 0.030, 0.056, 0.040, 0.092, 0.240, 0.300, 0.322, 0.338, 0.340, 0.180, 0.085),  # lush: tall crop
+        (0.075, 0.095, 0.130, 0.165, 0.190, 0.210, 0.225, 0.240, 0.255, 0.258, 0.310, 0.250),  # stubble
+        (0.070, 0.088, 0.122, 0.155, 0.180, 0.198, 0.212, 0.226, 0.240, 0.244, 0.300, 0.262),  # fallow: tilled soil
+        (0.030, 0.036, 0.066, 0.050, 0.105, 0.225, 0.275, 0.295, 0.310, 0.315, 0.200, 0.105),  # young stand of trees
+        (0.062, 0.077, 0.105, 0.132, 0.155, 0.180, 0.195, 0.208, 0.220, 0.224, 0.285, 0.230),  # felled stand
     ],
     dtype=np.float32,
 )
@@ -72,6 +82,38 @@ ROOF_REFLECTANCE = np.array(
     dtype=np.float32,
 )
 
+#: Materials that look alike from above and are different things: kind of ground -> the kind that it resembles.
+_GROUND_TWINS = {
+    "crop": "grass", "lush": "tree", "stubble": "bare", "fallow": "bare", "young": "grass", "felled": "bare",
+    "bare": "paved",
+}  # fmt: skip
+#: Kind of roof -> the kind of ground that it resembles.
+_ROOF_TWINS = {"bitumen": "street", "gravel": "paved", "metal": "paved", "tile": "bare"}
+
+
+def drawn_together(
+    overlap: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the reflectances of ground and roofs with look-alikes drawn together.
+
+    Args:
+        overlap: 0 leaves the spectra as they are, 1 makes look-alikes equal.
+
+    Returns:
+        Reflectances of `GROUND` and of `ROOFS`, one row per kind, 12 bands.
+    """
+    ground, roofs = GROUND_REFLECTANCE.copy(), ROOF_REFLECTANCE.copy()
+    # bare soil resembles pavement by half only: it stays redder, and what resembles it goes along
+    order = sorted(_GROUND_TWINS, key=lambda name: name != "bare")
+    for name in order:
+        share = np.float32(overlap * (0.5 if name == "bare" else 1.0))
+        code, twin = GROUND.index(name), GROUND.index(_GROUND_TWINS[name])
+        ground[code] += share * (ground[twin] - ground[code])
+    for name, other in _ROOF_TWINS.items():
+        roofs[ROOFS.index(name)] += np.float32(overlap) * (ground[GROUND.index(other)] - roofs[ROOFS.index(name)])
+    return ground, roofs
+
+
 #: Thick cloud, same bands; falls in the short-wave infrared where ice and droplets absorb.
 CLOUD_REFLECTANCE = np.array((0.62, 0.63, 0.62, 0.63, 0.64, 0.65, 0.65, 0.66, 0.66, 0.52, 0.44, 0.36), dtype=np.float32)
 
@@ -82,8 +124,8 @@ HAZE = np.array((1.0, 0.85, 0.62, 0.46, 0.40, 0.34, 0.30, 0.26, 0.24, 0.22, 0.10
 BACKSCATTER_DB = np.array(
     [
         (-19.5, -27.5),  # water
-        (-16.0, -23.5),  # street
-        (-13.0, -20.0),  # paved
+        (-14.5, -22.0),  # street
+        (-12.8, -19.8),  # paved, with what stands about on it
         (-9.6, -15.2),  # tree
         (-11.6, -17.4),  # shrub
         (-13.6, -20.2),  # grass
@@ -91,6 +133,11 @@ BACKSCATTER_DB = np.array(
         (-13.8, -21.6),  # bare soil
         (-17.0, -25.0),  # sand
         (-12.4, -19.4),  # wetland
+        (-10.4, -16.0),  # lush
+        (-12.6, -19.6),  # stubble
+        (-12.2, -19.8),  # fallow
+        (-12.2, -18.6),  # young
+        (-12.0, -18.8),  # felled
     ],
     dtype=np.float64,
 )
@@ -98,7 +145,7 @@ BACKSCATTER_DB = np.array(
 ROOF_BACKSCATTER_DB = (-11.5, -18.5)
 
 #: Code in ESA WorldCover 2021 v200 (Product User Manual V2.0, table 3), one per kind of ground; a building is 50.
-WORLDCOVER_CODE = np.array((80, 50, 50, 10, 20, 30, 40, 60, 60, 90), dtype=np.uint8)
+WORLDCOVER_CODE = np.array((80, 50, 50, 10, 20, 30, 40, 60, 60, 90, 40, 40, 40, 10, 20), dtype=np.uint8)
 
 #: The product's whole legend: code, name, colour.
 WORLDCOVER_LEGEND = (

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cityheads.simulate.buildings import Buildings
+from cityheads.config import SimulateConfig
+from cityheads.simulate.buildings import Buildings, neighbourhoods
 from cityheads.simulate.fields import hash_uniform, name_key
 from cityheads.simulate.plan import Place, Plan
+from cityheads.simulate.world import World
 
-__all__ = ["boundary_geojson", "footprints_geojson", "surveyed"]
+__all__ = ["boundary_geojson", "footprints_geojson", "listed", "surveyed"]
 
 _FEET = 1 / 0.3048
 #: Buildings this near to a parent are in the table; those further out matter to no pixel.
@@ -37,12 +40,40 @@ def surveyed(plan: Plan, place: Place, buildings: Buildings) -> NDArray[np.bool_
     return np.asarray(shapely.contains(area, buildings.geometry) & shapely.intersects(near, buildings.geometry))
 
 
-def footprints_geojson(plan: Plan, parts: Sequence[tuple[int, Buildings, NDArray[np.float64]]]) -> bytes:
+def listed(plan: Plan, place: Place, world: World, simulate: SimulateConfig) -> Buildings:
+    """Give the buildings as the city's table has them: shifted, without the newest, and with some that are gone.
+
+    The shift is the same for all buildings of a neighbourhood, as that of one photogrammetric block is.
+
+    Args:
+        plan: The plan.
+        place: The place.
+        world: Its world.
+        simulate: How large the shift is, and how many buildings are missing.
+    """
+    table = world.listed
+    fresh = hash_uniform(name_key(plan.seed, "unlisted"), table.uid.astype(np.int64))
+    table = table.take(fresh >= simulate.footprint_missing_fraction)
+    cells = [one.cell for one in neighbourhoods(plan, place.frame)]
+    key = name_key(plan.seed, "misregistration", str(place.frame.epsg))
+    turn, size = (hash_uniform(key, *np.array(cells, np.int64).T, k) for k in range(2))
+    # directions are uniform and the distance has the mean that is asked for
+    distance = 2 * simulate.footprint_shift_m * size
+    shift = np.stack([distance * np.cos(2 * np.pi * turn), distance * np.sin(2 * np.pi * turn)], axis=1)
+    points, owner = shapely.get_coordinates(table.geometry, return_index=True)
+    moved = shapely.set_coordinates(table.geometry.copy(), points + shift[table.neighbourhood[owner]])
+    return replace(table, geometry=np.asarray(moved, dtype=object))
+
+
+def footprints_geojson(
+    plan: Plan, parts: Sequence[tuple[int, Buildings, NDArray[np.float64]]], *, faults: bool = True
+) -> bytes:
     """Write the footprints of all places; a building that two places hold is written once.
 
     Args:
         plan: The plan.
         parts: Per place: UTM zone, its buildings inside the surveyed area, the ground's elevation at each in metres.
+        faults: Add the faults of real tables: duplicates, invalid rings, a missing geometry.
     """
     seen: set[tuple[int, int]] = set()
     rows: list[str] = []
@@ -54,7 +85,8 @@ def footprints_geojson(plan: Plan, parts: Sequence[tuple[int, Buildings, NDArray
                 fresh.append(index)
         chosen = np.array(fresh, np.int64)
         rows += _features(plan, epsg, buildings.take(chosen), elevation_m[chosen], len(rows))
-    rows = _with_faults(plan, rows)
+    if faults:
+        rows = _with_faults(plan, rows)
     head = json.dumps({"type": "FeatureCollection", "name": "building_footprints", "crs": _CRS84})[:-1]
     return (head + ', "features": [\n' + ",\n".join(rows) + "\n]}\n").encode()
 

@@ -16,7 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from cityheads.simulate.buildings import STYLES, Buildings, Neighbourhood, nearest, neighbourhoods, put_up
-from cityheads.simulate.fields import box_mean, noise, rng_for
+from cityheads.simulate.fields import box_mean, hash_uniform, name_key, noise, rng_for
 from cityheads.simulate.plan import Place, Plan, sun_position
 from cityheads.simulate.spectra import GROUND, ROOFS, WORLDCOVER_CODE
 
@@ -58,7 +58,10 @@ class World:
         texture: (2, H, W) standard normal, the fixed part of the optical texture.
         dryness: (H, W) share of dry matter in grass, 0 to 1.
         turbidity: (H, W) factor on the reflectance of water.
-        buildings: The buildings.
+        buildings: The buildings that stand.
+        listed: The buildings that stand and those that are gone, as the city's table has them before its own errors.
+        light_roofs: (H, W) 1 where the district has light roofs and dark yards, else 0.
+        moisture: (H, W) how wet and rough the ground is that the radar sees, -1 to 1, the same all over a district.
     """
 
     ground: NDArray[np.float32]
@@ -73,10 +76,19 @@ class World:
     dryness: NDArray[np.float32]
     turbidity: NDArray[np.float32]
     buildings: Buildings
+    listed: Buildings
+    light_roofs: NDArray[np.float32]
+    moisture: NDArray[np.float32]
 
 
-def make_world(plan: Plan, place: Place) -> World:
-    """Make the world of one place."""
+def make_world(plan: Plan, place: Place, demolished_fraction: float = 0.0) -> World:
+    """Make the world of one place.
+
+    Args:
+        plan: The plan.
+        place: The place.
+        demolished_fraction: Share of the buildings that are gone and still in the city's table.
+    """
     frame = place.frame
     x, y = frame.centres(5)
 
@@ -85,8 +97,10 @@ def make_world(plan: Plan, place: Place) -> World:
 
     found = neighbourhoods(plan, frame)
     altitude = _altitude(plan, place, x, y, field)
-    kinds, number, block = _ground(plan, place, found, x, y, altitude, field)
-    buildings = put_up(plan, place, found, np.where(block, number + np.uint8(1), np.uint8(0)))
+    kinds, number, block, built = _ground(plan, place, found, x, y, altitude, field)
+    listed = put_up(plan, place, found, np.where(block, number + np.uint16(1), np.uint16(0)))
+    gone = hash_uniform(name_key(plan.seed, "demolished"), listed.uid.astype(np.int64)) < demolished_fraction
+    buildings = listed.take(~gone)
 
     # buildings on 2.5 m cells, as their number plus one
     height, width = frame.shape(2.5)
@@ -107,10 +121,10 @@ def make_world(plan: Plan, place: Place) -> World:
     shadow = _aggregate(_shadows(height5, *sun_position(plan.target, place.lonlat[1])), 2)
     water10 = ground[_CODE["water"]]
     canopy = 9 * ground[_CODE["tree"]] + 2 * ground[_CODE["shrub"]]
-    surface = _aggregate(altitude[1], 2) + 0.6 * box_mean(_aggregate(height5 * roofed5, 2) + canopy)
+    surface = _aggregate(altitude[1], 2) + 0.3 * box_mean(_aggregate(height5 * roofed5, 2) + canopy, 2)
     surface = np.where(water10 > 0.5, np.float32(0), surface).astype(np.float32)
     rough = noise(plan.seed, f"{frame.epsg}/rough", *frame.centres(10), 60, 2)
-    surface = np.where(surface > 0, np.maximum(surface + 0.4 * rough, 0.1), 0).astype(np.float32)
+    surface = np.where(surface > 0, np.maximum(surface + 1.2 * rough, 0.1), 0).astype(np.float32)
 
     rng = rng_for(plan.seed, "world", place.name)
     shape = frame.shape(10)
@@ -128,6 +142,9 @@ def make_world(plan: Plan, place: Place) -> World:
         np.clip(0.3 + 0.22 * _aggregate(field("dry", 500, 3), 2), 0, 1),
         np.clip(1 + 0.28 * _aggregate(field("turbid", 1200, 2), 2), 0.4, 2),
         buildings,
+        listed,
+        np.array([one.light_roofs for one in found])[number[::2, ::2]].astype(np.float32),
+        _aggregate(_moisture(found, number, built), 2),
     )
 
 
@@ -190,7 +207,7 @@ def _altitude(
     river = _from_line(field("river", 3600, 3)) / (28 + 22 * np.clip(field("flow", 4000), -1.27, 1.5)) / plan.scale
     level = np.where(level > 0.05, np.minimum(level, np.maximum((river - 1) * 0.6, _RIVER_BED)), level)
     level = np.where((level > 0.1) & (field("pond", 620, 2) > 2.15), np.float32(-0.1), level).astype(np.float32)
-    hills = 4 + 9 * np.maximum(0, 1 + field("hills", 1500, 3))
+    hills = 4 + 14 * np.maximum(0, 1 + field("hills", 1500, 3))
     height = (1 - np.exp(-5 * np.maximum(level, 0))) * hills + 0.3
     return level, np.where(level > 0, height, 0).astype(np.float32)
 
@@ -209,8 +226,8 @@ def _ground(
     y: NDArray[np.float64],
     altitude: tuple[NDArray[np.float32], NDArray[np.float32]],
     field: Field,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Give the kind of ground per 5 m cell, the neighbourhood's number, and where blocks to build on are."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Give the kind of ground per 5 m cell, the neighbourhood's number, where blocks to build on are, and the city."""
     level = altitude[0]
     character = [
         _blend(plan, place, x, y, lambda other, k=k: _CHARACTER[other.kind][k], (0.0, 0.2, 0.5)[k])  # type: ignore[misc]
@@ -223,13 +240,17 @@ def _ground(
     wood = trees + 0.35 * park
     kinds = np.where(wood > 0.15, np.uint8(_CODE["tree"]), np.uint8(_CODE["grass"]))
     kinds[(np.abs(wood - 0.15) < 0.22) & (moist > -0.2)] = _CODE["shrub"]
-    kinds[(field("farm", 800, 2) + character[2] > 1.35) & (wood < 0.9)] = _CODE["crop"]
+    kinds[(soil > 0.75) & (wood < 0.6)] = _CODE["bare"]
 
     # the city, with its parks left out
     built = (character[0] + 0.65 * field("urban", 1500, 3) > 0) & (park + character[1] < 0.75) & (level > 0.1)
     number_coarse = nearest(found, x[::2][None, :] + 2.5, y[::2][:, None] - 2.5)
     number = np.repeat(np.repeat(number_coarse, 2, axis=0), 2, axis=1)
-    yard = field("yard", 26 / plan.scale, 2) + 0.35 * trees
+    for k in np.unique(number[~built]).tolist():
+        if found[k].land != "nature":
+            rows, cols = np.nonzero(~built & (number == k))
+            kinds[rows, cols] = _managed(plan, place, found[k], x[cols], y[rows])
+    yard = field("yard", 60 / plan.scale, 2) + 0.45 * trees
     street = np.zeros_like(built)
     for k in np.unique(number[built]).tolist():
         one, style = found[k], STYLES[found[k].style]
@@ -238,9 +259,11 @@ def _ground(
         u = (x[cols] - one.x) * cos + (y[rows] - one.y) * sin
         v = (y[rows] - one.y) * cos - (x[cols] - one.x) * sin
         road = (u % style.pitch[0] < style.street[0]) | (v % style.pitch[1] < style.street[1])
-        green = yard[rows, cols]
+        # light roofs go with dark yards, and with fewer trees
+        green = yard[rows, cols] - np.float32(0.3 if one.light_roofs else -0.3)
+        open_ground = _CODE["street"] if one.light_roofs else _CODE["paved"]
         lot = np.where(green > style.green[0], _CODE["tree"],
-                       np.where(green > style.green[1], _CODE["grass"], _CODE["paved"]))  # fmt: skip
+                       np.where(green > style.green[1], _CODE["grass"], open_ground))  # fmt: skip
         # trees line the streets where the yards are green
         lined = road & (green > style.green[0] + 0.7)
         kinds[rows, cols] = np.where(lined, _CODE["tree"], np.where(road, _CODE["street"], lot))
@@ -248,20 +271,58 @@ def _ground(
     block = built & ~street
 
     # bare ground: building sites and fill anywhere on land, beaches at the water
-    bare = (soil > np.where(built, np.float32(1.75), np.float32(1.3))) & (level > 0.05) & ~street
+    bare = built & (soil > 1.5) & (level > 0.05) & ~street
     kinds[bare] = _CODE["bare"]
     block &= ~bare
     shore = (level > 0) & (level <= 0.1)
     kinds[shore & ~built] = np.where(
         moist > 0.25, _CODE["wetland"], np.where(soil > -0.3, _CODE["sand"], _CODE["grass"])
     )[shore & ~built]
-    marsh = (level > 0.1) & (level < 0.32) & (moist > 0.75) & ~built
+    marsh = (level > 0.1) & (level < 0.4) & (moist > 0.5) & ~built
     kinds[marsh] = _CODE["wetland"]
     highway = (_from_line(field("highway", 5200, 2)) < 17) & (level >= _RIVER_BED)
     kinds[highway] = _CODE["street"]
     block &= ~highway
     kinds[(level <= 0) & ~highway] = _CODE["water"]
-    return kinds, number, block
+    return kinds, number, block, built
+
+
+#: Size of a parcel or stand, in metres, along and across the neighbourhood's grid, and the share of the parcels up to
+#: and with each kind. Fields are small and nearly square, stands are felled and planted in strips.
+_PARCELS: dict[str, tuple[tuple[float, float], tuple[tuple[str, float], ...]]] = {
+    "farm": ((110.0, 85.0), (("lush", 0.27), ("crop", 0.57), ("stubble", 0.75), ("fallow", 1.0))),
+    "forestry": ((560.0, 80.0), (("tree", 0.40), ("young", 0.72), ("felled", 1.0))),
+}
+
+
+def _managed(
+    plan: Plan, place: Place, one: Neighbourhood, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Give the kind of ground of farmed or planted land at points: what grows there differs from parcel to parcel."""
+    (long, wide), kinds = _PARCELS[one.land]
+    cos, sin = math.cos(one.angle), math.sin(one.angle)
+    u, v = (x - one.x) * cos + (y - one.y) * sin, (y - one.y) * cos - (x - one.x) * sin
+    across = np.floor(v / (wide * plan.scale)).astype(np.int64)
+    # each row of parcels is shifted against the next one
+    key = name_key(plan.seed, "parcel", str(place.frame.epsg), str(one.cell))
+    along = np.floor(u / (long * plan.scale) + hash_uniform(key, across, 1)).astype(np.int64)
+    draw = hash_uniform(key, along, across, 0)
+    names, shares = zip(*kinds, strict=True)
+    codes = np.array([_CODE[name] for name in names], np.uint8)
+    return np.asarray(codes[np.searchsorted(shares, draw, side="right").clip(0, len(codes) - 1)])
+
+
+#: What the radar tells of a district as a whole: irrigated fields are wet and rough, planted stands are drained.
+_MOISTURE = {"nature": 0.0, "farm": 1.0, "forestry": -1.0}
+#: The same of built-up districts with light roofs, which are the newer ones with more metal, and with dark ones.
+_MOISTURE_BUILT = {True: 0.6, False: -0.6}
+
+
+def _moisture(found: list[Neighbourhood], number: NDArray[np.uint16], built: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Give the district's part of moisture and roughness on 5 m cells."""
+    in_city = np.array([_MOISTURE_BUILT[one.light_roofs] for one in found], np.float32)
+    outside = np.array([_MOISTURE[one.land] for one in found], np.float32)
+    return np.where(built, in_city[number], outside[number])
 
 
 def _shares(
@@ -315,7 +376,7 @@ def shift(array: NDArray[Any], d_row: int, d_col: int) -> NDArray[Any]:
 def _bounce(
     height5: NDArray[np.float32],
     roofed5: NDArray[np.float32],
-    number: NDArray[np.uint8],
+    number: NDArray[np.uint16],
     found: list[Neighbourhood],
     look_deg: float,
 ) -> NDArray[np.float32]:
@@ -335,7 +396,7 @@ def _bounce(
         turn = min(turn, math.pi / 2 - turn)
         gain.append(0.35 + 0.65 * math.exp(-((turn / math.radians(15)) ** 2)))
     power = wall * np.asarray(gain, np.float32)[number] * (np.minimum(height5, 60) / 10) ** np.float32(0.7)
-    return np.float32(1.1) * _aggregate(power.astype(np.float32), 2)
+    return np.float32(0.6) * _aggregate(power.astype(np.float32), 2)
 
 
 def _cover(kinds: NDArray[np.uint8], roofed5: NDArray[np.float32]) -> NDArray[np.uint8]:
