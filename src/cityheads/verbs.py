@@ -332,6 +332,7 @@ VERBS: dict[str, Verb] = {
             ("heads", "runs", "seeds", "splits", "model", "controls", "noninferiority"),
             (
                 Argument("evaluation", "folder of the evaluations on the test split, RUN/FOLD/SEED below it"),
+                Argument("results", "results folder with the trainings, whose budgets are compared", required=False),
                 Argument("page", "the verdict as a Markdown page"),
                 _out("gate.json"),
             ),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import product_fixtures
 import pytest
+from training_fixtures import write_training
 
 from cityheads.core.artifacts.training import Budget
 from cityheads.core.errors import CityHeadsError
@@ -29,8 +29,10 @@ def budget(run: str, seed: int = 0, **changes: Any) -> Budget:
 
 
 def test_budgets_are_read_run_by_run(tmp_path: Path) -> None:
-    fake = product_fixtures.make(tmp_path, seeds=(0, 1))
-    layout = Layout(fake.results)
+    layout = Layout(tmp_path)
+    for seed in (0, 1):
+        write_training(layout, "multihead", seed, ["lulc", "buildings"])
+        write_training(layout, "lulc", seed, ["lulc"])
     found = budgets(layout, ["multihead", "lulc"], [0], [0, 1])
     assert [(one["run"], one["seed"]) for one in found] == [
         ("multihead", 0), ("multihead", 1), ("lulc", 0), ("lulc", 1)

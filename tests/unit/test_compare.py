@@ -12,12 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from config_fixtures import make_config
+from training_fixtures import write_training
 
 from cityheads.config import Config
 from cityheads.core.artifacts.gate import GATE
 from cityheads.core.artifacts.metrics import METRICS, AblatedHead, HeadScores, Metrics
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_json
+from cityheads.core.layout import Layout
 from cityheads.evaluation.compare import compare
 from cityheads.evaluation.verdict import VERDICTS
 
@@ -672,3 +674,26 @@ def test_swapping_run_and_baseline_turns_the_sign(tmp_path: Path) -> None:
     assert found[0]["delta_pp"] == -found[1]["delta_pp"]
     assert found[0]["interval_pp"] == [-found[1]["interval_pp"][1], -found[1]["interval_pp"][0]]
     assert found[0]["permutation"] == found[1]["permutation"]
+
+
+def test_trainings_that_were_not_given_the_same_are_a_caveat(tmp_path: Path) -> None:
+    pair = ([0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
+    folder = lay_out(tmp_path / "test", {"lulc": pair, "buildings": pair})
+    layout = Layout(tmp_path / "results")
+
+    def caveats() -> list[str]:
+        at = {"page": tmp_path / "verdict.md", "out": tmp_path / "gate.json"}
+        compare(config(), evaluation=folder, results=layout.root, **at)
+        found: list[str] = GATE.read(at["out"])["caveats"]
+        return found
+
+    for run, heads in config().runs.items():
+        for seed in config().seeds:
+            write_training(layout, run, seed, heads.heads)
+    before = caveats()
+    assert not any("not given the same" in caveat for caveat in before)
+    write_training(layout, "lulc", config().seeds[0], ["lulc"], checkpoint="best", chips_seen=640)
+    favours, chips, rule = [caveat for caveat in caveats() if caveat not in before]
+    assert "the rule favours the single-task runs" in favours
+    assert "training chips seen 720 in multihead, 640 in lulc" in chips
+    assert "checkpoint rule last in multihead, best in lulc" in rule

@@ -202,13 +202,16 @@ def test_without_controls_and_ceiling_nothing_is_invented(own: fake_results.Fake
 
 def test_no_evidence_is_said_first_with_its_reasons(own: fake_results.Fake) -> None:
     gate = own.gate()
-    floor = {"held": False, "measured": ["pixels"], "missing": [], "failures": ["lulc: boosted trees do <better>."]}
+    missing = [f"lulc: control {number} was not made." for number in range(5)]
+    floor = {"held": False, "measured": [], "missing": missing, "failures": ["lulc: boosted trees do <better>."]}
     gate |= {"verdict": "no evidence", "headline": HEADLINE["no evidence"], "reason": "Why & how.", "floor": floor}
     GATE.write(own.layout.gate, gate)
     html = write(own)
     first = Page("<header" + html.split("<header")[1].split("</header>")[0] + "</header>")
     assert first.inside("h1") == [HEADLINE["no evidence"]]
-    assert "lulc: boosted trees do <better>." in first.text()
+    assert "lulc: boosted trees do <better>. lulc: control 0 was not made." in first.text()
+    assert "2 more" in first.text()
+    assert all(line in Page(section(html, "verdict")).text() for line in missing)
     assert "The floor does not hold" in Page(html).text()
 
 
@@ -567,8 +570,10 @@ def test_the_map_has_every_parent_and_layer(fake: fake_results.Fake, html: str) 
     tested = {
         parent for parent, split in read_json(fake.layout.dataset(0).splits)["parents"].items() if split == "test"
     }
-    for name in ("lulc-map", "buildings-error", "buildings-density"):
+    for name in ("buildings-map", "buildings-error", "buildings-density"):
         assert set(data["layers"][name]["tiles"]) == tested
+    assert data["layers"]["lulc-map"]["tiles"] is None
+    assert set(first_layer(html)) == tested
     assert len(data["layers"]["image"]["tiles"]) == 22
     # squares keep their order and do not overlap, however much the distances between them are shortened
     for one, two in itertools.combinations(data["places"], 2):
@@ -576,14 +581,20 @@ def test_the_map_has_every_parent_and_layer(fake: fake_results.Fake, html: str) 
     assert "distances are drawn 3.0 times too short" in Page(html).text()
 
 
+def first_layer(html: str) -> dict[str, str]:
+    """Give the tiles that stand in the page itself, by parent."""
+    groups = re.findall(r'<g class="place[^"]*" data-id="(\w+)">(.*?)</g>', html, re.DOTALL)
+    tiles = {parent: re.findall(r' href="([^"]*)"', group) for parent, group in groups}
+    return {parent: found[0] for parent, found in tiles.items() if found}
+
+
 def test_a_tile_of_the_map_holds_the_predicted_classes(fake: fake_results.Fake, html: str) -> None:
-    data = json.loads(entities.unescape(html.split('id="map-data">')[1].split("</script>")[0]))
     folder = fake.layout.evaluation("multihead", 0, 0)
     chips = read_json(folder.predictions)["chips"]
     guess = np.load(folder.prediction("lulc"))
     parent = chips[0].rsplit("_", 1)[0]
     row, col = (int(text) for text in re.findall(r"_r(\d+)c(\d+)", chips[0])[0])
-    picture = np.asarray(opened(data["layers"]["lulc-map"]["tiles"][parent]).convert("RGBA"))
+    picture = np.asarray(opened(first_layer(html)[parent]).convert("RGBA"))
     side = guess.shape[1]
     piece = picture[row * side : (row + 1) * side, col * side : (col + 1) * side]
     colors = [item.color for item in fake.config.labels["LULC"].classes]

@@ -32,6 +32,12 @@ rule compare:
             COMPARED,
         ),
         controls=CONTROL_METRICS,
+        training=of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).training, COMPARED
+        ),
+        environment=of_trainings(
+            lambda run, fold, seed: RESULTS.run(run, fold, seed).environment, COMPARED
+        ),
     output:
         gate=str(RESULTS.gate),
         page=report(
@@ -53,11 +59,12 @@ rule compare:
         version=version("compare"),
         settings=settings("compare"),
         evaluation=folder_of("input.metrics", up=4),
+        results=folder_of("output.gate"),
     message:
         "Compare the shared model with its single-task baselines"
     shell:
         "exec cityheads compare --config {params.config:q} --log {log:q}"
-        " --evaluation {params.evaluation:q} --page {output.page:q} --out {output.gate:q}"
+        " --evaluation {params.evaluation:q} --results {params.results:q} --page {output.page:q} --out {output.gate:q}"
 
 
 rule draw_figures:

@@ -40,14 +40,6 @@ rule train:
         "{params.chosen} --out {params.out:q}"
 
 
-def own_calibration(wildcards):
-    """Give the calibration of the same training, which was fitted on its validation split, to score its test split."""
-    if wildcards.split == "val":
-        return []
-    names = wildcards.run, wildcards.fold, wildcards.seed
-    return str(RESULTS.evaluation(*names, "val").calibration)
-
-
 rule evaluate:
     input:
         manifest=rules.assemble_dataset.output.manifest,
@@ -55,7 +47,16 @@ rule evaluate:
         store=rules.pack_store.output,
         weights=rules.train.output.weights,
         model=rules.train.output.model,
-        calibration=own_calibration,
+        # fitted by the same training on its validation split, to score its test split
+        calibration=lambda wildcards: (
+            str(
+                RESULTS.evaluation(
+                    wildcards.run, wildcards.fold, wildcards.seed, "val"
+                ).calibration
+            )
+            if wildcards.split == "test"
+            else []
+        ),
     output:
         **{
             name: str(

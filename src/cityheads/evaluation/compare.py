@@ -24,8 +24,9 @@ from cityheads.core.artifacts.metrics import METRICS, HeadScores, Metrics
 from cityheads.core.confusion import HeadMetric, or_none
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
-from cityheads.core.layout import EvaluationFolder
+from cityheads.core.layout import EvaluationFolder, Layout
 from cityheads.evaluation import floor
+from cityheads.evaluation.budgets import budgets, checkpoint_note, unequal
 from cityheads.evaluation.crossed import LEAST_EFFECTIVE, Effect, effective_parents
 from cityheads.evaluation.floor import Scored
 from cityheads.evaluation.paired import (
@@ -54,7 +55,7 @@ _MULTIPLICITY = (
 )
 
 
-def compare(config: Config, *, evaluation: Path, page: Path, out: Path) -> None:
+def compare(config: Config, *, evaluation: Path, page: Path, out: Path, results: Path | None = None) -> None:
     """Compare the multi-head run with each head's baseline and write the verdict, as JSON and as a page.
 
     Args:
@@ -62,12 +63,21 @@ def compare(config: Config, *, evaluation: Path, page: Path, out: Path) -> None:
         evaluation: Folder of the evaluations on the test split, ``{run}/{fold}/{seed}/metrics.json`` below it.
         page: Markdown page to write.
         out: gate.json to write.
+        results: Results folder with the trainings; where they were not given the same, a caveat says so. None leaves
+            that out.
 
     Raises:
         CityHeadsError: An evaluation is missing or damaged; the runs were evaluated on different parents, sub-chips,
             classes or labels.
     """
     result = _result(config, _Reader(config, Path(evaluation)).read())
+    if results is not None:
+        test = config.noninferiority
+        compared = dict.fromkeys((test.run, *test.baselines.values()))
+        spent = budgets(Layout(results), compared, config.folds, config.seeds)
+        if any(one["checkpoint"] != "last" for one in spent):
+            result["caveats"].append(checkpoint_note(spent))
+        result["caveats"] += unequal(spent)
     GATE.write(out, result)
     write_bytes(page, render(result).encode())
     logging.getLogger("cityheads.progress").info("verdict: %s. %s", result["verdict"], result["reason"])

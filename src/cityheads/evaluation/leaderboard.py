@@ -23,13 +23,14 @@ from cityheads.core.artifacts.leaderboard import (
 )
 from cityheads.core.artifacts.metrics import METRICS, Metrics
 from cityheads.core.artifacts.training import Budget
-from cityheads.core.confusion import HeadMetric, mean_defined, or_none
+from cityheads.core.confusion import HeadMetric, or_none
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.core.layout import Layout, LeaderboardFolder
 from cityheads.core.text import counted, duration, percent
-from cityheads.evaluation import bootstrap
+from cityheads.evaluation.bootstrap import CONFIDENCE
 from cityheads.evaluation.budgets import budgets, checkpoint_note, unequal
+from cityheads.evaluation.paired import score_interval
 
 __all__ = ["leaderboard", "pareto_front"]
 
@@ -103,7 +104,7 @@ def leaderboard(config: Config, *, results: Path, out: Path, experiments: Path |
     board: Leaderboard = {
         "split": "val",
         "folds": list(config.folds),
-        "confidence": bootstrap.CONFIDENCE,
+        "confidence": CONFIDENCE,
         "simulated": simulated,
         "entries": entries,
         "notes": _notes(entries, [one for name in seeds for one in spent[name]], simulated),
@@ -151,26 +152,23 @@ def _entry(
 
 
 def _head(head: str, found: Mapping[tuple[int, int], Metrics]) -> EntryHead:
-    """Score one head over all folds, averaged over the seeds, with an interval over the parents."""
+    """Score one head over all folds, averaged over the seeds, with an interval as the verdict's are."""
     first = next(iter(found.values()))["heads"][head]
     metric = HeadMetric.of(first["metric"]["name"], first["classes"], first["metric"]["positive_class"])
     seeds = list(dict.fromkeys(seed for _, seed in found))
     parents = sorted({parent for one in found.values() for parent in one["parents"]})
-    counts = np.zeros((len(seeds), len(parents), len(metric.classes), len(metric.classes)))
-    for (_, seed), one in found.items():
-        # a parent that several folds validate on counts with all its predictions, as one parent
+    counts = np.zeros((len(seeds), len(parents), len(metric.classes), len(metric.classes)), np.int64)
+    folds = [0] * len(parents)
+    for (fold, seed), one in found.items():
         for parent, part in one["heads"][head]["per_parent"].items():
-            counts[seeds.index(seed), parents.index(parent)] += part["confusion"]
-    draws = bootstrap.resample_counts(len(parents), bootstrap.RESAMPLES, bootstrap.SEED).astype(float)
-    point = float(mean_defined(metric(counts.sum(axis=1))))
-    resampled = mean_defined(np.stack([metric(np.tensordot(draws, one, axes=(1, 0))) for one in counts], axis=-1))
-    variance = bootstrap.parent_variance(resampled, len(parents))
-    between = bootstrap.interval(point, variance, len(parents) - 1, bootstrap.CONFIDENCE, (0.0, 1.0))
+            counts[seeds.index(seed), parents.index(parent)] += np.array(part["confusion"], np.int64)
+            folds[parents.index(parent)] = fold
+    point = float(metric(counts.sum(axis=1)).mean())
     return {
         "metric": metric.name,
         "positive_class": metric.positive_class,
         "score": or_none(point),
-        "interval": None if between is None else list(between),
+        "interval": score_interval(counts, metric, CONFIDENCE, folds),
     }
 
 

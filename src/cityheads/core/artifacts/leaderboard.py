@@ -18,7 +18,7 @@ class EntryHead(TypedDict):
         metric: ``miou`` or ``iou``.
         positive_class: Class whose IoU ``iou`` is; None for ``miou``.
         score: The metric over all validation parents, averaged over the seeds; 0 to 1.
-        interval: Its confidence interval over the choice of validation parents.
+        interval: Its confidence interval over the choice of validation parents and, with several seeds, over trainings.
     """
 
     metric: str

@@ -77,13 +77,16 @@ class CityView:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the map's script is given, as JSON values."""
+        """What the map's script is given, as JSON values; the tiles of the first layer stand in the map itself."""
         return {
             "size": [self.width, self.height],
             "places": [[one.id, one.x, one.y, one.side] for one in self.places],
             "layers": {
-                one.id: {"tiles": {parent: str(url) for parent, url in one.tiles.items()}, "smooth": one.smooth}
-                for one in self.layers
+                one.id: {
+                    "tiles": {parent: str(url) for parent, url in one.tiles.items()} if number else None,
+                    "smooth": one.smooth,
+                }
+                for number, one in enumerate(self.layers)
             },
         }
 

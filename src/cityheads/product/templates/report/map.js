@@ -7,6 +7,14 @@
   var whole = [-pad, -pad, data.size[0] + 2 * pad, data.size[1] + 2 * pad], view = whole.slice();
   var smallest = Math.min.apply(null, data.places.map(function (one) { return one[3]; })) / 12;
 
+  // the first layer stands in the page already, so that it shows without scripts
+  var first = data.layers[select.options[0].value];
+  first.tiles = {};
+  svg.querySelectorAll("g.place").forEach(function (group) {
+    var url = group.querySelector("image").getAttribute("href");
+    if (url) first.tiles[group.dataset.id] = url;
+  });
+
   function show() {
     svg.setAttribute("viewBox", view.join(" "));
     var size = 12 * Math.max(view[2] / svg.clientWidth, view[3] / svg.clientHeight);
