@@ -172,6 +172,45 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
     assert not (tmp_path / ".work").exists()
 
 
+def test_a_resumed_training_keeps_the_best_epoch_and_adds_up_what_it_cost(
+    dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    # the best epoch lies before the kill: its weights must come from the saved state
+    scores = {0: 0.5, 1: 0.4, 2: 0.3}
+
+    def score(self: Any) -> None:
+        found = torch.tensor(scores[self.trainer.current_epoch])
+        self.log_dict({"val/lulc/miou": found, "val/score": found})
+
+    monkeypatch.setattr(cityheads.training.run.MultiHeadTask, "on_validation_epoch_end", score)
+    monkeypatch.setattr(cityheads.training.recorder, "_SAVE_EVERY_S", 0.0)
+    config = small_config(train={"epochs": 3, "checkpoint": "best"})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(config, run="lulc", seed=0, dataset=dataset_dir, out=whole)
+    start = Recorder.on_train_epoch_start
+
+    def started(self: Any, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise KilledError
+        start(self, trainer, pl_module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_epoch_start", started)
+        with pytest.raises(KilledError):
+            train(config, run="lulc", seed=0, dataset=dataset_dir, out=killed)
+    (state,) = torch.load(killed / ".work" / "last.ckpt", weights_only=True)["callbacks"].values()
+    spent = state["cost"]["wall_s"]
+    assert spent > 0
+    train(config, run="lulc", seed=0, dataset=dataset_dir, out=killed)
+    assert json.loads((killed / "training.json").read_text())["kept_epoch"] == 0
+    for name in ("model.safetensors", "history.csv", "training.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert json.loads((killed / "environment.json").read_text())["wall_s"] > spent
+
+
 def test_a_state_of_another_training_is_not_taken_up(run_dir: Path, dataset_dir: Path, tmp_path: Path) -> None:
     (tmp_path / ".work").mkdir()
     (tmp_path / ".work" / "identity").write_text("something else")
