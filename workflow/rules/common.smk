@@ -54,6 +54,12 @@ CONTROLS = list(CITY.untrained_controls)
 TRAINED_CONTROLS = list(CITY.trained_controls)
 TESTED_RUN = CITY.noninferiority.run
 COMPARED = sorted({TESTED_RUN, *CITY.noninferiority.baselines.values()})
+# runs whose settings are searched
+TUNED = list(CITY.tuned_runs)
+# seeds of each run that is on the leaderboard
+LEADERBOARD = dict.fromkeys(COMPARED, SEEDS) | {
+    one.name: list(one.seeds or SEEDS) for one in EXPERIMENTS
+}
 
 
 def only(names):
@@ -202,6 +208,48 @@ def own_place(wildcards):
 def untracked(value):
     """Hand a value to a job that may change without running it again: what the results do not depend on."""
     return lambda wildcards, input: value
+
+
+def of_leaderboard(name):
+    """Give what a function of run, fold and seed names, for all runs that are on the leaderboard."""
+    return [
+        str(name(run, fold, seed))
+        for run, seeds in LEADERBOARD.items()
+        for fold in FOLDS
+        for seed in seeds
+    ]
+
+
+def chosen_settings(wildcards):
+    """Give the settings that were chosen for the job's run, where any were searched.
+
+    Trained controls and experiments are variants of the run under test, and start from what was chosen for that.
+    """
+    variants = TRAINED_CONTROLS + EXPERIMENT_RUNS
+    run = TESTED_RUN if wildcards.run in variants else wildcards.run
+    return str(RESULTS.settings(run, wildcards.fold)) if run in TUNED else []
+
+
+def candidate_trainings(wildcards):
+    """Give the trainings of all candidates of a run, on the fold that chooses."""
+    fold = FOLDS[0] if CITY.tuning.fold == "first" else wildcards.fold
+    return [
+        str(RESULTS.candidate(wildcards.run, fold, position).training)
+        for position in range(len(CITY.tuning.candidates))
+    ]
+
+
+def own_candidate(wildcards):
+    """Give the settings of the job's candidate as text."""
+    return f"{CITY.tuning.candidates[int(wildcards.candidate)]} {CITY.tuning.seed}"
+
+
+def own_calibration(wildcards):
+    """Give the calibration of the same training, which was fitted on its validation split, to score its test split."""
+    if wildcards.split == "val":
+        return []
+    names = wildcards.run, wildcards.fold, wildcards.seed
+    return str(RESULTS.evaluation(*names, "val").calibration)
 
 
 def config_of_run(wildcards, input):

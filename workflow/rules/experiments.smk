@@ -1,21 +1,6 @@
 # Experiments: the rows of a sheet are runs of their own, through the same rules. Scored on validation only, and only where
 # `snakemake leaderboard` asks for it.
 
-# seeds of each run that is on the leaderboard
-LEADERBOARD = dict.fromkeys(COMPARED, SEEDS) | {
-    one.name: list(one.seeds or SEEDS) for one in EXPERIMENTS
-}
-
-
-def of_leaderboard(name):
-    """Give what a function of run, fold and seed names, for all runs that are on the leaderboard."""
-    return [
-        str(name(run, fold, seed))
-        for run, seeds in LEADERBOARD.items()
-        for fold in FOLDS
-        for seed in seeds
-    ]
-
 
 rule leaderboard:
     input:

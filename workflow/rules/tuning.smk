@@ -1,31 +1,5 @@
 # A small search of settings, the same for all compared runs; without a grid in the config these rules make nothing.
 
-TUNED = list(CITY.tuned_runs)
-
-
-def chosen_settings(wildcards):
-    """Give the settings that were chosen for the job's run, where any were searched.
-
-    Trained controls and experiments are variants of the run under test, and start from what was chosen for that.
-    """
-    variants = TRAINED_CONTROLS + EXPERIMENT_RUNS
-    run = TESTED_RUN if wildcards.run in variants else wildcards.run
-    return str(RESULTS.settings(run, wildcards.fold)) if run in TUNED else []
-
-
-def candidate_trainings(wildcards):
-    """Give the trainings of all candidates of a run, on the fold that chooses."""
-    fold = FOLDS[0] if CITY.tuning.fold == "first" else wildcards.fold
-    return [
-        str(RESULTS.candidate(wildcards.run, fold, position).training)
-        for position in range(len(CITY.tuning.candidates))
-    ]
-
-
-def own_candidate(wildcards):
-    """Give the settings of the job's candidate as text."""
-    return f"{CITY.tuning.candidates[int(wildcards.candidate)]} {CITY.tuning.seed}"
-
 
 rule tune:
     input:
