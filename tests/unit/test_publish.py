@@ -164,6 +164,15 @@ def table(card: str, section: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows[:1] + rows[2:]]
 
 
+def test_card_says_of_which_fold_the_model_is(copy: Fake, bundle: Path, tmp_path: Path) -> None:
+    assert "of a cross-validation" not in (bundle / "card.md").read_text()
+    edit(copy.layout.dataset(0).splits, method="fold 0 of 5", folds=5)
+    assert (
+        "This model is of fold 0 of a cross-validation with 5 folds"
+        in (write(copy, tmp_path / "bundle") / "card.md").read_text()
+    )
+
+
 def test_card_tells_what_a_missing_modality_costs(bundle: Path) -> None:
     card, metrics = (bundle / "card.md").read_text(), read_json(bundle / "metrics.json")
     header, nothing, *rows = table(card, "Modality ablation")

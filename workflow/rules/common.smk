@@ -232,7 +232,7 @@ def chosen_settings(wildcards):
 
 def candidate_trainings(wildcards):
     """Give the trainings of all candidates of a run, on the fold that chooses."""
-    fold = FOLDS[0] if CITY.tuning.fold == "first" else wildcards.fold
+    fold = 0 if CITY.tuning.fold == "first" else wildcards.fold
     return [
         str(RESULTS.candidate(wildcards.run, fold, position).training)
         for position in range(len(CITY.tuning.candidates))

@@ -57,9 +57,7 @@ rule choose_settings:
         config=untracked(CONFIG),
         version=version("choose_settings"),
         settings=settings("choose_settings"),
-        fold=lambda wildcards: (
-            FOLDS[0] if CITY.tuning.fold == "first" else wildcards.fold
-        ),
+        fold=lambda wildcards: (0 if CITY.tuning.fold == "first" else wildcards.fold),
     message:
         "Choose the settings of run {wildcards.run} on validation"
     shell:

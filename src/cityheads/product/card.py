@@ -166,6 +166,8 @@ def write_card(config: Config, published: Published) -> str:
             "recipe": place.recipe.name,
             "sheet": place.parents.name,
             "split_file": place.splits.name,
+            "fold": published.splits["fold"],
+            "folds": published.splits["folds"],
         },
     )
 
