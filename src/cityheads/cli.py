@@ -115,8 +115,9 @@ def _own(config: Config, arguments: Mapping[str, Any]) -> Config:
     """
     control = arguments.get("control")
     if control is not None:
-        if control not in config.untrained_controls:
-            made = ", ".join(config.untrained_controls) or "none"
+        known = config.untrained_controls + ("ceiling",) * bool(config.ceiling_heads)
+        if control not in known:
+            made = ", ".join(known) or "none"
             raise CityHeadsError(
                 f"config key 'controls.made': no control '{control}' without training here; there are {made}"
             )

@@ -7,23 +7,32 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dataset_fixtures
+import geopandas
 import numpy as np
 import pytest
+import shapely
 from model_fixtures import LABELS, small_config, write_store
 from scipy.ndimage import uniform_filter
 
-from cityheads.config import Config
+from cityheads.cli import main
+from cityheads.config import Config, write_config
 from cityheads.core.artifacts.metrics import METRICS, Metrics
+from cityheads.core.artifacts.predictions import PREDICTIONS
+from cityheads.core.artifacts.readings import count_readings
 from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.confusion import HeadMetric
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
-from cityheads.core.layout import DatasetFolder, EvaluationFolder
+from cityheads.core.grid import parent_geobox, read_parents
+from cityheads.core.layout import ArchiveFolder, DatasetFolder, EvaluationFolder
+from cityheads.core.raster import write_raster
 from cityheads.dataset.store import ChipStore
 from cityheads.evaluation.controls import boosting
 from cityheads.evaluation.controls.pixels import PixelFeatures
 from cityheads.evaluation.controls.trivial import by_proxy, most_frequent
 from cityheads.evaluation.controls.verb import evaluate_control
+from cityheads.verbs import VERBS
 
 PROXIES = {"buildings": {"label": "LULC", "classes": ["developed"]}}
 FAST = {"sample_px": 2000, "iterations": 10, "proxies": PROXIES}
@@ -45,7 +54,7 @@ def layer(dataset: Path, name: str) -> np.ndarray:
 
 
 def make(config: Config, control: str, dataset: Path, out: Path) -> Metrics:
-    own = config.for_control(control).restricted_to(("heads", "controls", "evaluation"))
+    own = config.for_control(control).restricted_to(VERBS["evaluate_control"].sections)
     evaluate_control(own, control=control, fold=0, dataset=dataset, out=out)
     return METRICS.read(EvaluationFolder(out).metrics)
 
@@ -270,6 +279,78 @@ def test_labels_without_a_class_for_training_are_an_error_in_one_line(config: Co
         evaluate_control(config, control="oracle", fold=0, dataset=data, out=tmp_path / "out")
 
 
+# --- ceiling ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> dataset_fixtures.Made:
+    """Give a dataset whose archive knows the truth: a tenth of the land-cover labels are wrong, no building is."""
+    root, layers = dataset_fixtures.make_dataset(tmp_path_factory.mktemp("city"))
+    archive, rng = ArchiveFolder(root / "archive"), np.random.default_rng(3)
+    standing, surveyed = [], []
+    for parent in read_parents(root / "parents.tsv", dataset_fixtures.GRID):
+        masks, box = layers[parent.parent_id], parent_geobox(parent, dataset_fixtures.GRID)
+        wrong = rng.random((64, 64)) < 0.1
+        masks["TRUE_LULC"] = np.where(wrong, (masks["MASK_LULC"] + 1) % 3, masks["MASK_LULC"])
+        masks["TRUE_LULC"][0, 5, 5] = 255
+        codes = np.where(masks["TRUE_LULC"] == 255, 0, masks["TRUE_LULC"] + 1).astype(np.uint8)
+        write_raster(archive.truth.cover(parent.parent_id), codes, box, nodata=0)
+        rows, columns = np.nonzero(masks["MASK_BUILDINGS"][0] == 1)
+        left, top = parent.left + 10 * columns, parent.top - 10 * rows
+        # no pixel centre lies on an edge, wherever rounding takes it
+        standing += list(shapely.box(left + 1, top - 9, left + 9, top - 1))
+        surveyed.append(shapely.box(parent.left, parent.top - 480, parent.left + 640, parent.top))
+    for path, shapes in ((archive.truth.footprints, standing), (archive.boundary, surveyed)):
+        geopandas.GeoDataFrame({"feature_code": ["2100"] * len(shapes)}, geometry=shapes, crs=32618).to_crs(
+            4326
+        ).to_file(path)
+    return root, layers
+
+
+def test_the_ceiling_is_the_truth_against_the_labels(city: dataset_fixtures.Made, tmp_path: Path) -> None:
+    root, layers = city
+    config = dataset_fixtures.CONFIG.for_control("ceiling").restricted_to(VERBS["evaluate_control"].sections)
+    where = {"archive": root / "archive", "parents": root / "parents.tsv"}
+    evaluate_control(config, control="ceiling", fold=0, dataset=root / "dataset/0", out=tmp_path, **where)
+    found = METRICS.read(EvaluationFolder(tmp_path).metrics)
+    assert found["heads"]["buildings"]["accuracy"] == 1.0, "what is true there is what the labels say"
+    assert found["heads"]["lulc"]["accuracy"] == pytest.approx(0.9, abs=0.02), "a tenth of the labels is wrong"
+    chips = PREDICTIONS.read(EvaluationFolder(tmp_path).predictions)["chips"]
+    predicted = np.load(EvaluationFolder(tmp_path).prediction("lulc"))
+    for chip, mask in zip(chips, predicted, strict=True):
+        parent, place = chip.split("_")
+        row, col = 16 * int(place[1]), 16 * int(place[3])
+        truth = layers[parent]["TRUE_LULC"][0, row : row + 16, col : col + 16]
+        np.testing.assert_array_equal(mask, np.where(truth == 255, 0, truth))
+
+
+def test_an_archive_without_truth_or_a_job_without_archive_is_named(
+    city: dataset_fixtures.Made, tmp_path: Path
+) -> None:
+    root, _ = city
+    config = dataset_fixtures.CONFIG.for_control("ceiling").restricted_to(VERBS["evaluate_control"].sections)
+    job = {"control": "ceiling", "fold": 0, "dataset": root / "dataset/0", "out": tmp_path / "out"}
+    with pytest.raises(CityHeadsError, match="needs --archive, the simulated archive, and --parents"):
+        evaluate_control(config, **job)
+    with pytest.raises(CityHeadsError, match=r"truth.*: no such file; the archive has no truth"):
+        evaluate_control(config, **job, archive=tmp_path, parents=root / "parents.tsv")
+
+
+def test_only_the_simulated_archives_own_labels_have_a_ceiling() -> None:
+    assert small_config().ceiling_heads == ("lulc", "buildings")
+    assert "ceiling" not in small_config().untrained_controls, "it is no part of the floor"
+    assert small_config(labels={"BUILDINGS": {"source": "roofs.gpkg"}}).ceiling_heads == ("lulc",)
+    assert small_config(controls={"made": ["majority"]}).ceiling_heads == ()
+    own = {"source": "roofs.gpkg", "boundary": "city.gpkg"}
+    real = small_config(archive={"provider": "stac", "catalog": "c.json"}, labels={"BUILDINGS": own})
+    assert real.ceiling_heads == ()
+    sections = VERBS["evaluate_control"].sections
+    before, after = small_config(), small_config(labels={"BUILDINGS": {"rule": "all_touched"}})
+    for control, same in (("majority", True), ("pixels", True), ("ceiling", False)):
+        fingerprints = {one.for_control(control).fingerprint(sections) for one in (before, after)}
+        assert (len(fingerprints) == 1) == same, control
+
+
 # --- config -----------------------------------------------------------------------------------------------------------
 
 
@@ -333,7 +414,7 @@ def test_what_is_wrong_with_the_section_is_said_in_one_line(changes: dict[str, A
 
 
 def test_a_control_reruns_for_its_own_settings_only() -> None:
-    sections = ("heads", "controls", "evaluation")
+    sections = VERBS["evaluate_control"].sections
     before = small_config(controls=FAST)
     names = before.untrained_controls
 
@@ -356,3 +437,20 @@ def test_a_control_reruns_for_its_own_settings_only() -> None:
         "pixels_context",
     ]
     assert json.loads(before.for_control("majority").fingerprint(["controls"])) == {"controls": {}}
+
+
+def test_the_command_line_gives_a_control_its_own_part_of_the_config(
+    config: Config, dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_config(config, tmp_path / "config.yaml")
+
+    def run(control: str) -> int:
+        options = ["--config", tmp_path / "config.yaml", "--control", control, "--fold", 0, "--dataset", dataset]
+        where = ["--out", tmp_path / control, "--readings", tmp_path / "readings.jsonl"]
+        return main(["evaluate_control", *map(str, options + where)])
+
+    assert run("proxy") == 0
+    assert METRICS.read(EvaluationFolder(tmp_path / "proxy").metrics)["run"] == "proxy"
+    assert count_readings(tmp_path / "readings.jsonl")["by_run"] == {"proxy": 1}
+    assert run("no_encoder") == 1
+    assert "no control 'no_encoder' without training here; there are majority, proxy, pixels, pix" in caplog.text

@@ -28,7 +28,7 @@ STAGES = {
     "assemble_dataset": 1,
     "train": 5,  # the three runs, and the tested one without encoder and with a frozen one
     "evaluate": 10,  # on val and on test
-    "evaluate_control": 4,
+    "evaluate_control": 5,
     "compare": 1,
     "draw_figures": 1,
     "report": 1,

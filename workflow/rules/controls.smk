@@ -16,6 +16,11 @@ rule evaluate_control:
         manifest=rules.assemble_dataset.output.manifest,
         dataset=rules.assemble_dataset.output,
         store=rules.pack_store.output,
+        archive=branch(
+            lambda wildcards: wildcards.control == "ceiling",
+            then=str(RESULTS.archive.catalog),
+            otherwise=[],
+        ),
     output:
         confusion=str(RESULTS.evaluation("{control}", "{fold}", 0).confusion),
         scores=str(RESULTS.evaluation("{control}", "{fold}", 0).scores),
@@ -35,12 +40,21 @@ rule evaluate_control:
         config=untracked(CONFIG),
         version=version("evaluate_control"),
         settings=settings("evaluate_control", control=True),
+        # the truth is rasterized at the parents' places
+        places=lambda wildcards: (
+            place(*PARENTS) if wildcards.control == "ceiling" else ""
+        ),
         dataset=folder_of("input.manifest"),
         out=folder_of("output.metrics"),
         readings=untracked(placed(RESULTS.test_readings)),
+        truth=lambda wildcards, input: (
+            f"--archive {quote(str(Path(input.archive).parent))} --parents {quote(SHEET)}"
+            if input.archive
+            else ""
+        ),
     message:
         "Make control {wildcards.control} on fold {wildcards.fold}"
     shell:
         "exec cityheads evaluate_control --config {params.config:q} --log {log:q}"
         " --control {wildcards.control} --fold {wildcards.fold} --dataset {params.dataset:q} --out {params.out:q}"
-        " --readings {params.readings:q}"
+        " --readings {params.readings:q} {params.truth}"

@@ -24,11 +24,11 @@ from cityheads.config.base import (
     refuse,
     section,
 )
-from cityheads.config.controls import KEYS, TRAINED, UNTRAINED, Control, ControlsConfig
+from cityheads.config.controls import CEILING, KEYS, TRAINED, UNTRAINED, Control, ControlsConfig
 from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
 from cityheads.config.grid import GridConfig, QualityConfig
 from cityheads.config.heads import HeadConfig, Heads, RunConfig, Runs
-from cityheads.config.labels import Labels, LandcoverLabel
+from cityheads.config.labels import Label, Labels, LandcoverLabel
 from cityheads.config.model import ModelConfig
 from cityheads.config.project import ProjectConfig, ReportConfig
 from cityheads.config.splits import SplitsConfig
@@ -272,6 +272,21 @@ class Config(Section):
         return tuple(name for name in UNTRAINED if name in self.controls.made and can.get(name, True))
 
     @property
+    def ceiling_heads(self) -> tuple[str, ...]:
+        """Heads of the tested run whose planted upper bound is known: those that learn the simulated archive's labels.
+
+        Empty where the control ``ceiling`` is not made.
+        """
+        if self.archive.provider != "simulated" or CEILING not in self.controls.made:
+            return ()
+
+        def simulated(label: Label) -> bool:
+            return label.kind == "landcover" or (label.kind == "footprints" and label.source is None)
+
+        heads = self.runs[self.noninferiority.run].heads
+        return tuple(name for name in heads if simulated(self.labels[self.heads[name].label]))
+
+    @property
     def trained_controls(self) -> dict[str, RunConfig]:
         """The controls that are trainings: the tested run with another encoder, of ``controls.made`` those that differ.
 
@@ -340,19 +355,23 @@ class Config(Section):
         return _part(self, shown)
 
     def for_control(self, control: str) -> Config:
-        """Give the config with what the result of one of `untrained_controls` depends on.
+        """Give the config with what the result of one of `untrained_controls`, or of the ceiling, depends on.
 
         That is: of its heads, which are those of the tested run, what they are scored by; of section ``controls``, its
-        own keys; of section ``evaluation``, what is scored.
+        own keys; of section ``evaluation``, what is scored; labels for the ceiling only, which rasterizes them.
         """
         heads = {name: self.heads[name] for name in self.runs[self.noninferiority.run].heads}
         if control == "proxy":
             heads = {name: head for name, head in heads.items() if name in self.controls.proxies}
+        if control == CEILING:
+            heads = {name: heads[name] for name in self.ceiling_heads}
+        rasterized = {head.label for head in heads.values()} if control == CEILING else set()
         narrow: dict[str, Any] = {
             "evaluation": _only(self.evaluation, {"windows_m", "min_labelled_fraction", "boundary_px"}),
             "heads": FrozenDict(
                 {name: _only(head, {"label", "metric", "positive_class"}) for name, head in heads.items()}
             ),
+            "labels": FrozenDict({name: label for name, label in self.labels.items() if name in rasterized}),
             "controls": _only(self.controls, set(KEYS[control])),
         }
         return _part(self, self.__dict__ | narrow)

@@ -10,17 +10,21 @@ from pydantic import model_validator
 
 from cityheads.config.base import Integer, Section, Text, field, freeze, only_once, refuse
 
-__all__ = ["KEYS", "TRAINED", "UNTRAINED", "Control", "ControlsConfig", "ProxyConfig"]
+__all__ = ["CEILING", "KEYS", "TRAINED", "UNTRAINED", "Control", "ControlsConfig", "ProxyConfig"]
 
-Control = Literal["majority", "proxy", "pixels", "pixels_context", "no_encoder", "frozen_encoder", "random_encoder"]
+Control = Literal[
+    "majority", "proxy", "pixels", "pixels_context", "ceiling", "no_encoder", "frozen_encoder", "random_encoder"
+]
 #: Controls that are trainings of their own: the tested run with another encoder, and what it sets for that.
 TRAINED: Mapping[str, Mapping[str, Any]] = {
     "no_encoder": {"model.encoder": "absent"},
     "frozen_encoder": {"model.encoder": "frozen"},
     "random_encoder": {"model.pretrained": False, "model.weights": None},
 }
+#: What nothing can be expected to beat: made and evaluated as the controls are, but no part of the floor.
+CEILING = "ceiling"
 #: Controls that train no network; each is one job a fold, and evaluated as a run is.
-UNTRAINED: tuple[str, ...] = tuple(name for name in get_args(Control) if name not in TRAINED)
+UNTRAINED: tuple[str, ...] = tuple(name for name in get_args(Control) if name not in (*TRAINED, CEILING))
 
 #: What the result of an untrained control depends on in this section.
 KEYS: Mapping[str, tuple[str, ...]] = {
@@ -28,6 +32,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "proxy": ("proxies",),
     "pixels": ("sample_px", "iterations", "seed"),
     "pixels_context": ("sample_px", "iterations", "seed", "windows_px"),
+    CEILING: (),
 }
 
 
@@ -46,8 +51,8 @@ class ControlsConfig(Section):
 
     made: Annotated[tuple[Control, ...], only_once] = field(
         get_args(Control),
-        "Which are made, of those that can be: proxy needs a head among proxies, no_encoder "
-        "an encoder, frozen_encoder one that is trained, random_encoder one that starts from weights.",
+        "Which are made, of those that can be: proxy needs a head among proxies, ceiling a simulated archive, "
+        "no_encoder an encoder, frozen_encoder one that is trained, random_encoder one that starts from weights.",
     )
     seeds: Annotated[tuple[Annotated[Integer, Ge(0)], ...], MinLen(1), only_once] | None = field(
         None, "Seeds of the controls that are trained; null takes the first of seeds."

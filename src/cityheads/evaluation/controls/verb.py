@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cityheads.config import Config
+from cityheads.config.controls import CEILING
 from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.readings import log_reading
 from cityheads.core.artifacts.statistics import STATISTICS
@@ -23,7 +24,8 @@ from cityheads.dataset.store import ChipStore
 from cityheads.evaluation.controls import boosting
 from cityheads.evaluation.controls.pixels import PixelFeatures
 from cityheads.evaluation.controls.trivial import by_proxy, most_frequent
-from cityheads.evaluation.evaluate import split_chips
+from cityheads.evaluation.controls.truth import true_masks
+from cityheads.evaluation.evaluate import SplitChip, split_chips
 from cityheads.evaluation.writing import HeadResult, write_evaluation
 
 __all__ = ["evaluate_control"]
@@ -69,26 +71,37 @@ class _Data:
 
 
 def evaluate_control(
-    config: Config, *, control: str, fold: int, dataset: Path, out: Path, readings: Path | None = None
+    config: Config,
+    *,
+    control: str,
+    fold: int,
+    dataset: Path,
+    out: Path,
+    readings: Path | None = None,
+    archive: Path | None = None,
+    parents: Path | None = None,
 ) -> None:
     """Make one control on the training split of a fold and write its evaluation on the test split.
 
     The same config and dataset give the same bytes.
 
     Args:
-        config: As `Config.for_control` gives it: its sections ``heads``, ``controls`` and ``evaluation``.
+        config: As `Config.for_control` gives it: its sections ``heads``, ``controls`` and ``evaluation``; for the
+            ceiling also ``grid`` and ``labels``.
         control: Name of the control.
         fold: Fold that the dataset is of.
         dataset: Folder of the assembled dataset.
         out: Folder of the evaluation; ``metrics.json`` is written last.
         readings: Log of the readings of the test split, to which this one is added before anything is predicted.
+        archive: Folder of the simulated archive, for the ceiling.
+        parents: Parent sheet, for the ceiling.
 
     Raises:
         CityHeadsError: There is no such control, a split has no sub-chips, or a head has no labelled pixel to learn
             from.
     """
-    if control not in _MAKERS:
-        raise CityHeadsError(f"no control '{control}' without training; there are {', '.join(_MAKERS)}")
+    if control not in (*_MAKERS, CEILING):
+        raise CityHeadsError(f"no control '{control}' without training; there are {', '.join((*_MAKERS, CEILING))}")
     folder = DatasetFolder(dataset)
     store = ChipStore(folder.root)
     store.verify()
@@ -114,7 +127,12 @@ def evaluate_control(
         )
         for name, rule in config.heads.items()
     }
-    found = _MAKERS[control](config, data, heads)
+    if control == CEILING:
+        if archive is None or parents is None:
+            raise CityHeadsError(f"control {control} needs --archive, the simulated archive, and --parents, its sheet")
+        found = _ceiling(config, heads, tested, Path(archive), Path(parents))
+    else:
+        found = _MAKERS[control](config, data, heads)
     metrics = write_evaluation(
         EvaluationFolder(out),
         run=control,
@@ -213,6 +231,17 @@ def _boosted(config: Config, data: _Data, heads: Mapping[str, _Head], windows_px
             np.stack([one.T.reshape(head.classes, side, side) for one in ours]),
         )
     return found
+
+
+def _ceiling(
+    config: Config, heads: Mapping[str, _Head], tested: Sequence[SplitChip], archive: Path, sheet: Path
+) -> dict[str, _Found]:
+    """Predict what is true in the simulated world."""
+    parents = list(dict.fromkeys(chip.parent_id for chip in tested))
+    masks = {head.label: true_masks(config, head.label, archive, sheet, parents) for head in heads.values()}
+    return {
+        name: _Found(np.stack([masks[head.label][chip.chip_id] for chip in tested])) for name, head in heads.items()
+    }
 
 
 _MAKERS: dict[str, Callable[[Config, _Data, Mapping[str, _Head]], dict[str, _Found]]] = {
