@@ -371,7 +371,9 @@ def test_many_classes_with_long_names_do_not_collide(simulated: fake_results.Fak
     for item, rule, name in zip(tables["labels"]["LULC"], classes, names, strict=True):
         item["name"] = rule["name"] = name
     CLASSES.write(fake.layout.dataset(0).classes, tables)
-    fake.change(labels={"LULC": {"classes": classes}})
+    # the control that takes land cover for buildings names its class
+    proxies = {"buildings": {"classes": [names[1]]}}
+    fake.change(labels={"LULC": {"classes": classes}}, controls={"proxies": proxies})
     with style.style():
         found = evidence(fake)
         for drawing in (draw_confusion(found, "lulc"), draw_panels(found, "lulc"), draw_balance(found)):
