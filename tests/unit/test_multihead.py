@@ -16,6 +16,7 @@ from cityheads.core.modalities import MODALITIES
 from cityheads.model.builder import build_model, load_model
 from cityheads.model.multihead import MultiHeadModel, tokens_to_map
 from cityheads.model.normalization import Normalization
+from cityheads.model.seeds import training_seed
 from cityheads.training.task import MultiHeadTask
 
 PX = 32
@@ -574,3 +575,13 @@ def test_published_weights_that_cannot_be_had_are_an_error(monkeypatch: pytest.M
 def test_an_unknown_backbone_is_named() -> None:
     with pytest.raises(CityHeadsError, match="no backbone 'terramind_v9_giant'"):
         build_model(make_spec(backbone="terramind_v9_giant"))
+
+
+def test_folds_start_from_weights_of_their_own() -> None:
+    first, other = (build_model(make_spec(("lulc",)) | {"fold": fold}) for fold in (0, 1))
+    again = build_model(make_spec(("lulc",)) | {"fold": 1})
+    pairs = zip(first.parameters(), other.parameters(), strict=True)
+    assert any(not torch.equal(one, two) for one, two in pairs if one.ndim > 1)
+    assert all(torch.equal(one, two) for one, two in zip(other.parameters(), again.parameters(), strict=True))
+    assert training_seed(0, 5) == 5
+    assert len({training_seed(fold, seed) for fold in range(5) for seed in range(5)}) == 25

@@ -35,7 +35,7 @@ from cityheads.model.backbones.weights import load_backbone, published_weights, 
 from cityheads.model.heads import HeadSpec, build_head, build_neck
 from cityheads.model.multihead import MultiHeadModel
 from cityheads.model.normalization import Normalization
-from cityheads.model.seeds import seeded
+from cityheads.model.seeds import seeded, training_seed
 
 __all__ = [
     "EncoderSpec",
@@ -326,7 +326,7 @@ def spec_of(saved: SavedModel, *, weights: bool = True) -> ModelSpec:
         modality_dropout=model.modality_dropout,
         derived=[name for name in modalities if name in DERIVED],
         chip_px=saved["chip_px"],
-        seed=saved["seed"],
+        seed=training_seed(saved["fold"], saved["seed"]),
     )
 
 

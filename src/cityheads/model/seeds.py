@@ -9,12 +9,21 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 import torch
 
-__all__ = ["mix", "own_stream", "seeded"]
+__all__ = ["mix", "own_stream", "seeded", "training_seed"]
 
 
 def mix(*numbers: int) -> int:
     """Hash several numbers into one seed of 32 bits; torch's CPU generator does not look at more."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def training_seed(fold: int, seed: int) -> int:
+    """Give the seed that a training draws from: the seed itself on fold 0, another one on each further fold.
+
+    Folds that started from the same weights would have part of their training noise in common, which the intervals of
+    the verdict take to be independent.
+    """
+    return seed if fold == 0 else mix(seed, fold)
 
 
 def seeded(seed: int | None, name: str) -> AbstractContextManager[None]:

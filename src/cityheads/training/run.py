@@ -30,7 +30,7 @@ from cityheads.model.backbones.tuning import add_low_rank, checkpoint_blocks
 from cityheads.model.backbones.weights import published_weights
 from cityheads.model.builder import build_model
 from cityheads.model.multihead import MultiHeadModel
-from cityheads.model.seeds import seeded
+from cityheads.model.seeds import seeded, training_seed
 from cityheads.training.cost import CostMeter
 from cityheads.training.recorder import Recorder
 from cityheads.training.spec import make_spec
@@ -108,6 +108,7 @@ def fit(
     spec = make_spec(config, run=run, seed=seed, dataset=dataset, fold=fold)
     config = config.for_run(run)
     options = config.train
+    own_seed = training_seed(fold, seed)
     cuda = _uses_cuda(options.accelerator)
     keep_freed_memory()
     data = ChipDataModule(
@@ -117,7 +118,7 @@ def fit(
         batch_size=options.batch_size,
         augment=options.augment,
         jitter=options.jitter,
-        seed=seed,
+        seed=own_seed,
         workers=options.workers,
         pin_memory=cuda,
     )
@@ -129,7 +130,7 @@ def fit(
     _quiet()
     lora = config.model.lora
     if lora is not None and config.model.encoder == "trained":
-        with seeded(seed, "lora"):
+        with seeded(own_seed, "lora"):
             add_low_rank(model.encoder, lora.rank, lora.alpha, lora.targets)
     if options.gradient_checkpointing:
         checkpoint_blocks(model.encoder)
@@ -145,14 +146,14 @@ def fit(
         warmup_fraction=options.warmup_fraction,
         balance=options.balance,
         layer_decay=options.layer_decay,
-        seed=seed,
+        seed=own_seed,
     )
     work = RunFolder(out).work
     identity = sha256_bytes(
         canonical_json([spec, config.fingerprint(["train"]), data.store.index, data.indices]).encode()
     )
     resume = _prepare(out, work, identity)
-    recorder = Recorder(f"{run}/{fold}/{seed}", seed, options.epochs, options.checkpoint, work, meter)
+    recorder = Recorder(f"{run}/{fold}/{seed}", own_seed, options.epochs, options.checkpoint, work, meter)
     trainer = Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=1,
