@@ -149,7 +149,8 @@ def _classes(config: Config, model: SavedModel) -> BundleClasses:
 def _recipe(config: Config, sheet: str) -> str:
     """Give the config as YAML, with the sheet of the bundle and without places of this machine."""
     sections = {name: value for name, value in config.to_dict().items() if name not in ("parents", "results")}
-    recipe: dict[str, Any] = {"parents": sheet, **portable(sections)}
+    # the variants of an experiment sheet are no part of how this model was made
+    recipe: dict[str, Any] = {"parents": sheet, **portable(sections), "experiments": None}
     head = (
         "# The resolved config of the published model: every key, defaults filled in.\n"
         f"# Run it in the folder that holds {sheet}. Of a file that lay elsewhere on the machine only the name stands\n"
