@@ -139,6 +139,9 @@ def test_runs_and_experiments_stand_side_by_side(place: Place) -> None:
     assert small["set"] == {"model.merge": "max", "model.modalities": ["S2L2A"]}
     assert small["comment"] == "less of all"
     assert (small["experiment"], entries["multihead"]["experiment"]) == (True, False)
+    assert (small["heads"]["lulc"]["delta_pp"], small["heads"]["lulc"]["delta_interval_pp"]) == (0, [0, 0])
+    assert entries["lulc"]["heads"]["lulc"]["delta_pp"] == pytest.approx(1, abs=0.5), "about +2, +1 and 0 points"
+    assert entries["multihead"]["heads"]["lulc"]["delta_pp"] is None
     assert small["cost"]["train_s"] == 10.5
     assert (small["cost"]["cpu_energy_j"], same["cost"]["cpu_energy_j"]) == (700.0, None)
     assert small["cost"]["peak_memory_mb"] == 901.0

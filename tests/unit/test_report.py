@@ -438,7 +438,10 @@ def test_budgets_are_shown_and_unequal_ones_are_said(own: fake_results.Fake, htm
 
 def test_a_leaderboard_is_shown_where_there_is_one(own: fake_results.Fake, html: str) -> None:
     assert "Leaderboard" not in Page(html).text()
-    head: EntryHead = {"metric": "miou", "positive_class": None, "score": 0.61, "interval": [0.5, 0.7]}
+    head: EntryHead = {
+        "metric": "miou", "positive_class": None, "score": 0.61, "interval": [0.5, 0.7], "delta_pp": None,
+        "delta_interval_pp": None,
+    }  # fmt: skip
     cost: EntryCost = {
         "parameters": 6_100_000, "trainable": 6_100_000, "steps": 90.0, "candidates": 1, "train_s": 61.0,
         "peak_memory_mb": None, "cpu_energy_j": None, "inference_chips_per_s": 87.5,

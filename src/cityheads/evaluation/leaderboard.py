@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from cityheads.core.confusion import HeadMetric, or_none
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import write_bytes
 from cityheads.core.layout import Layout, LeaderboardFolder
-from cityheads.core.text import counted, duration, percent
+from cityheads.core.text import counted, duration, ends, percent, points
 from cityheads.evaluation.bootstrap import CONFIDENCE
 from cityheads.evaluation.budgets import budgets, checkpoint_note, unequal
-from cityheads.evaluation.paired import score_interval
+from cityheads.evaluation.crossed import crossed
+from cityheads.evaluation.paired import PP_DIGITS, rounded_interval, score_interval
 
 __all__ = ["leaderboard", "pareto_front"]
 
@@ -82,13 +84,13 @@ def leaderboard(config: Config, *, results: Path, out: Path, experiments: Path |
     of_row = {row.name: row for row in rows}
     spent = {name: budgets(layout, [name], config.folds, seeds[name]) for name in seeds}
     entries, simulated, parents = [], False, None
+    tested_run: dict[tuple[int, int], Metrics] | None = None
     for name in seeds:
         found = {
             (fold, seed): METRICS.read(layout.evaluation(name, fold, seed, "val").metrics)
             for fold in config.folds
             for seed in seeds[name]
         }
-        entry = _entry(config, name, of_row.get(name), found, spent[name])
         here = sorted({parent for one in found.values() for parent in one["parents"]})
         if parents is not None and here != parents:
             raise CityHeadsError(
@@ -97,7 +99,9 @@ def leaderboard(config: Config, *, results: Path, out: Path, experiments: Path |
             )
         parents = here
         simulated = simulated or any(one["simulated"] for one in found.values())
-        entries.append(entry)
+        entries.append(_entry(config, name, of_row.get(name), found, tested_run, spent[name]))
+        # the run under test is the first
+        tested_run = tested_run or found
     _mark_fronts(entries)
     tested = list(config.runs[test.run].heads)
     entries.sort(key=lambda entry: _place(entry, tested))
@@ -121,6 +125,7 @@ def _entry(
     name: str,
     row: Experiment | None,
     found: Mapping[tuple[int, int], Metrics],
+    tested: Mapping[tuple[int, int], Metrics] | None,
     spent: Sequence[Budget],
 ) -> Entry:
     """Make the entry of one run.
@@ -130,9 +135,10 @@ def _entry(
         name: Name of the run.
         row: Its row in the sheet; None for a run of the config.
         found: Its evaluations by fold and seed.
+        tested: Those of the run under test; None for that run itself.
         spent: Its trainings.
     """
-    heads = {head: _head(head, found) for head in next(iter(found.values()))["heads"]}
+    heads = {head: _head(head, found, tested) for head in next(iter(found.values()))["heads"]}
     scores = [part["score"] for part in heads.values()]
     defined = [score for score in scores if score is not None]
     of_fold = {one["fold"]: one["settings"] for one in spent}
@@ -151,8 +157,8 @@ def _entry(
     }
 
 
-def _head(head: str, found: Mapping[tuple[int, int], Metrics]) -> EntryHead:
-    """Score one head over all folds, averaged over the seeds, with an interval as the verdict's are."""
+def _counts(head: str, found: Mapping[tuple[int, int], Metrics]) -> tuple[np.ndarray, list[int], HeadMetric]:
+    """Give a head's counts, (seeds, parents, C, C) int64, the fold of each parent, and the head's metric."""
     first = next(iter(found.values()))["heads"][head]
     metric = HeadMetric.of(first["metric"]["name"], first["classes"], first["metric"]["positive_class"])
     seeds = list(dict.fromkeys(seed for _, seed in found))
@@ -163,12 +169,33 @@ def _head(head: str, found: Mapping[tuple[int, int], Metrics]) -> EntryHead:
         for parent, part in one["heads"][head]["per_parent"].items():
             counts[seeds.index(seed), parents.index(parent)] += np.array(part["confusion"], np.int64)
             folds[parents.index(parent)] = fold
+    return counts, folds, metric
+
+
+def _head(
+    head: str, found: Mapping[tuple[int, int], Metrics], tested: Mapping[tuple[int, int], Metrics] | None
+) -> EntryHead:
+    """Score one head over all folds, averaged over the seeds, with intervals as the verdict's are.
+
+    Args:
+        head: Name of the head.
+        found: The evaluations by fold and seed.
+        tested: Those of the run under test, with which the head is compared parent by parent; None for that run itself.
+    """
+    counts, folds, metric = _counts(head, found)
     point = float(metric(counts.sum(axis=1)).mean())
+    delta: list[float] | None = None
+    difference = math.nan
+    if tested is not None and tested.keys() == found.keys() and head in next(iter(tested.values()))["heads"]:
+        effect = crossed(counts, _counts(head, tested)[0], metric, folds)
+        difference, delta = effect.point, rounded_interval(effect, CONFIDENCE)
     return {
         "metric": metric.name,
         "positive_class": metric.positive_class,
         "score": or_none(point),
         "interval": score_interval(counts, metric, CONFIDENCE, folds),
+        "delta_pp": or_none(difference, PP_DIGITS),
+        "delta_interval_pp": delta,
     }
 
 
@@ -237,7 +264,8 @@ def _columns() -> Any:
         [
             ("name", text), ("experiment", pa.bool_()), ("set", text), ("comment", text), ("seeds", whole),
             ("parents", whole), ("head", text), ("metric", text), ("positive_class", text), ("score", real),
-            ("interval_low", real), ("interval_high", real), ("mean_score", real), ("parameters", whole),
+            ("interval_low", real), ("interval_high", real), ("delta_pp", real),
+            ("delta_low_pp", real), ("delta_high_pp", real), ("mean_score", real), ("parameters", whole),
             ("trainable", whole), ("steps", real), ("candidates", whole), ("train_s", real), ("peak_memory_mb", real),
             ("cpu_energy_j", real), ("inference_chips_per_s", real), ("front_parameters", pa.bool_()),
             ("front_train_s", pa.bool_()),
@@ -253,6 +281,7 @@ def _write_tables(folder: LeaderboardFolder, board: Leaderboard) -> None:
     for entry in board["entries"]:
         for head, part in entry["heads"].items():
             low, high = part["interval"] or (None, None)
+            least, most = part["delta_interval_pp"] or (None, None)
             rows.append(
                 {
                     "name": entry["name"],
@@ -267,6 +296,9 @@ def _write_tables(folder: LeaderboardFolder, board: Leaderboard) -> None:
                     "score": part["score"],
                     "interval_low": low,
                     "interval_high": high,
+                    "delta_pp": part["delta_pp"],
+                    "delta_low_pp": least,
+                    "delta_high_pp": most,
                     "mean_score": entry["score"],
                     **entry["cost"],
                     **{f"front_{kind}": on_it for kind, on_it in entry["front"].items()},
@@ -293,7 +325,13 @@ def _page(board: Leaderboard, tested: Sequence[str]) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "written": _written}
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "written": _written,
+        "points": points,
+        "ends": ends,
+    }
     heads = list(dict.fromkeys([*tested, *(head for entry in board["entries"] for head in entry["heads"])]))
     return environment.get_template("leaderboard.md.j2").render(
         board=board, heads=heads, fronts=FRONTS, confidence=f"{100 * board['confidence']:g} %"

@@ -19,12 +19,17 @@ class EntryHead(TypedDict):
         positive_class: Class whose IoU ``iou`` is; None for ``miou``.
         score: The metric over all validation parents, averaged over the seeds; 0 to 1.
         interval: Its confidence interval over the choice of validation parents and, with several seeds, over trainings.
+        delta_pp: Score minus that of the run under test, in percentage points, on the same parents; None for that run
+            itself, for a head that it has not, and where the seeds are others.
+        delta_interval_pp: Confidence interval of the difference.
     """
 
     metric: str
     positive_class: str | None
     score: float | None
     interval: list[float] | None
+    delta_pp: float | None
+    delta_interval_pp: list[float] | None
 
 
 class EntryCost(TypedDict):
