@@ -205,9 +205,7 @@ def test_synthesized_layers_are_named_and_lead_to_no_scene(published: Path, tmp_
         assert ("S1_A" in [link.title for link in item.get_links("derived_from")]) != made
 
 
-def test_an_item_says_its_split_or_in_which_fold_its_parent_is_tested(
-    published: Path, tmp_path: Path, fold: int
-) -> None:
+def test_an_item_says_its_split_or_in_which_fold_its_parent_is_tested(published: Path, tmp_path: Path) -> None:
     assert {item.properties["cityheads:split"] for item in items(published)} == {"train", "val", "test"}
     assert not any("cityheads:test_fold" in item.properties for item in items(published))
     place = tmp_path / "copy"
