@@ -107,6 +107,7 @@ def make(
     """
     changes: dict[str, Any] = {
         "grid": {"parent_px": 128, "chips_per_side": 4, "resolution_m": 20}, "seeds": list(seeds),
+        "model": {"normalization": "pretraining"},  # what is faked has no statistics worth the name
     }  # fmt: skip
     if not simulated:
         changes["archive"] = {"provider": "stac", "catalog": "https://stac.example.org/v1"}

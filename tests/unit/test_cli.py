@@ -18,6 +18,9 @@ from cityheads.core.environment import environment
 from cityheads.core.layout import STAGES
 from cityheads.verbs import VERBS
 
+#: The command, which need not be on the path.
+COMMAND = Path(sys.executable).parent / "cityheads"
+
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -76,7 +79,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
         [
-            "cityheads",
+            COMMAND,
             "cover_boundary",
             "--config",
             tmp_path / "c.yaml",
@@ -117,7 +120,7 @@ def test_a_defect_of_ours_is_one_line_with_the_traceback_in_the_log(tmp_path: Pa
     (tmp_path / "out").mkdir()
     log = tmp_path / "x.log"
     done = subprocess.run(
-        ["cityheads", "document_config", "--out", tmp_path / "out", "--log", log], capture_output=True, text=True
+        [COMMAND, "document_config", "--out", tmp_path / "out", "--log", log], capture_output=True, text=True
     )
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

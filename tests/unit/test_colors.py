@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from cityheads.config import load_config
+from cityheads.config import load_config, read_yaml
 from cityheads.product.figures import style
 
 #: Complete deficiency (severity 1.0), on linear RGB: Machado, Oliveira and Fernandes, "A Physiologically-based Model
@@ -31,7 +31,10 @@ VISION = {
 #: Two patches this far apart differ at a glance; about 2 can just be told apart side by side.
 LEAST = 15.0
 
-CONFIGS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
+#: All but those that are laid over another one.
+CONFIGS = [
+    path for path in sorted((Path(__file__).parents[2] / "config").glob("*.yaml")) if "labels" in read_yaml(path)
+]
 
 
 def seen(color: str, vision: str) -> np.ndarray:

@@ -38,9 +38,7 @@ rule leaderboard:
         results=untracked(placed(RESULTS.root)),
         out=folder_of("output.record"),
     message:
-        "Put {num} runs and experiments side by side: {{output.page}}".format(
-            num=len(LEADERBOARD)
-        )
+        "Put runs and experiments side by side: {output.page}"
     shell:
         "exec cityheads leaderboard --config {params.config:q} --log {log:q}"
         " --results {params.results:q}{params.sheet} --out {params.out:q}"
