@@ -304,6 +304,8 @@ def test_over_all_folds_every_parent_is_tested_once(done: Path, snakemake: Run, 
     few = {"made": ["majority"]}
     place = tmp_path / "copy"
     shutil.copytree(done, place)
+    for left in ("runs", "evaluation"):
+        shutil.rmtree(place / "results" / left)
     two = change(place, splits=FOLDS | {"only_folds": [0, 1]}, controls=few)
     snakemake(place, "all", "--configfile", two)
     before = digests(place, stages=("runs", "evaluation"))
