@@ -13,7 +13,7 @@ from test_tiny_dag import set_up
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_two_rows_are_trained_and_stand_beside_the_run_under_test(snakemake: Run, tmp_path: Path) -> None:

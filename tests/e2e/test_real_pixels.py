@@ -69,6 +69,7 @@ def test_the_twelve_sub_chips_keep_their_zones_and_gaps_are_told(place: Path) ->
     assert {"split": "test", "label": "BUILDINGS", "class": "built"} in missing
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow
 def test_real_data_goes_through_to_the_report(place: Path, snakemake: Run) -> None:
     # the control that is cheapest stands for all

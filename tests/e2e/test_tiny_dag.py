@@ -298,6 +298,7 @@ def test_folds_take_the_store_as_it_is_and_each_is_made_for_itself(done: Path, s
     assert plan("dataset", only_folds=[0, 2]) == {}, "folds do not look at the sheet's splits"
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow
 def test_over_all_folds_every_parent_is_tested_once(done: Path, snakemake: Run, tmp_path: Path) -> None:
     """Three folds, the last one later than the others; one control stands for all."""
@@ -431,6 +432,7 @@ def test_a_dataset_made_through_kills_is_the_same_to_the_byte(done: Path, tmp_pa
     compare(done, place, stages=DATA, names=())
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_report_made_through_kills_holds_the_same_numbers(done: Path, tmp_path: Path, snakemake: Run) -> None:
