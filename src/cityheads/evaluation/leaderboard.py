@@ -32,6 +32,7 @@ from cityheads.core.text import counted, duration, ends, percent, points
 from cityheads.evaluation.bootstrap import CONFIDENCE
 from cityheads.evaluation.budgets import budgets, checkpoint_note, unequal
 from cityheads.evaluation.crossed import crossed
+from cityheads.evaluation.markdown import Filters, fill
 from cityheads.evaluation.paired import PP_DIGITS, rounded_interval, score_interval
 
 __all__ = ["leaderboard", "pareto_front"]
@@ -315,17 +316,7 @@ def _write_tables(folder: LeaderboardFolder, board: Leaderboard) -> None:
 
 def _page(board: Leaderboard, tested: Sequence[str]) -> str:
     """Write the page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("cityheads.evaluation", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters |= {
+    filters: Filters = {
         "percent": percent,
         "duration": duration,
         "written": _written,
@@ -333,9 +324,8 @@ def _page(board: Leaderboard, tested: Sequence[str]) -> str:
         "ends": ends,
     }
     heads = list(dict.fromkeys([*tested, *(head for entry in board["entries"] for head in entry["heads"])]))
-    return environment.get_template("leaderboard.md.j2").render(
-        board=board, heads=heads, fronts=FRONTS, confidence=f"{100 * board['confidence']:g} %"
-    )
+    context = {"board": board, "heads": heads, "fronts": FRONTS, "confidence": f"{100 * board['confidence']:g} %"}
+    return fill("leaderboard.md.j2", filters, context)
 
 
 def _written(settings: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cityheads.core.artifacts.gate import Gate, HeadComparison, Reference
 from cityheads.core.confusion import metric_title
 from cityheads.core.text import counted, ends, points, score
+from cityheads.evaluation.markdown import Filters, fill
 from cityheads.evaluation.verdict import MEANING, Margins, rule
 
 __all__ = ["render"]
@@ -12,34 +13,25 @@ __all__ = ["render"]
 
 def render(gate: Gate) -> str:
     """Write the page of a verdict."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("cityheads.evaluation", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters |= {"score": score, "points": points, "ends": ends, "plain": _plain}
-    return environment.get_template("verdict.md.j2").render(
-        gate=gate,
-        meaning=MEANING[gate["verdict"]],
-        rule=rule(Margins(gate["margins"]["strong_pp"], gate["margins"]["acceptable_pp"])),
-        titles={head: metric_title(part["metric"], part["positive_class"]) for head, part in gate["heads"].items()},
-        confidence=f"{100 * gate['confidence']:g} %",
-        parents=counted(len(gate["test_parents"]), "test parent"),
-        seeds=counted(len(gate["seeds"]), "seed"),
-        folds=counted(len(gate["folds"]), "fold"),
-        level=f"{100 * gate['method']['one_sided_level']:g} %",
-        references=[
+    filters: Filters = {"score": score, "points": points, "ends": ends, "plain": _plain}
+    context = {
+        "gate": gate,
+        "meaning": MEANING[gate["verdict"]],
+        "rule": rule(Margins(gate["margins"]["strong_pp"], gate["margins"]["acceptable_pp"])),
+        "titles": {head: metric_title(part["metric"], part["positive_class"]) for head, part in gate["heads"].items()},
+        "confidence": f"{100 * gate['confidence']:g} %",
+        "parents": counted(len(gate["test_parents"]), "test parent"),
+        "seeds": counted(len(gate["seeds"]), "seed"),
+        "folds": counted(len(gate["folds"]), "fold"),
+        "level": f"{100 * gate['method']['one_sided_level']:g} %",
+        "references": [
             (head, name, one, model, lead)
             for head, part in gate["heads"].items()
             for name, one in _references(part).items()
             for model, lead in one["models"].items()
         ],
-    )
+    }
+    return fill("verdict.md.j2", filters, context)
 
 
 def _references(part: HeadComparison) -> dict[str, Reference]:
