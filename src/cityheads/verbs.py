@@ -107,7 +107,7 @@ VERBS: dict[str, Verb] = {
             "cityheads.archive.read.parent:read_parent",
             ("grid", *_ACCESS, "archive.imagery", "archive.synthesis", "quality.s1_median_db"),
             (_PARENTS, _PARENT, _SCENES, _out("folder for S2L2A.tif, S1RTC.tif, DEM.tif, SCL.tif and reading.json")),
-            version=1,
+            version=2,
         ),
         Verb(
             "slice_parent",

@@ -133,6 +133,15 @@ def test_coarse_bands_come_onto_the_grid_by_the_configured_method(tmp_path: Path
     assert {methods[band] for band in BANDS if GSD[band] > 10} == {method}
 
 
+def test_by_default_coarse_bands_are_whole_native_pixels(tmp_path: Path) -> None:
+    stack = pixels(run(complete(tmp_path), tmp_path) / "S2L2A.tif")
+    for index, band in enumerate(BANDS):
+        factor = GSD[band] // 10
+        native = source(MadeArchive(tmp_path), "S2_A", band)
+        copied = np.kron(native, np.ones((factor, factor), native.dtype))[:PX, :PX]
+        np.testing.assert_array_equal(stack[index], copied - 1000, err_msg=band)
+
+
 def test_a_single_band_may_come_onto_the_grid_by_another_method(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     plain = pixels(run(archive, tmp_path, S2L2A={"resampling": "bilinear"}) / "S2L2A.tif")
@@ -225,7 +234,7 @@ def test_tiles_of_different_baselines_are_mosaicked_each_with_its_own_offset(tmp
 
 
 def test_a_grid_that_is_off_the_archives_is_warped(tmp_path: Path) -> None:
-    out = run(complete(tmp_path), tmp_path, left=LEFT + 103, top=TOP - 57)
+    out = run(complete(tmp_path), tmp_path, left=LEFT + 103, top=TOP - 57, S2L2A={"resampling": "bilinear"})
     grid = rasterio.transform.from_origin(LEFT + 103, TOP - 57, 10, 10)
     with (
         rasterio.open(tmp_path / "assets" / "S2_A" / "B02.tif") as raw,
@@ -412,6 +421,21 @@ def test_the_first_array_with_data_gives_the_pixel() -> None:
 
 def test_decibels() -> None:
     assert np.array_equal(to_db(np.array([1, 10, 0.1, 0, -1, np.nan])), np.float32([0, 10, -10, *[np.nan] * 3]), True)
+
+
+def test_native_bands_become_what_terramind_was_trained_on(realdata: Path, tmp_path: Path) -> None:
+    """TerraMesh's own pixels: its coarse bands, shrunk to their native size, are read as TerraMesh has them."""
+    for place in sorted((realdata / "terramesh_catalog" / "assets").iterdir()):
+        folder = tmp_path / place.name
+        archive = complete(folder, baseline="02.14")
+        for band in BANDS:
+            seen, factor = pixels(place / f"{band}.tif")[0], GSD[band] // 10
+            Raster(seen[::factor, ::factor], step=GSD[band], nodata=0).write(
+                folder / "assets" / "S2_A" / f"{band}.tif"
+            )
+        stack = pixels(run(archive, folder) / "S2L2A.tif")
+        for index, band in enumerate(BANDS):
+            np.testing.assert_array_equal(stack[index], pixels(place / f"{band}.tif")[0][:PX, :PX], err_msg=band)
 
 
 def test_real_samples_come_through_to_the_pixel(realdata: Path, repository: Path, tmp_path: Path) -> None:

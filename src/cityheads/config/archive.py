@@ -91,7 +91,11 @@ class OpticalConfig(Section):
         "Asset of the scene classification, from which clear and cloudy pixels are counted; null where the catalogue "
         "has none.",
     )
-    resampling: Resampling = field("bilinear", "How 20 and 60 m bands come onto the grid.", affects="reading")
+    resampling: Resampling = field(
+        "nearest",
+        "How 20 and 60 m bands come onto the grid; nearest is how TerraMind's pretraining data was made.",
+        affects="reading",
+    )
     resampling_of: Annotated[Mapping[_S2Band, Resampling], freeze] = field(
         {}, "The same for single bands that differ, such as {B01: cubic}.", affects="reading"
     )
