@@ -344,7 +344,7 @@ FRACTIONS = st.floats(0, 1)
 S2L2A = st.fixed_dictionaries(
     {},
     optional={
-        "target_date": st.dates().map(str) | st.none(),
+        "target_date": st.dates(datetime.date(2024, 5, 1), datetime.date(2024, 9, 30)).map(str) | st.none(),
         "max_cloud_percent": st.floats(0, 100),
         "assets": st.dictionaries(st.text("B018A"), st.text("abc")),
         "scl_asset": st.none() | st.just("scl"),

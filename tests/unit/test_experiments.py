@@ -56,14 +56,14 @@ def test_rows_are_runs_that_start_from_the_run_under_test(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("lulc\t\t\t", r"row 1 \(lulc\): column name: there is a run 'lulc' in the config; choose another"),
-        ("Big\t\t\t", r"row 1 \(Big\): column name.* lower-case letters"),
-        ("a\troads\t\t", r"row 1 \(a\): column heads: no head 'roads'; there are lulc, buildings"),
-        ("a\tlulc,lulc\t\t", r"row 1 \(a\): column heads: lulc stands there twice"),
-        ("a\t\tx\t", r"row 1 \(a\): column seeds: 'x' is not a whole number"),
-        ("a\t\t1,1\t", r"row 1 \(a\): column seeds: '1,1' names a seed twice"),
-        ("a\t\t\tconcat", r"row 1 \(a\): column set: 'concat' is not of the form"),
-        ("a\t\t\tjunk model.merge=max", r"row 1 \(a\): column set: 'junk model.merge=max' is not of the form"),
+        ("lulc\t\t\t", r"line 3 \(lulc\): column name: there is a run 'lulc' in the config; choose another"),
+        ("Big\t\t\t", r"line 3 \(Big\): column name.* lower-case letters"),
+        ("a\troads\t\t", r"line 3 \(a\): column heads: no head 'roads'; there are lulc, buildings"),
+        ("a\tlulc,lulc\t\t", r"line 3 \(a\): column heads: lulc stands there twice"),
+        ("a\t\tx\t", r"line 3 \(a\): column seeds: 'x' is not a whole number"),
+        ("a\t\t1,1\t", r"line 3 \(a\): column seeds: '1,1' names a seed twice"),
+        ("a\t\t\tconcat", r"line 3 \(a\): column set: 'concat' is not of the form"),
+        ("a\t\t\tjunk model.merge=max", r"line 3 \(a\): column set: 'junk model.merge=max' is not of the form"),
         ("a\t\t\tmodel.merge=", r"column set: model\.merge: '' is no value"),
         ("a\t\t\ttrain.lr=.inf", r"column set: train\.lr: '\.inf' is no value"),
         ("a\t\t\tmodel.bands={S2L2A: [B04}", r"column set: model\.bands: '\{S2L2A: \[B04\}' cannot be read"),
@@ -73,13 +73,13 @@ def test_rows_are_runs_that_start_from_the_run_under_test(tmp_path: Path) -> Non
         ("a\t\t\ttrain.lr=fast", r"column set: 'train\.lr': 'fast' is not a number"),
         ("a\t\t\tgrid.parent_px=64", r"column set: 'grid\.parent_px' cannot be set for a run"),
         ("a\tlulc\t\theads.buildings.loss=ce", r"column set: heads\.buildings\.loss: the run has no head 'buildings'"),
-        ("a\t\t\t\t\tmore", r"row 1: has more cells than the 5 columns"),
+        ("a\t\t\t\t\tmore", r"line 3: has 6 cells where the sheet has 5 columns"),
     ],
 )
 def test_a_row_that_is_wrong_is_told_with_its_place(tmp_path: Path, row: str, says: str) -> None:
     with pytest.raises(CityHeadsError, match=says) as told:
         laboratory(tmp_path, row)
-    assert str(told.value).startswith(str(tmp_path / "experiments.tsv: row 1"))
+    assert str(told.value).startswith(str(tmp_path / "experiments.tsv: line 3"))
     assert "\n" not in str(told.value)
 
 
@@ -96,7 +96,7 @@ def test_a_sheet_of_other_columns_is_refused(tmp_path: Path, columns: str, says:
 
 
 def test_names_are_unique_and_the_sheet_is_there(tmp_path: Path) -> None:
-    with pytest.raises(CityHeadsError, match=r"row 2 \(a\): column name: 'a' stands twice"):
+    with pytest.raises(CityHeadsError, match=r"line 4 \(a\): column name: 'a' stands twice"):
         read_experiments(sheet(tmp_path, "a\t\t\t", "a\t\t\t"))
     with pytest.raises(CityHeadsError, match=r"nowhere\.tsv: no such sheet of experiments"):
         read_experiments(tmp_path / "nowhere.tsv")
@@ -104,7 +104,7 @@ def test_names_are_unique_and_the_sheet_is_there(tmp_path: Path) -> None:
 
 def test_what_a_search_may_choose_is_checked_with_the_row(tmp_path: Path) -> None:
     start = make_config(tuning={"grid": {"model.merge": ["mean", "none"]}})
-    with pytest.raises(CityHeadsError, match=r"row 1 \(a\): column set: 'heads\.lulc\.neck': with model\.merge none"):
+    with pytest.raises(CityHeadsError, match=r"line 3 \(a\): column set: 'heads\.lulc\.neck': with model\.merge none"):
         laboratory(tmp_path, "a\t\t\theads.lulc.neck=shared", config=start)
     own = laboratory(tmp_path, "a\t\t\theads.lulc.neck=shared model.merge=max", config=start)
     assert own.with_settings("a", {"model.merge": "none"}).for_run("a").model.merge == "max", "the row's own wins"

@@ -89,7 +89,7 @@ def test_row_0_column_0_is_the_north_west_sub_chip() -> None:
         (["A\t32618\t0\t0", "A\t32618\t9000\t0"], HEAD, "'A' stands twice"),
         (["A\t32618\t0\t0", "a\t32618\t9000\t0"], HEAD, "'a' stands twice"),
         (["A\t32618\t0"], "parent_id\tepsg\tleft", "missing column top"),
-        (["A\t32618\t0\t0\tx"], HEAD + "\tcolour", "unknown column colour"),
+        (["A\t32618\t0\t0\tx"], HEAD + "\tcolour", "unknown column 'colour'"),
         (["A\t32618\t0\t0", "B\t32618\t1279\t0"], HEAD, "A and B overlap"),
         (["A\t999999\t0\t0"], HEAD, "EPSG:999999 (A) is unknown"),
         (["A\t4326\t0\t0"], HEAD, "not a projected CRS in metres"),

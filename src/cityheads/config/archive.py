@@ -104,6 +104,13 @@ class OpticalConfig(Section):
     def _target(self) -> OpticalConfig:
         if self.target_date is None and None in self.period:
             refuse("target_date", "the period of 'datetime' is open, so name the date")
+        if self.target_date is not None:
+            start, end = self.period
+            day = parse_time(self.target_date)
+            if (start is not None and day < start) or (end is not None and day > end):
+                refuse(
+                    "target_date", f"{self.target_date} is outside of 'datetime' ({self.datetime}); move one of them"
+                )
         return self
 
     @property

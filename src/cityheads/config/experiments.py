@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from cityheads.config.config import Config
 from cityheads.config.heads import RunConfig, as_numbers
 from cityheads.config.load import resolve, yaml_value
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.sheets import read_sheet
 
 __all__ = ["Experiment", "read_experiments", "with_experiments"]
 
@@ -29,7 +29,7 @@ class Experiment:
     """A row of the sheet.
 
     Attributes:
-        where: File and row, for messages.
+        where: File and line, for messages.
         name: Name of the run.
         heads: Its heads; None takes those of the run under test.
         seeds: Its seeds; None takes those of the config.
@@ -54,28 +54,9 @@ def read_experiments(path: Path) -> list[Experiment]:
     Raises:
         CityHeadsError: The file is missing or empty, a column is missing or unknown, or a cell cannot be read.
     """
-    path = Path(path)
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    except FileNotFoundError:
-        raise CityHeadsError(
-            f"{path}: no such sheet of experiments; the config key 'experiments' names it, null for none"
-        ) from None
-    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    columns = list(reader.fieldnames or [])
-    known = (*_REQUIRED, *_OPTIONAL)
-    for name in _REQUIRED:
-        if name not in columns:
-            raise CityHeadsError(f"{path}: missing column {name}; the sheet is tab-separated with {', '.join(known)}")
-    for name in columns:
-        if name not in known:
-            raise CityHeadsError(f"{path}: unknown column '{name}'; known are {', '.join(known)}")
     found: list[Experiment] = []
-    for number, row in enumerate(reader, start=1):
-        if None in row:
-            raise CityHeadsError(f"{path}: row {number}: has more cells than the {len(columns)} columns")
-        cells = {name: (value or "").strip() for name, value in row.items()}
-        where = f"{path}: row {number} ({cells['name']})"
+    for number, cells in read_sheet(path, _REQUIRED, _OPTIONAL, what="sheet of experiments", key="experiments"):
+        where = f"{path}: line {number} ({cells['name']})"
         if cells["name"] in (other.name for other in found):
             raise CityHeadsError(f"{where}: column name: '{cells['name']}' stands twice; names must be unique")
         heads, seeds = _listed(cells.get("heads", "")), _listed(cells.get("seeds", ""))

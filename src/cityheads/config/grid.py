@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from pydantic import model_validator
 
-from cityheads.config.base import Integer, Number, Section, field, refuse
+from cityheads.config.base import Flag, Integer, Number, Section, field, refuse
 from cityheads.core.grid import Grid
 
 __all__ = ["GridConfig", "QualityConfig"]
@@ -24,6 +24,12 @@ class GridConfig(Section):
     resolution_m: Number = field(10.0, "Pixel size in metres.", gt=0)
     parent_px: Integer = field(896, "Side of a parent in pixels; must be a multiple of chips_per_side x 16.", ge=16)
     chips_per_side: Integer = field(4, "Sub-chips along one side of a parent; 4 gives 16 sub-chips.", ge=1, le=64)
+    aligned: Flag = field(
+        True,
+        "Refuse a parent whose corner is not a multiple of resolution_m, since then every pixel of the imagery is "
+        "interpolated; false for imagery that lies on such a grid itself.",
+        affects="nothing",
+    )
 
     @model_validator(mode="after")
     def _whole_patches(self) -> GridConfig:
@@ -39,7 +45,7 @@ class GridConfig(Section):
     @property
     def grid(self) -> Grid:
         """The grid that this section describes."""
-        return Grid(self.resolution_m, self.parent_px, self.chips_per_side)
+        return Grid(self.resolution_m, self.parent_px, self.chips_per_side, self.aligned)
 
 
 class QualityConfig(Section):

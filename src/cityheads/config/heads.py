@@ -52,7 +52,11 @@ class HeadConfig(Section):
     """A head: a decoder that learns one label layer."""
 
     label: Text = field(..., "The label layer that this head learns.")
-    weight: Number = field(1.0, "Weight of this head's loss in the sum (alpha, beta, ...).", ge=0)
+    weight: Number = field(
+        1.0,
+        "Weight of this head's loss in the sum (alpha, beta, ...).",
+        gt=0,
+    )
     loss: Literal["dice", "ce", "dice_ce", "focal", "lovasz"] = field("dice", "Loss on the pixels that are not 255.")
     class_weights: tuple[Annotated[Number, Gt(0)], ...] | None = field(
         None,

@@ -7,9 +7,13 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import model_validator
 
-from cityheads.config.base import Flag, Integer, Number, Section, Text, field, only_once, refuse, section
+from cityheads.config.base import Flag, Integer, Number, Section, Text, field, named, only_once, refuse, section
 
 __all__ = ["FractionsConfig", "SplitsConfig"]
+
+_LOCK = named(
+    "^[0-9a-f]{8}-[0-9a-f]{8}$", "a lock is two times 8 hexadecimal digits; take test_lock of dataset/0/splits.json"
+)
 
 
 class FractionsConfig(Section):
@@ -52,15 +56,16 @@ class SplitsConfig(Section):
     )
     region: Text | None = field(None, "The region that is the test split (method region).")
     buffer_m: Number = field(
-        0.0,
+        100.0,
         "Training and validation sub-chips nearer than this to a parent of a split that is held out from them are "
-        "dropped, in metres.",
+        "dropped, in metres: by default those that touch it, or nearly so. 0 keeps them.",
         ge=0,
     )
-    test_lock: Text | None = field(
+    test_lock: Annotated[Text, _LOCK] | None = field(
         None,
-        "Hash of the test parents (method folds: of all parents with their folds), as dataset/0/splits.json gives it; "
-        "another test set is then an error until this key says otherwise.",
+        "What the test set is, as dataset/0/splits.json gives it: a hash of the test parents' places and one of their "
+        "sub-chips and label pixels (method folds: of all parents, with their folds); another test set is then an "
+        "error until this key says otherwise.",
     )
     require_every_class: Flag = field(
         True,

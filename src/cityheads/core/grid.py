@@ -5,7 +5,6 @@ Everything that touches pixels speaks in `odc.geo.geobox.GeoBox` (shape, affine,
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.sheets import read_sheet
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -40,6 +40,8 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _REQUIRED = ("parent_id", "epsg", "left", "top")
 _OPTIONAL = ("split", "region")
+#: Width of a UTM zone: cities that lie on two are mapped in one of them.
+_ZONE_DEG = 6.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}(_[A-Za-z0-9-]+)*")
 
 
@@ -51,11 +53,13 @@ class Grid:
         resolution_m: Pixel size in metres.
         parent_px: Side of a parent in pixels.
         chips_per_side: Sub-chips along one side of a parent.
+        aligned: Whether the sheet's corners must be multiples of the pixel size.
     """
 
     resolution_m: float
     parent_px: int
     chips_per_side: int
+    aligned: bool = True
 
     @property
     def chip_px(self) -> int:
@@ -153,40 +157,22 @@ def read_parents(path: Path, grid: Grid) -> list[Parent]:
     Columns: ``parent_id``, ``epsg``, ``left``, ``top`` and, optionally, ``split`` and ``region``.
 
     Raises:
-        CityHeadsError: A missing or unknown column, an empty sheet, a value that is no number, a duplicate or unfit
-            id, an EPSG code that is unknown or not in metres, an unknown split, parents that overlap.
+        CityHeadsError: The file is no such sheet (see `core.sheets.read_sheet`) or has no rows; a value that is no
+            number, a duplicate or unfit id, an EPSG code that is unknown or not in metres, a corner far from where the
+            CRS is used or off the grid, an unknown split, parents that overlap.
     """
     path = Path(path)
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    except FileNotFoundError:
-        raise CityHeadsError(f"{path}: no such parent sheet; the config key 'parents' names it") from None
-    if not lines:
-        raise CityHeadsError(f"{path}: the parent sheet is empty; it needs the columns {', '.join(_REQUIRED)}")
-    reader = csv.DictReader(lines, delimiter="\t")
-    columns = list(reader.fieldnames or [])
-    missing = [name for name in _REQUIRED if name not in columns]
-    if missing:
-        raise CityHeadsError(
-            f"{path}: missing column {', '.join(missing)}; the sheet is tab-separated with {', '.join(_REQUIRED)}"
-        )
-    unknown = [name for name in columns if name not in _REQUIRED + _OPTIONAL]
-    if unknown:
-        raise CityHeadsError(
-            f"{path}: unknown column {', '.join(map(str, unknown))}; known are {', '.join(_REQUIRED + _OPTIONAL)}"
-        )
-    parents: list[Parent] = []
-    for number, row in enumerate(reader, start=1):
-        parents.append(_parse_row(path, number, row))
-    if not parents:
+    rows = read_sheet(path, _REQUIRED, _OPTIONAL, what="parent sheet", key="parents")
+    if not rows:
         raise CityHeadsError(f"{path}: the parent sheet has no rows")
+    parents = [_parse_row(path, number, row) for number, row in rows]
     _check(path, parents, grid)
     return parents
 
 
-def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Parent:
-    where = f"{path}: row {number}"
-    identifier = row["parent_id"] or ""
+def _parse_row(path: Path, number: int, row: Mapping[str, str]) -> Parent:
+    where = f"{path}: line {number}"
+    identifier = row["parent_id"]
     if not _ID.fullmatch(identifier):
         raise CityHeadsError(
             f"{where}: parent_id '{identifier}' is unfit for a file name; use letters, digits, '-' and '_'"
@@ -196,38 +182,28 @@ def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Parent
     numbers: dict[str, float] = {}
     for key, kind in (("epsg", int), ("left", float), ("top", float)):
         try:
-            numbers[key] = kind(row[key] or "")
+            numbers[key] = kind(row[key])
             if not math.isfinite(numbers[key]):
                 raise ValueError
         except ValueError:
-            raise CityHeadsError(f"{where} ({identifier}): {key} '{row[key] or ''}' is not a number") from None
-    given = (row.get("split") or "").strip()
+            raise CityHeadsError(f"{where} ({identifier}): {key} '{row[key]}' is not a number") from None
+    given = row.get("split", "")
     split = next((name for name in SPLITS if name == given), None)
     if given and split is None:
         raise CityHeadsError(f"{where} ({identifier}): split '{given}' is none of {', '.join(SPLITS)}")
-    region = (row.get("region") or "").strip() or None
-    return Parent(identifier, int(numbers["epsg"]), numbers["left"], numbers["top"], split, region)
+    return Parent(
+        identifier, int(numbers["epsg"]), numbers["left"], numbers["top"], split, row.get("region", "") or None
+    )
 
 
 def _check(path: Path, parents: list[Parent], grid: Grid) -> None:
-    from pyproj import CRS
-    from pyproj.exceptions import CRSError
-
     seen: set[str] = set()
     for parent in parents:
         if parent.parent_id.lower() in seen:
             raise CityHeadsError(f"{path}: parent_id '{parent.parent_id}' stands twice; ids must be unique")
         seen.add(parent.parent_id.lower())
-    for epsg in {parent.epsg for parent in parents}:
-        first = next(parent.parent_id for parent in parents if parent.epsg == epsg)
-        try:
-            crs = CRS.from_epsg(epsg)
-        except CRSError:
-            raise CityHeadsError(f"{path}: EPSG:{epsg} ({first}) is unknown; use a metric CRS such as 32618") from None
-        if not crs.is_projected or crs.axis_info[0].unit_name != "metre":
-            raise CityHeadsError(
-                f"{path}: EPSG:{epsg} ({first}) is not a projected CRS in metres; use the place's UTM zone"
-            )
+    for epsg in sorted({parent.epsg for parent in parents}):
+        _check_places(path, [parent for parent in parents if parent.epsg == epsg], epsg, grid)
     with_split = [parent for parent in parents if parent.split]
     if with_split and len(with_split) != len(parents):
         without = next(parent.parent_id for parent in parents if not parent.split)
@@ -237,6 +213,52 @@ def _check(path: Path, parents: list[Parent], grid: Grid) -> None:
             f"{path}: parents {first_parent.parent_id} and {second_parent.parent_id} overlap; move them apart by "
             f"{grid.side_m:g} m (grid.parent_px x grid.resolution_m), or pixels leak between splits"
         )
+    for parent in parents if grid.aligned else ():
+        for key in ("left", "top"):
+            value: float = getattr(parent, key)
+            nearest = round(value / grid.resolution_m) * grid.resolution_m
+            # a thousandth of a pixel: what a corner loses that was written with few digits
+            if abs(value - nearest) > grid.resolution_m * 1e-3:
+                raise CityHeadsError(
+                    f"{path}: {parent.parent_id}: {key} {value:.10g} is not a multiple of {grid.resolution_m:g} m, so "
+                    f"that every pixel would be interpolated; write {nearest:.10g}, or set grid.aligned: false for "
+                    "imagery that lies on such a grid itself"
+                )
+
+
+def _check_places(path: Path, parents: list[Parent], epsg: int, grid: Grid) -> None:
+    """Refuse a CRS that is unknown or not in metres, and squares far from where it is used."""
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import CRSError
+
+    first = parents[0].parent_id
+    try:
+        crs = CRS.from_epsg(epsg)
+    except CRSError:
+        raise CityHeadsError(f"{path}: EPSG:{epsg} ({first}) is unknown; use a metric CRS such as 32618") from None
+    if not crs.is_projected or crs.axis_info[0].unit_name != "metre":
+        raise CityHeadsError(
+            f"{path}: EPSG:{epsg} ({first}) is not a projected CRS in metres; use the place's UTM zone"
+        )
+    to_degrees, used = Transformer.from_crs(crs, 4326, always_xy=True), crs.area_of_use
+    for parent in parents:
+        lon, lat = to_degrees.transform(parent.left + grid.side_m / 2, parent.top - grid.side_m / 2)
+        known = math.isfinite(lon) and math.isfinite(lat)
+        if known and (used is None or _near(lon, lat, used.bounds)):
+            continue
+        where = f"at longitude {lon:.1f}, latitude {lat:.1f}" if known else "nowhere on Earth"
+        there = f", which is used from {used.west:g} to {used.east:g} east and {used.south:g} to {used.north:g} north"
+        raise CityHeadsError(
+            f"{path}: {parent.parent_id}: left {parent.left:g}, top {parent.top:g} lies {where} in EPSG:{epsg}"
+            f"{there if used else ''}; are left and top swapped, or is it another CRS?"
+        )
+
+
+def _near(lon: float, lat: float, bounds: tuple[float, float, float, float]) -> bool:
+    """Say whether a place is where a CRS is used or within a UTM zone (6 degrees) of that."""
+    west, south, east, north = bounds
+    beside = (lon - west + _ZONE_DEG) % 360 <= (east - west) % 360 + 2 * _ZONE_DEG or east - west >= 360
+    return beside and south - _ZONE_DEG <= lat <= north + _ZONE_DEG
 
 
 def overlapping(parents: Iterable[Parent], grid: Grid) -> Iterable[tuple[Parent, Parent]]:
