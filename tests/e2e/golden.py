@@ -89,6 +89,7 @@ def files(results: Path, labels: dict[str, str], modalities: list[str]) -> dict[
         "rasterize_buildings": layers(masks["footprints"]),
         "rasterize_layer": layers(masks["vector"]),
         "pack_store": {str(path.relative_to(results)): [path] for path in under(at.store.root)},
+        "assign_splits": {"dataset/assignment.json": [at.assignment]},
         "assemble_dataset": {str(path.relative_to(results)): [path] for path in under(at.dataset(0).root)},
         "check_labels": {"labels/check.json": [at.label_check]},
         "publish_catalog": {"stac": under(at.stac.parent, "**/*.json")},

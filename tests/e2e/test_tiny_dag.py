@@ -198,7 +198,7 @@ def slow(*values: Any) -> Any:
         slow({"quality": {"min_clear_fraction": 0.5}}, {"slice_parent", "pack_store", "assemble_dataset",
                                                        "check_labels", "publish_catalog", "evaluate_control",
                                                        *TRAINED}),
-        slow({"splits": {"buffer_m": 100}}, {"assemble_dataset", "check_labels", "publish_catalog", "evaluate_control",
+        slow({"splits": {"buffer_m": 200}}, {"assemble_dataset", "check_labels", "publish_catalog", "evaluate_control",
                                              *TRAINED}),
         ({"labels": {"BUILDINGS": {"kind": "footprints", "classes": OTHER_CLASSES}}}, {*TOLD, "check_labels",
                                                                                              "publish_catalog"}),
@@ -226,6 +226,10 @@ def test_a_new_head_trains_the_run_that_has_it_and_a_label_without_one_trains_no
     found = planned(snakemake(done, "-n", *TARGETS, "--configfile", change(done, labels=more)).stdout)
     assert found["rasterize_layer"] == 4, "made, checked and published"
     assert not {"pack_store", "assemble_dataset", "train", "evaluate", "compare"} & found.keys()
+    parks = {"heads": {"parks": {"label": "PARKS"}}, "runs": {"parks": {"heads": ["parks"]}}}
+    found = planned(snakemake(done, "-n", *TARGETS, "--configfile", change(done, **parks)).stdout)
+    assert {"pack_store", "assemble_dataset", "train"} <= found.keys()
+    assert "assign_splits" not in found, "who is held out stays when a label is learnt besides"
 
 
 @pytest.mark.slow
@@ -263,6 +267,7 @@ def test_a_filled_split_column_moves_the_splits_alone(done: Path, snakemake: Run
     finally:
         (done / "parents.tsv").write_text(sheet)
     assert planned(dry).keys() - {"all"} == {
+        "assign_splits",
         "assemble_dataset",
         "check_labels",
         "publish_catalog",
@@ -284,7 +289,14 @@ def test_folds_take_the_store_as_it_is_and_each_is_made_for_itself(done: Path, s
         return planned(dry.stdout + dry.stderr)
 
     # three runs with two seeds, and no_encoder with the first; evaluated on val and on test
-    everything = {"assemble_dataset": 3, "train": 21, "evaluate": 42, "evaluate_control": 15, "compare": 1}
+    everything = {
+        "assign_splits": 1,
+        "assemble_dataset": 3,
+        "train": 21,
+        "evaluate": 42,
+        "evaluate_control": 15,
+        "compare": 1,
+    }
     everything |= {**dict.fromkeys(TOLD, 1), "all": 1}
     assert plan("all") == everything
     two = change(place, splits=FOLDS | {"only_folds": [0, 2]}, seeds=[0, 1])
@@ -353,7 +365,9 @@ def test_a_row_more_in_the_sheet_touches_that_parent_only(done: Path, tmp_path: 
     found = planned(snakemake(place, "-n", "dataset", "--configfile", place / "stac.yaml").stdout)
     own = ("select_scenes", "read_parent", "slice_parent", "rasterize_landcover", "rasterize_buildings",
            "rasterize_layer")  # fmt: skip
-    assert found == dict.fromkeys(own, 1) | {"pack_store": 1, "assemble_dataset": 1, "dataset": 1}
+    assert found == dict.fromkeys(own, 1) | {
+        "pack_store": 1, "assign_splits": 1, "assemble_dataset": 1, "dataset": 1,
+    }  # fmt: skip
 
 
 def test_no_artifact_names_a_path_of_this_machine(done: Path) -> None:

@@ -15,7 +15,7 @@ from cityheads.core.grid import Parent, parent_geobox, read_parents, subchips
 from cityheads.core.layout import DatasetFolder
 from cityheads.core.modalities import MODALITIES
 from cityheads.core.raster import write_raster
-from cityheads.dataset.assemble import assemble_dataset
+from cityheads.dataset.assemble import assemble_dataset, assign_splits
 from cityheads.dataset.chips import slice_parent
 from cityheads.dataset.pack import pack_store
 from cityheads.verbs import VERBS
@@ -45,7 +45,7 @@ CITY: dict[str, Any] = {
         "lulc": {"heads": ["lulc"]},
         "buildings": {"heads": ["buildings"]},
     },
-    "splits": {"seed": 1},
+    "splits": {"seed": 1, "buffer_m": 0},
 }
 CONFIG = make_config(CITY)
 GRID = CONFIG.grid.grid
@@ -119,11 +119,19 @@ def pack(root: Path, config: Config, out: Path, *, quality: Path | None = None) 
 
 
 def assemble(root: Path, config: Config, out: Path, *, fold: int = 0, parents: Path | None = None) -> None:
-    """Assemble one fold of what was packed beside it."""
+    """Seek the splits and assemble one fold of what was packed beside it."""
+    assignment = out.parent / "assignment.json"
+    assign_splits(
+        config.restricted_to(VERBS["assign_splits"].sections),
+        parents=parents or root / "parents.tsv",
+        table=out.parent / "store" / "subchips.parquet",
+        out=assignment,
+    )
     assemble_dataset(
         config.restricted_to(VERBS["assemble_dataset"].sections),
         fold=fold,
         parents=parents or root / "parents.tsv",
+        assignment=assignment,
         out=out,
     )
 

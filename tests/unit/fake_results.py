@@ -249,7 +249,8 @@ def _dataset(
     SPLIT_ASSIGNMENT.write(
         out.splits,
         {
-            "method": "search", "fold": 0, "folds": 1, "seed": 7, "test_lock": "0" * 16, "buffer_m": 0.0,
+            "method": "search", "fold": 0, "folds": 1, "seed": 7, "test_lock": "00000000-00000000", "buffer_m": 0.0,
+            "gap_to_training": {"nearest_m": 0.0, "median_m": 2240.0, "touching": 3},
             "parents": splits,
             "tested_in": {parent: 0 if split == "test" else None for parent, split in splits.items()},
             "class_fractions": {

@@ -23,7 +23,9 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
 from cityheads.core.grid import SPLITS
 from cityheads.core.modalities import MODALITIES
+from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.store import ChipStore
+from cityheads.verbs import VERBS
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_the_same_input_gives_the_same_bytes(made: Made, tmp_path: Path) -> None
     root, _ = made
     assemble_elsewhere(root, CONFIG, tmp_path, repack=True)
     files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
-    assert len(files) == 11
+    assert len(files) == 12
     for path in files:
         assert path.read_bytes() == (root / "dataset" / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -130,7 +132,7 @@ def test_a_label_that_nothing_trains_on_changes_no_byte(made: Made, tmp_path: Pa
     written_out = CITY | {"splits": {"seed": 1, "buffer_m": 0, "method": "search"}}
     for name, raw in (("unused", unused), ("colored", colored), ("defaults", written_out)):
         assemble_elsewhere(root, make_config(raw), tmp_path / name, repack=True)
-        assert len([path for path in (tmp_path / name).rglob("*") if path.is_file()]) == len(written) == 11
+        assert len([path for path in (tmp_path / name).rglob("*") if path.is_file()]) == len(written) == 12
         for path in written:
             assert path.read_bytes() == (tmp_path / name / path.relative_to(root / "dataset")).read_bytes(), path.name
 
@@ -268,5 +270,34 @@ def test_a_locked_test_set_cannot_change_unnoticed(made: Made, tmp_path: Path) -
     root, _ = made
     right = SPLIT_ASSIGNMENT.read(root / "dataset" / "0" / "splits.json")["test_lock"]
     assemble_elsewhere(root, make_config(CITY, splits={"test_lock": right}), tmp_path / "right")
-    with pytest.raises(CityHeadsError, match=f"the test set is {right}, not the locked 0123"):
-        assemble_elsewhere(root, make_config(CITY, splits={"test_lock": "0123"}), tmp_path / "wrong")
+    with pytest.raises(CityHeadsError, match=f"the test set is {right}, not the locked 01234567-"):
+        assemble_elsewhere(root, make_config(CITY, splits={"test_lock": "01234567-89abcdef"}), tmp_path / "wrong")
+
+
+def test_an_assignment_stays_when_the_labels_change(made: Made, tmp_path: Path) -> None:
+    """Who is held out does not move; the lock tells the other pixels."""
+    root, _ = made
+    folder = assemble_elsewhere(root, CONFIG, tmp_path / "before")
+    fewer = copy.deepcopy(CITY)
+    fewer["heads"] = {"lulc": CITY["heads"]["lulc"]}
+    fewer["runs"] = {"multihead": {"heads": ["lulc"]}}
+    fewer["noninferiority"] = {"baselines": {"lulc": "multihead"}}
+    config = make_config(fewer)
+    pack(root, config, tmp_path / "after" / "store")
+    assemble_dataset(
+        config.restricted_to(VERBS["assemble_dataset"].sections),
+        fold=0,
+        parents=root / "parents.tsv",
+        assignment=tmp_path / "before" / "assignment.json",
+        out=tmp_path / "after" / "0",
+    )
+    before, after = (
+        SPLIT_ASSIGNMENT.read(place) for place in (folder.splits, tmp_path / "after" / "0" / "splits.json")
+    )
+    assert before["parents"] == after["parents"]
+    squares, pixels = (
+        parts for parts in zip(before["test_lock"].split("-"), after["test_lock"].split("-"), strict=True)
+    )
+    assert squares[0] == squares[1]
+    assert pixels[0] != pixels[1]
+    assert before["gap_to_training"] == {"nearest_m": 220, "median_m": 380, "touching": 0}

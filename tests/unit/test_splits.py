@@ -14,12 +14,26 @@ from hypothesis import strategies as st
 
 from cityheads.config import FractionsConfig, SplitsConfig
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import SPLITS, Parent, Split, parent_polygon, subchips
-from cityheads.dataset.splits import assign_splits, check_lock, lock_of, missing_classes, near_held_out, split_sizes
+from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon, subchips
+from cityheads.dataset.splits import (
+    Splits,
+    check_lock,
+    gap_to_training,
+    lock_of,
+    missing_classes,
+    near_held_out,
+    seek_assignment,
+    split_sizes,
+    splits_of,
+)
 
 
 def splitting(**keys: Any) -> SplitsConfig:
     return make_config(CITY, splits={"seed": 5} | keys).splits
+
+
+def assign(sheet: list[Parent], counts: dict[str, Any], config: SplitsConfig, fold: int = 0) -> Splits:
+    return splits_of(seek_assignment(sheet, counts, config), sheet, fold)
 
 
 @given(parents=st.integers(3, 60), train=st.integers(40, 80), val=st.integers(5, 19))
@@ -42,16 +56,16 @@ def test_rare_classes_reach_every_split_wherever_that_is_possible(seed: int) -> 
     counts = rng.integers(1, 1000, (22, 3))
     rare = np.zeros((22, 1), int)
     rare[rng.choice(22, 3, replace=False)] = 50
-    found = assign_splits(sheet_of(22), {"A": np.hstack([counts, rare])}, splitting(seed=seed))
-    assert (found.method, found.folds) == ("search", 1)
+    found = assign(sheet_of(22), {"A": np.hstack([counts, rare])}, splitting(seed=seed))
+    assert found.method == "search"
     held = {found.parents[f"P{i}"] for i in np.flatnonzero(rare[:, 0])}
     assert held == set(SPLITS)
 
 
 def test_the_search_is_balanced_and_repeatable() -> None:
     counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
-    found = assign_splits(sheet_of(22), {"A": counts}, splitting())
-    assert found == assign_splits(sheet_of(22), {"A": counts}, splitting())
+    found = assign(sheet_of(22), {"A": counts}, splitting())
+    assert found == assign(sheet_of(22), {"A": counts}, splitting())
     one = found.parents
     total = counts.sum(axis=0)
     for split, share in (("train", 13 / 22), ("val", 3 / 22), ("test", 6 / 22)):
@@ -61,30 +75,30 @@ def test_the_search_is_balanced_and_repeatable() -> None:
 
 def test_the_sheets_splits_win_and_must_fill_every_split() -> None:
     given_splits: list[Split] = ["test", "train", "val"]
-    found = assign_splits(sheet_of(3, given_splits), {"A": np.ones((3, 2))}, splitting())
+    found = assign(sheet_of(3, given_splits), {"A": np.ones((3, 2))}, splitting())
     assert (found.method, found.parents) == ("sheet", {"P0": "test", "P1": "train", "P2": "val"})
     assert found.tested_in == {"P0": 0, "P1": None, "P2": None}
     with pytest.raises(CityHeadsError, match="leaves val empty"):
-        assign_splits(sheet_of(3, ["test", "train", "test"]), {"A": np.ones((3, 2))}, splitting())
+        assign(sheet_of(3, ["test", "train", "test"]), {"A": np.ones((3, 2))}, splitting())
     with pytest.raises(CityHeadsError, match="2 parents cannot fill"):
-        assign_splits(sheet_of(2), {"A": np.ones((2, 2))}, splitting())
+        assign(sheet_of(2), {"A": np.ones((2, 2))}, splitting())
 
 
 def test_missing_classes_are_listed() -> None:
-    pixels = {split: {"A": [1, 0 if split == "val" else 2]} for split in SPLITS}
+    pixels: dict[str, dict[str, list[int]]] = {split: {"A": [1, 0 if split == "val" else 2]} for split in SPLITS}
     assert missing_classes(pixels, {"A": ["x", "y"]}) == [{"split": "val", "label": "A", "class": "y"}]
 
 
 def test_folds_are_balanced() -> None:
     counts = np.random.default_rng(3).integers(1, 1000, (22, 5))
     for fold in range(5):
-        found = assign_splits(sheet_of(22), {"A": counts}, splitting(method="folds"), fold)
+        found = assign(sheet_of(22), {"A": counts}, splitting(method="folds"), fold)
         assert found.method == f"fold {fold} of 5"
         tested = [found.parents[f"P{i}"] == "test" for i in range(22)]
         held = counts[tested].sum(axis=0) / counts.sum(axis=0)
         assert np.abs(held / (sum(tested) / 22) - 1).max() < 0.35
     with pytest.raises(CityHeadsError, match="4 parents cannot fill 5 folds"):
-        assign_splits(sheet_of(4), {"A": np.ones((4, 2))}, splitting(method="folds"))
+        assign(sheet_of(4), {"A": np.ones((4, 2))}, splitting(method="folds"))
 
 
 @settings(max_examples=10, deadline=None)
@@ -99,10 +113,9 @@ def test_every_parent_is_tested_in_exactly_one_fold(parents: int, folds: int, se
         counts[:, 2] = 0
         counts[rng.choice(parents, folds, replace=False), 2] = 50
     sheet, config = sheet_of(parents), splitting(method="folds", folds=folds, seed=seed)
-    found = [assign_splits(sheet, {"A": counts}, config, fold) for fold in range(folds)]
+    found = [assign(sheet, {"A": counts}, config, fold) for fold in range(folds)]
     (tested_in,) = {tuple(one.tested_in.items()) for one in found}
     assert [name for name, _ in tested_in] == [parent.parent_id for parent in sheet]
-    assert len({one.lock for one in found}) == 1
     for fold, one in enumerate(found):
         for name, group in tested_in:
             assert (one.parents[name] == "test") == (group == fold)
@@ -110,44 +123,89 @@ def test_every_parent_is_tested_in_exactly_one_fold(parents: int, folds: int, se
         for split in SPLITS:
             mine = [one.parents[parent.parent_id] == split for parent in sheet]
             assert (counts[mine].sum(axis=0) > 0).all(), (fold, split)
-    sizes = np.bincount([group for _, group in tested_in], minlength=folds)
+    sizes = np.bincount([group for _, group in tested_in if group is not None], minlength=folds)
     assert sizes.max() - sizes.min() <= 1
 
 
-def test_the_lock_of_folds_is_of_the_whole_partition() -> None:
-    counts = {"A": np.random.default_rng(0).integers(1, 1000, (9, 2))}
-    config = splitting(method="folds", folds=3)
-    lock = assign_splits(sheet_of(9), counts, config, 0).lock
-    assert lock == assign_splits(sheet_of(9), counts, splitting(method="folds", folds=3, only_folds=[1]), 1).lock
-    assert lock != assign_splits(sheet_of(9), counts, splitting(method="folds", folds=4), 0).lock
-    moved = [*sheet_of(8), Parent("P8", 32618, 8e4, 10)]
-    assert lock != assign_splits(moved, counts, config, 0).lock
+@pytest.mark.parametrize("keys", [{}, {"method": "folds"}, {"method": "region", "region": "r1"}])
+def test_the_order_of_the_rows_does_not_matter(keys: dict[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    sheet = [Parent(f"P{i}", 32618, i * 1e4, 0, None, f"r{i % 3}") for i in range(11)]
+    counts = rng.integers(1, 1000, (11, 4))
+    order = rng.permutation(11)
+    mixed = seek_assignment([sheet[i] for i in order], {"A": counts[order]}, splitting(**keys))
+    assert mixed == seek_assignment(sheet, {"A": counts}, splitting(**keys))
+    assert list(splits_of(mixed, sheet, 0).parents) == [parent.parent_id for parent in sheet]
+
+
+def test_an_assignment_of_other_parents_or_without_the_fold_is_refused() -> None:
+    found = seek_assignment(sheet_of(6), {"A": np.ones((6, 1))}, splitting(method="folds", folds=3))
+    with pytest.raises(CityHeadsError, match="no fold 3: method folds has the folds 0 to 2"):
+        splits_of(found, sheet_of(6), 3)
+    with pytest.raises(CityHeadsError, match="--forcerun assign_splits"):
+        splits_of(found, sheet_of(7), 0)
 
 
 def test_one_region_can_be_left_out() -> None:
     sheet = [Parent(f"P{i}", 32618, i * 1e4, 0, None, "bronx" if i % 4 == 0 else "queens") for i in range(12)]
     counts = {"A": np.ones((12, 2))}
-    found = assign_splits(sheet, counts, splitting(method="region", region="bronx"))
+    found = assign(sheet, counts, splitting(method="region", region="bronx"))
     assigned = found.parents
     assert found.method == "region bronx left out"
     assert {parent for parent, split in assigned.items() if split == "test"} == {"P0", "P4", "P8"}
     assert sorted(assigned.values()).count("val") == 2
     with pytest.raises(CityHeadsError, match="no region 'brooklyn'; there are bronx, queens"):
-        assign_splits(sheet, counts, splitting(method="region", region="brooklyn"))
+        assign(sheet, counts, splitting(method="region", region="brooklyn"))
     with pytest.raises(CityHeadsError, match="has no region column"):
-        assign_splits(sheet_of(12), counts, splitting(method="region", region="bronx"))
+        assign(sheet_of(12), counts, splitting(method="region", region="bronx"))
 
 
-def test_the_lock_is_of_the_test_parents_and_their_places() -> None:
-    sheet = sheet_of(4)
-    assigned = {"P0": "train", "P1": "val", "P2": "test", "P3": "test"}
-    lock = lock_of(sheet, assigned)
-    assert lock == lock_of(sheet[::-1], assigned | {"P0": "val", "P1": "train"}), "only the test parents count"
-    assert lock != lock_of(sheet, assigned | {"P3": "train"})
+def test_the_lock_is_of_what_the_test_set_is() -> None:
+    sheet, grid = sheet_of(4), Grid(10, 64, 4)
+    tested: dict[str, int | None] = {"P0": None, "P1": None, "P2": 0, "P3": 0}
+    chips = {parent.parent_id: {"r0c0": f"{parent.parent_id}-a", "r0c1": f"{parent.parent_id}-b"} for parent in sheet}
+    lock = lock_of(sheet, grid, tested, chips)
+    squares, pixels = lock.split("-")
+    assert lock == lock_of(sheet[::-1], grid, tested, chips | {"P0": {}}), "only the test parents count, in any order"
+    renamed = [*sheet[:3], Parent("X", 32618, 3e4, 0)]
+    assert lock == lock_of(renamed, grid, {**tested, "X": 0}, chips | {"X": chips["P3"]}), "a name is no place"
+
+    def parts(*changed: Any) -> list[bool]:
+        return [old == new for old, new in zip((squares, pixels), lock_of(*changed).split("-"), strict=True)]
+
     moved = [*sheet[:3], Parent("P3", 32618, 30010, 0)]
-    assert lock != lock_of(moved, assigned), "a test parent that moved is another one"
+    assert parts(moved, grid, tested, chips) == [False, True]
+    assert parts(sheet, Grid(10, 128, 4), tested, chips) == [False, True]
+    assert parts(sheet, grid, tested | {"P3": 1}, chips) == [False, True], "another fold"
+    assert parts(sheet, grid, tested | {"P1": 0}, chips) == [False, False]
+    assert parts(sheet, grid, tested, chips | {"P3": {"r0c0": "P3-a"}}) == [True, False], "a sub-chip less"
+    assert parts(sheet, grid, tested, chips | {"P3": {"r0c0": "x", "r0c1": "P3-b"}}) == [True, False]
     check_lock(lock, None)
     check_lock(lock, lock)
+    with pytest.raises(
+        CityHeadsError, match=r"splits\.test_lock.*: other sub-chips or label pixels of the same squares"
+    ):
+        check_lock(lock, f"{squares}-00000000")
+    with pytest.raises(CityHeadsError, match=r"splits\.test_lock.*: other squares"):
+        check_lock(lock, "00000000-00000000")
+
+
+def test_the_gap_between_test_and_training_ground() -> None:
+    sheet = [
+        Parent(f"P{i}", epsg, left, 4500000) for i, (epsg, left) in enumerate([(32618, 0), (32618, 640), (32618, 2000)])
+    ]
+    boxes = [(parent, shapely.box(parent.left, 4499360, parent.left + 640, 4500000)) for parent in sheet]
+    found = gap_to_training(boxes, ["train", "test", "test"])
+    assert found is not None
+    assert (found.nearest_m, found.median_m, found.touching) == (0, 680, 1)
+    assert gap_to_training(boxes, ["train", "val", "val"]) is None
+    # a training square in the neighbouring UTM zone, one kilometre east at this latitude
+    here, there = Parent("A", 32618, 750000, 4500000), Parent("B", 32619, 245020.9, 4500000)
+    one = [(here, shapely.box(750000, 4499360, 750640, 4500000))]
+    other = [(there, shapely.box(there.left, 4499360, there.left + 640, 4500000))]
+    crossed = gap_to_training(one + other, ["test", "train"])
+    assert crossed is not None
+    assert 0 < crossed.median_m < 10_000
 
 
 @settings(max_examples=30, deadline=None)

@@ -25,6 +25,7 @@ STAGES = {
     "rasterize_landcover": 22,
     "rasterize_buildings": 22,
     "pack_store": 1,
+    "assign_splits": 1,
     "assemble_dataset": 1,
     "train": 5,  # the three runs, and the tested one without encoder and with a frozen one
     "evaluate": 10,  # on val and on test
@@ -201,8 +202,8 @@ def test_every_rule_has_what_a_rule_must_have() -> None:
         assert f'settings("{"train" if name == "tune" else name}"' in body
         taken = "config=config_of_run" if name in ("train", "evaluate") else "config=untracked(CONFIG)"
         assert taken in body, f"rule {name}: the config's date is no reason to run again"
-        # scene choices are frozen: an upgrade does not search again
-        assert (f'version("{name}")' in body) == (name != "select_scenes"), name
+        # choices of scenes and splits are frozen: an upgrade does not search again
+        assert (f'version("{name}")' in body) == (name not in ("select_scenes", "assign_splits")), name
         if name in ("select_scenes", "read_parent", "rasterize_landcover"):
             assert "network=1" in body, f"rule {name} is not throttled"
         assert not re.search(r"message:\n.*{(?!wildcards|input|output)", body), f"rule {name}: names of this file only"

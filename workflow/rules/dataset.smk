@@ -43,9 +43,38 @@ rule pack_store:
         " --out {params.out:q}"
 
 
+rule assign_splits:
+    input:
+        # kept when labels, heads or pixels change: who is tested stays, and scores compare
+        table=ancient(rules.pack_store.output.table),
+    output:
+        str(RESULTS.assignment),
+    log:
+        str(RESULTS.log("assign_splits", "splits")),
+    benchmark:
+        str(RESULTS.benchmark("assign_splits", "splits"))
+    conda:
+        "../../envs/cityheads.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+    params:
+        config=untracked(CONFIG),
+        # no version either: sought again when the sheet or the question changes, and when asked for
+        settings=settings("assign_splits"),
+        rows=split_rows(),
+        sheet=untracked(SHEET),
+    message:
+        "Seek which parents are held out"
+    shell:
+        "exec cityheads assign_splits --config {params.config:q} --log {log:q}"
+        " --parents {params.sheet:q} --table {input.table:q} --out {output:q}"
+
+
 rule assemble_dataset:
     input:
         store=rules.pack_store.output,
+        assignment=rules.assign_splits.output,
     output:
         splits=str(RESULTS.dataset("{fold}").splits),
         classes=str(RESULTS.dataset("{fold}").classes),
@@ -71,7 +100,7 @@ rule assemble_dataset:
         "Assign the splits of fold {wildcards.fold}"
     shell:
         "exec cityheads assemble_dataset --config {params.config:q} --log {log:q}"
-        " --fold {wildcards.fold} --parents {params.sheet:q} --out {params.out:q}"
+        " --fold {wildcards.fold} --parents {params.sheet:q} --assignment {input.assignment:q} --out {params.out:q}"
 
 
 rule check_labels:

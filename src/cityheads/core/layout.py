@@ -36,6 +36,7 @@ STAGES = (
     "rasterize_buildings",
     "rasterize_layer",
     "pack_store",
+    "assign_splits",
     "assemble_dataset",
     "check_labels",
     "publish_catalog",
@@ -181,6 +182,11 @@ class DatasetFolder(_Folder):
     def statistics(self) -> Path:
         """Mean and standard deviation of the training pixels, counts of everything."""
         return self.root / "statistics.json"
+
+    @property
+    def assignment(self) -> Path:
+        """Which parents are held out when."""
+        return self.datasets / "assignment.json"
 
     @property
     def store(self) -> StoreFolder:
@@ -424,6 +430,11 @@ class Layout(_Folder):
     def datasets(self) -> Path:
         """Folder of the store and of the folds' datasets."""
         return self.root / "dataset"
+
+    @property
+    def assignment(self) -> Path:
+        """Which parents are held out when."""
+        return self.datasets / "assignment.json"
 
     @property
     def store(self) -> StoreFolder:

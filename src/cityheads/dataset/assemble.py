@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,59 @@ from cityheads.config import Config
 from cityheads.core.artifacts import chips as column
 from cityheads.core.artifacts.chips import CHIPS, SUBCHIPS, chip_schema, subchip_schema
 from cityheads.core.artifacts.classes import CLASSES
-from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT, MissingClass
+from cityheads.core.artifacts.splits import PARENT_ASSIGNMENT, SPLIT_ASSIGNMENT, MissingClass
 from cityheads.core.artifacts.statistics import STATISTICS, BandStatistics
+from cityheads.core.classes import mask_layer
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import sha256_bytes
 from cityheads.core.grid import SPLITS, Grid, Parent, read_parents
 from cityheads.core.layout import DatasetFolder, StoreFolder
 from cityheads.core.modalities import MODALITIES, RADAR
-from cityheads.dataset.splits import assign_splits, check_lock, missing_classes, near_held_out
+from cityheads.dataset.splits import (
+    check_lock,
+    gap_to_training,
+    lock_of,
+    missing_classes,
+    near_held_out,
+    seek_assignment,
+    splits_of,
+)
 from cityheads.labels.vector_files import geo_table
 
-__all__ = ["assemble_dataset"]
+__all__ = ["assemble_dataset", "assign_splits"]
 
 log = logging.getLogger(__name__)
 
 
-def assemble_dataset(config: Config, *, fold: int, parents: Path, out: Path) -> None:
-    """Assign the splits of one fold, and leave out what comes too near to a parent held out.
+def assign_splits(config: Config, *, parents: Path, table: Path, out: Path) -> None:
+    """Say which parents are held out when, for all folds.
+
+    The workflow keeps what this wrote when labels, heads or pixels change: scores before and after then compare.
+
+    Args:
+        config: Config with sections ``grid`` and ``splits``.
+        parents: Parent sheet.
+        table: The store's base table, whose labelled pixels per class are balanced.
+        out: ``assignment.json``.
+
+    Raises:
+        CityHeadsError: The table is missing or of another sheet, or the split is impossible.
+    """
+    sheet = read_parents(parents, config.grid.grid)
+    labels = [name for name in SUBCHIPS.columns(table) if name.startswith(column.pixels(""))]
+    rows = SUBCHIPS.read(table, ("parent_id", "kept", *labels))
+    _check_parents(table, rows, sheet)
+    place = {parent.parent_id: index for index, parent in enumerate(sheet)}
+    counts = {name: np.zeros((len(sheet), len(rows[0][name]) - 1), np.int64) for name in labels}
+    for row in rows:
+        if row["kept"]:
+            for name, of in counts.items():
+                of[place[row["parent_id"]]] += row[name][:-1]
+    PARENT_ASSIGNMENT.write(out, seek_assignment(sheet, counts, config.splits))
+
+
+def assemble_dataset(config: Config, *, fold: int, parents: Path, assignment: Path, out: Path) -> None:
+    """Split what is packed as one fold does, and leave out what comes too near to a parent held out.
 
     Writes ``splits.json``, ``classes.json``, ``statistics.json`` and, last, ``chips.parquet`` (GeoParquet, EPSG:4326,
     one row per sub-chip, kept or dropped with the reason). The pixels stay where they are, in the store.
@@ -39,6 +76,7 @@ def assemble_dataset(config: Config, *, fold: int, parents: Path, out: Path) -> 
         config: Config with sections ``grid``, ``archive.imagery``, ``labels``, ``heads``, ``runs`` and ``splits``.
         fold: Number of the fold, from 0; the methods without folds have that one only.
         parents: Parent sheet.
+        assignment: What `assign_splits` wrote.
         out: Folder of the fold's dataset; the store lies beside it.
 
     Raises:
@@ -49,12 +87,15 @@ def assemble_dataset(config: Config, *, fold: int, parents: Path, out: Path) -> 
     sheet, modalities = read_parents(parents, grid), config.archive.imagery.names
     classes = {name: config.labels[name].class_names for name in config.labels_learnt}
     rows = _base(folder.store, sheet, modalities, classes)
-    splits = assign_splits(sheet, _pixels_per_parent(rows, classes, sheet), splitting, fold)
-    check_lock(splits.lock, splitting.test_lock)
+    assigned = PARENT_ASSIGNMENT.read(assignment)
+    splits = splits_of(assigned, sheet, fold)
+    lock = lock_of(sheet, grid, splits.tested_in, _label_hashes(folder.store, rows, classes, sheet))
+    check_lock(lock, splitting.test_lock)
     for row in rows:
         row["split"] = splits.parents[row["parent_id"]]
     _drop_near_held_out([row for row in rows if row["kept"]], sheet, splits.parents, grid, splitting.buffer_m)
     kept = [row for row in rows if row["kept"]]
+    gap = gap_to_training(_boxes(kept, sheet, grid), [row["split"] for row in kept])
     per_split = _pixels_per_split(kept, classes)
     missing = _missing(per_split, classes, splits.method, required=splitting.require_every_class)
     SPLIT_ASSIGNMENT.write(
@@ -62,12 +103,15 @@ def assemble_dataset(config: Config, *, fold: int, parents: Path, out: Path) -> 
         {
             "method": splits.method,
             "fold": fold,
-            "folds": splits.folds,
-            "seed": None if splits.method == "sheet" else splitting.seed,
-            "test_lock": splits.lock,
+            "folds": assigned["folds"],
+            "seed": assigned["seed"],
+            "test_lock": lock,
             "buffer_m": splitting.buffer_m,
             "parents": splits.parents,
             "tested_in": splits.tested_in,
+            "gap_to_training": None
+            if gap is None
+            else {"nearest_m": gap.nearest_m, "median_m": gap.median_m, "touching": gap.touching},
             "class_fractions": {
                 split: {label: _fractions(of[label]) for label in classes} for split, of in per_split.items()
             },
@@ -111,22 +155,26 @@ def _base(
     """
     schema = subchip_schema(modalities, {label: len(names) for label, names in classes.items()})
     rows = SUBCHIPS.read(store.subchips, (*schema.names, "geometry"))
-    if list(dict.fromkeys(row["parent_id"] for row in rows)) != [parent.parent_id for parent in sheet]:
-        raise CityHeadsError(f"{store.subchips}: is of other parents than the sheet; run the workflow again")
+    _check_parents(store.subchips, rows, sheet)
     return rows
 
 
-def _pixels_per_parent(
-    rows: list[dict[str, Any]], classes: Mapping[str, Sequence[str]], sheet: Sequence[Parent]
-) -> dict[str, np.ndarray]:
-    """Count the labelled pixels of the packed sub-chips, (parents, classes) per label."""
-    place = {parent.parent_id: index for index, parent in enumerate(sheet)}
-    counts = {label: np.zeros((len(sheet), len(names)), np.int64) for label, names in classes.items()}
+def _check_parents(table: Path, rows: Sequence[Mapping[str, Any]], sheet: Sequence[Parent]) -> None:
+    if list(dict.fromkeys(row["parent_id"] for row in rows)) != [parent.parent_id for parent in sheet]:
+        raise CityHeadsError(f"{table}: is of other parents than the sheet; run the workflow again")
+
+
+def _label_hashes(
+    store: StoreFolder, rows: list[dict[str, Any]], classes: Iterable[str], sheet: Sequence[Parent]
+) -> dict[str, dict[str, str]]:
+    """Hash the label pixels of each packed sub-chip, by parent and place in it (``r0c1``)."""
+    masks = {label: np.load(store.array(mask_layer(label)), mmap_mode="r") for label in sorted(classes)}
+    found: dict[str, dict[str, str]] = {parent.parent_id: {} for parent in sheet}
     for row in rows:
         if row["kept"]:
-            for label, of in counts.items():
-                of[place[row["parent_id"]]] += row[column.pixels(label)][:-1]
-    return counts
+            pixels = b"".join(label.encode() + mask[row["store_index"]].tobytes() for label, mask in masks.items())
+            found[row["parent_id"]][f"r{row['row']}c{row['col']}"] = sha256_bytes(pixels)
+    return found
 
 
 def _pixels_per_split(
@@ -169,17 +217,21 @@ def _drop_near_held_out(
     kept: list[dict[str, Any]], sheet: list[Parent], assigned: Mapping[str, str], grid: Grid, buffer_m: float
 ) -> None:
     """Mark the kept rows that come too near to a parent held out from them as dropped, with the reason."""
-    of = {parent.parent_id: parent for parent in sheet}
-    side = grid.chip_px * grid.resolution_m
-    boxes = [
-        (of[row["parent_id"]], shapely.box(row["left"], row["top"] - side, row["left"] + side, row["top"]))
-        for row in kept
-    ]
-    near = near_held_out(boxes, [row["split"] for row in kept], sheet, assigned, grid, buffer_m)
+    near = near_held_out(_boxes(kept, sheet, grid), [row["split"] for row in kept], sheet, assigned, grid, buffer_m)
     for row, split in zip(kept, near, strict=True):
         if split is not None:
             row["kept"], row["store_index"] = False, -1
             row["reason"] = f"within {buffer_m:g} m of a {split} parent"
+
+
+def _boxes(rows: list[dict[str, Any]], sheet: Sequence[Parent], grid: Grid) -> list[tuple[Parent, shapely.Geometry]]:
+    """Give the parent and the square of each sub-chip."""
+    of = {parent.parent_id: parent for parent in sheet}
+    side = grid.chip_px * grid.resolution_m
+    return [
+        (of[row["parent_id"]], shapely.box(row["left"], row["top"] - side, row["left"] + side, row["top"]))
+        for row in rows
+    ]
 
 
 def _fractions(pixels: np.ndarray) -> list[float | None]:

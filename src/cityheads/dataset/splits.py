@@ -7,7 +7,7 @@ the unit of the bootstrap in the evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,25 @@ import numpy as np
 import shapely
 
 from cityheads.config import FractionsConfig, SplitsConfig
-from cityheads.core.artifacts.splits import MissingClass
+from cityheads.config.inputs import check_splits
+from cityheads.core.artifacts.splits import MissingClass, ParentAssignment
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes
 from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon
 
-__all__ = ["Splits", "assign_splits", "check_lock", "lock_of", "missing_classes", "near_held_out", "split_sizes"]
+__all__ = [
+    "Gap",
+    "Splits",
+    "check_lock",
+    "gap_to_training",
+    "lock_of",
+    "missing_classes",
+    "near_held_out",
+    "seek_assignment",
+    "split_sizes",
+    "splits_of",
+    "squares_hash",
+]
 
 log = logging.getLogger(__name__)
 
@@ -45,102 +58,62 @@ def split_sizes(parents: int, fractions: FractionsConfig) -> dict[str, int]:
     return sizes
 
 
-@dataclass(frozen=True)
-class Splits:
-    """Who is in which split of one fold.
-
-    Attributes:
-        method: ``sheet``, ``search``, ``fold K of N`` or ``region NAME left out``.
-        parents: Split per parent id, in the order of the sheet.
-        folds: Number of all folds, run or not; 1 for the methods without.
-        tested_in: Fold in which a parent is tested, likewise; None for one that is tested in no fold.
-        lock: Hash of who is tested.
-    """
-
-    method: str
-    parents: dict[str, Split]
-    folds: int
-    tested_in: dict[str, int | None]
-    lock: str
-
-
-def assign_splits(
-    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig, fold: int = 0
-) -> Splits:
-    """Assign every parent to a split.
+def seek_assignment(
+    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig
+) -> ParentAssignment:
+    """Seek who is tested when; the order of the parents does not matter.
 
     Method ``search`` takes the sheet's split column where there is one. Else the assignment is sought whose splits hold
     every class and whose share of each class's pixels (and of all pixels) is nearest to the wanted fractions: thousands
     of random assignments, then pairwise swaps from the best few until none helps. Method ``folds`` seeks equal groups
-    in the same way: group K is the test split of fold K, the next one its val, the others its train. The groups are the
-    same for all folds, whichever are run. Method ``region`` makes one region the test split and seeks train and val
-    among the others.
+    in the same way. Method ``region`` makes one region the test split and seeks train and val among the others.
 
     Args:
-        parents: Parents in sheet order.
+        parents: Parents of the sheet.
         counts: Labelled pixels per parent and class, (P, n_classes) per label.
         splitting: The config's ``splits`` section.
-        fold: Number of the fold; methods ``search`` and ``region`` have fold 0 only.
 
     Raises:
-        CityHeadsError: Too few parents, a sheet that leaves a split empty, or no such region or fold.
+        CityHeadsError: Too few parents, a sheet that leaves a split empty, or no such region.
     """
-    folds = splitting.folds if splitting.method == "folds" else 1
-    if not 0 <= fold < folds:
-        raise CityHeadsError(
-            f"no fold {fold}: method {splitting.method} has {f'the folds 0 to {folds - 1}' if folds > 1 else 'fold 0'}"
-        )
-    if folds > 1:
-        group = _groups(parents, counts, splitting)
-        names: dict[int, Split] = {fold: "test", (fold + 1) % folds: "val"}
-        assigned = {identifier: names.get(number, "train") for identifier, number in group.items()}
-        return Splits(f"fold {fold} of {folds}", assigned, folds, {**group}, _lock_of_folds(parents, group))
-    assigned, method = _one_split(parents, counts, splitting)
-    tested_in = {identifier: 0 if split == "test" else None for identifier, split in assigned.items()}
-    return Splits(method, assigned, 1, tested_in, lock_of(parents, assigned))
-
-
-def _groups(parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig) -> dict[str, int]:
-    """Give the fold in which each parent is tested."""
-    if len(parents) < splitting.folds:
-        raise CityHeadsError(f"{len(parents)} parents cannot fill {splitting.folds} folds; lower splits.folds")
+    check_splits(parents, splitting)
+    order = sorted(range(len(parents)), key=lambda index: parents[index].parent_id)
+    parents = [parents[index] for index in order]
+    shares = _shares({label: np.asarray(of)[order] for label, of in counts.items()})
     rng = np.random.default_rng(splitting.seed)
-    groups = _search(np.arange(len(parents)) % splitting.folds, _shares(counts), rng)
-    return {parent.parent_id: int(group) for parent, group in zip(parents, groups, strict=True)}
-
-
-def _one_split(
-    parents: Sequence[Parent], counts: Mapping[str, np.ndarray], splitting: SplitsConfig
-) -> tuple[dict[str, Split], str]:
-    """Assign by the sheet, by search, or by region."""
     ids = [parent.parent_id for parent in parents]
+    if splitting.method == "folds":
+        groups = _search(np.arange(len(parents)) % splitting.folds, shares, rng).tolist()
+        return _assignment("folds", splitting, {}, dict(zip(ids, groups, strict=True)))
     given = {parent.parent_id: parent.split for parent in parents if parent.split}
     if splitting.method == "search" and len(given) == len(parents):
-        empty = [name for name in SPLITS if name not in given.values()]
-        if empty:
-            raise CityHeadsError(
-                f"the parent sheet's split column leaves {empty[0]} empty; give it at least one parent"
-            )
-        return given, "sheet"
-    shares = _shares(counts)
-    rng = np.random.default_rng(splitting.seed)
+        return _assignment("sheet", splitting, given)
     if splitting.method == "region":
-        return _leave_out(parents, shares, splitting, rng), f"region {splitting.region} left out"
+        assigned = _leave_out(parents, shares, splitting, rng)
+        return _assignment(f"region {splitting.region} left out", splitting, assigned)
     sizes = split_sizes(len(parents), splitting.fractions)
     groups = _search(np.repeat(np.arange(len(SPLITS)), [sizes[name] for name in SPLITS]), shares, rng)
-    return {identifier: SPLITS[group] for identifier, group in zip(ids, groups, strict=True)}, "search"
+    found = {identifier: SPLITS[group] for identifier, group in zip(ids, groups, strict=True)}
+    return _assignment("search", splitting, found)
+
+
+def _assignment(
+    method: str, splitting: SplitsConfig, parents: dict[str, Split], folds: Mapping[str, int] | None = None
+) -> ParentAssignment:
+    tested = {name: 0 if split == "test" else None for name, split in parents.items()}
+    return {
+        "method": method,
+        "folds": splitting.folds if folds else 1,
+        "seed": None if method == "sheet" else splitting.seed,
+        "parents": parents,
+        "tested_in": {**folds} if folds else tested,
+    }
 
 
 def _leave_out(
     parents: Sequence[Parent], shares: np.ndarray, splitting: SplitsConfig, rng: np.random.Generator
 ) -> dict[str, Split]:
-    regions = sorted({parent.region for parent in parents if parent.region})
-    if splitting.region not in regions:
-        known = f"there are {', '.join(regions)}" if regions else "the parent sheet has no region column"
-        raise CityHeadsError(f"config key 'splits.region': no region '{splitting.region}'; {known}")
     left = [index for index, parent in enumerate(parents) if parent.region != splitting.region]
-    if len(left) < 2:
-        raise CityHeadsError(f"leaving region '{splitting.region}' out leaves {len(left)} parents; two are needed")
     fractions = splitting.fractions
     val = min(len(left) - 1, max(1, round(len(left) * fractions.val / (fractions.train + fractions.val))))
     groups = _search(np.repeat([0, 1], [len(left) - val, val]), shares[left], rng)
@@ -149,31 +122,149 @@ def _leave_out(
     return assigned
 
 
-def lock_of(parents: Sequence[Parent], assigned: Mapping[str, str]) -> str:
-    """Give a hash of the test parents: their ids and places, in any order."""
-    return _hash((p.parent_id, p.epsg, p.left, p.top) for p in parents if assigned[p.parent_id] == "test")
+@dataclass(frozen=True)
+class Splits:
+    """Who is in which split of one fold.
+
+    Attributes:
+        method: ``sheet``, ``search``, ``fold K of N`` or ``region NAME left out``.
+        parents: Split per parent id, in the order of the sheet.
+        tested_in: Fold in which a parent is tested, likewise; None for one that is tested in no fold.
+    """
+
+    method: str
+    parents: dict[str, Split]
+    tested_in: dict[str, int | None]
 
 
-def _lock_of_folds(parents: Sequence[Parent], group: Mapping[str, int]) -> str:
-    """Give a hash of the whole partition: ids and places of all parents, each with the fold in which it is tested."""
-    return _hash((p.parent_id, p.epsg, p.left, p.top, group[p.parent_id]) for p in parents)
+def splits_of(assignment: ParentAssignment, parents: Sequence[Parent], fold: int) -> Splits:
+    """Give the splits of one fold: group K is the test split of fold K, the next one its val, the others its train.
+
+    Args:
+        assignment: Who is tested when.
+        parents: Parents in sheet order.
+        fold: Number of the fold; without a cross-validation there is fold 0 only.
+
+    Raises:
+        CityHeadsError: There is no such fold, or the assignment is of other parents.
+    """
+    folds = assignment["folds"]
+    if not 0 <= fold < folds:
+        there = f"the folds 0 to {folds - 1}" if folds > 1 else "fold 0"
+        raise CityHeadsError(f"no fold {fold}: method {assignment['method']} has {there}")
+    ids = [parent.parent_id for parent in parents]
+    if set(ids) != assignment["tested_in"].keys():
+        raise CityHeadsError(
+            "the splits are of other parents than the sheet's; seek them anew: snakemake --forcerun assign_splits"
+        )
+    tested_in = {name: assignment["tested_in"][name] for name in ids}
+    if folds == 1:
+        return Splits(assignment["method"], {name: assignment["parents"][name] for name in ids}, tested_in)
+    names: dict[int | None, Split] = {fold: "test", (fold + 1) % folds: "val"}
+    return Splits(
+        f"fold {fold} of {folds}", {name: names.get(group, "train") for name, group in tested_in.items()}, tested_in
+    )
 
 
-def _hash(entries: Iterable[tuple[Any, ...]]) -> str:
-    return sha256_bytes(canonical_json(sorted(entries)).encode())[:16]
+def lock_of(
+    parents: Sequence[Parent], grid: Grid, tested_in: Mapping[str, int | None], chips: Mapping[str, Mapping[str, str]]
+) -> str:
+    """Give a hash of what the test set is, whatever its parents are called and in whichever order they stand.
+
+    Args:
+        parents: All parents.
+        grid: Size of parents and sub-chips.
+        tested_in: Fold in which a parent is tested; None for one that is tested in no fold.
+        chips: Per parent the kept sub-chips, by their place in it (``r0c1``): a hash of their label pixels.
+
+    Returns:
+        ``PLACES-PIXELS``: the tested squares with their folds, and their kept sub-chips and label pixels, 8 hexadecimal
+        digits each.
+    """
+    tested = _tested(parents, tested_in)
+    return f"{squares_hash(parents, grid, tested_in)}-{_hash([dict(chips[parent.parent_id]) for parent in tested])}"
+
+
+def squares_hash(parents: Sequence[Parent], grid: Grid, tested_in: Mapping[str, int | None]) -> str:
+    """Give the first half of a lock, which is known before any pixel is read."""
+    size = [grid.resolution_m, grid.parent_px, grid.chips_per_side]
+    places = [[one.epsg, one.left, one.top, tested_in[one.parent_id]] for one in _tested(parents, tested_in)]
+    return _hash([size, places])
+
+
+def _tested(parents: Sequence[Parent], tested_in: Mapping[str, int | None]) -> list[Parent]:
+    """Give the parents that are tested in some fold, ordered by place."""
+    return sorted(
+        (parent for parent in parents if tested_in[parent.parent_id] is not None),
+        key=lambda parent: (parent.epsg, parent.left, parent.top),
+    )
+
+
+def _hash(value: Any) -> str:
+    return sha256_bytes(canonical_json(value).encode())[:8]
 
 
 def check_lock(found: str, wanted: str | None) -> None:
     """Refuse a test set that is not the locked one.
 
     Raises:
-        CityHeadsError: The hashes differ.
+        CityHeadsError: The hashes differ; the message says in what.
     """
-    if wanted is not None and wanted != found:
-        raise CityHeadsError(
-            f"config key 'splits.test_lock': the test set is {found}, not the locked {wanted}; scores of different "
-            "test sets do not compare, so undo what changed it, or lock the new one"
-        )
+    if wanted is None or wanted == found:
+        return
+    same = wanted.partition("-")[0] == found.partition("-")[0]
+    what = "other sub-chips or label pixels of the same squares" if same else "other squares"
+    raise CityHeadsError(
+        f"config key 'splits.test_lock': the test set is {found}, not the locked {wanted}: {what}; scores of different "
+        "test sets do not compare, so undo what changed it, or lock the new one"
+    )
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the kept test sub-chips are from the nearest kept training sub-chip.
+
+    Attributes:
+        nearest_m: The least distance, in metres; 0 where two touch.
+        median_m: The median over the test sub-chips.
+        touching: Number of test sub-chips that touch training ground.
+    """
+
+    nearest_m: float
+    median_m: float
+    touching: int
+
+
+def gap_to_training(boxes: Sequence[tuple[Parent, shapely.Geometry]], splits: Sequence[str]) -> Gap | None:
+    """Measure the distance of the test ground from the training ground; None where either is empty.
+
+    Args:
+        boxes: Per kept sub-chip its parent and its square, in the parent's CRS.
+        splits: Split per sub-chip.
+    """
+    found: list[float] = []
+    for epsg in sorted({parent.epsg for parent, _ in boxes}):
+        of = {
+            split: [_in_crs(box, parent.epsg, epsg) for (parent, box), own in zip(boxes, splits, strict=True)
+                    if own == split and (split == "train" or parent.epsg == epsg)]
+            for split in ("train", "test")
+        }  # fmt: skip
+        if of["train"] and of["test"]:
+            tree = shapely.STRtree(of["train"])
+            found += tree.query_nearest(of["test"], return_distance=True, all_matches=False)[1].tolist()
+    if not found:
+        return None
+    # less than a millimetre apart is the same edge, written with other digits
+    return Gap(float(min(found)), float(np.median(found)), sum(distance < 1e-3 for distance in found))
+
+
+def _in_crs(box: shapely.Geometry, own: int, epsg: int) -> shapely.Geometry:
+    if own == epsg:
+        return box
+    from pyproj import Transformer
+
+    to = Transformer.from_crs(own, epsg, always_xy=True)
+    return shapely.transform(box, lambda xy: np.column_stack(to.transform(xy[:, 0], xy[:, 1])))
 
 
 def near_held_out(

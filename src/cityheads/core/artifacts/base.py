@@ -105,6 +105,17 @@ class Table:
         found: list[dict[str, Any]] = self.read_arrow(path, columns).to_pylist()
         return found
 
+    def columns(self, path: Path) -> list[str]:
+        """Give the names of a table's columns.
+
+        Raises:
+            CityHeadsError: As for `read`.
+        """
+        import pyarrow.parquet as pq
+
+        self.read_arrow(path, ())
+        return list(pq.read_schema(path).names)
+
     def read_arrow(self, path: Path, columns: Sequence[str]) -> pa.Table:
         """Read some columns as an Arrow table.
 

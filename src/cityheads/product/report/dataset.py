@@ -24,6 +24,7 @@ __all__ = [
     "dropped_table",
     "facts",
     "footprints",
+    "gap",
     "parents",
     "split_table",
     "splits",
@@ -66,6 +67,23 @@ def facts(config: Config, results: Results) -> Facts:
         side_km=config.grid.grid.side_m / 1000,
         per_parent=config.grid.chips_per_side**2,
         method=results.splits["method"],
+    )
+
+
+def gap(results: Results) -> str | None:
+    """Say how far the test ground is from the training ground; None where that was not measured."""
+    found = results.splits["gap_to_training"]
+    if found is None:
+        return None
+    tested, touching = results.statistics["chips"]["test"], found["touching"]
+    touch = (
+        f"{touching:,} of the {tested:,} test sub-chips touch training ground"
+        if touching
+        else "no test sub-chip touches training ground"
+    )
+    return (
+        f"From a test sub-chip to the nearest training sub-chip it is {number(found['nearest_m'], 0)} m at least and "
+        f"{number(found['median_m'], 0)} m in the median; {touch} (splits.buffer_m is {results.splits['buffer_m']:g})."
     )
 
 

@@ -96,6 +96,7 @@ def _context(config: Config, results: Results) -> dict[str, Any]:
         "economy": trainings.economy(config.noninferiority, results),
         "curves": curves(config, results),
         "splits": dataset.split_table(results),
+        "distance": dataset.gap(results),
         "missing": results.splits["missing"],
         "balance": dataset.balance(config, results),
         "modalities": {name: _KINDS[name] for name in config.model.modalities},
