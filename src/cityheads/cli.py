@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--config", type=Path, required=True, metavar="YAML", help="config file")
         sub.add_argument("--log", type=Path, metavar="FILE", help="write messages to FILE, errors also to the screen")
         for argument in verb.arguments:
+            if argument.positional:
+                sub.add_argument(argument.name, type=argument.type, help=argument.help)
+                continue
             option = f"--{argument.name.replace('_', '-')}"
             if argument.type is bool:
                 sub.add_argument(option, dest=argument.name, action="store_true", help=argument.help)

@@ -23,6 +23,7 @@ class Argument:
     required: bool = True
     default: Any = None
     many: bool = False
+    positional: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,18 +227,31 @@ VERBS: dict[str, Verb] = {
             version=1,
         ),
         Verb(
+            "assign_splits",
+            "say which parents are held out when",
+            "cityheads.dataset.assemble:assign_splits",
+            ("grid", "splits.method", "splits.fractions", "splits.seed", "splits.folds", "splits.region"),
+            (
+                _PARENTS,
+                Argument("table", "subchips.parquet of the store"),
+                _out("assignment.json"),
+            ),
+            version=1,
+        ),
+        Verb(
             "assemble_dataset",
-            "assign the splits of one fold to what is packed",
+            "split what is packed as one fold does",
             "cityheads.dataset.assemble:assemble_dataset",
             ("grid", "archive.imagery", "labels", "heads", "runs", "splits"),
             (
                 Argument("fold", "number of the fold, from 0", int),
                 _PARENTS,
+                Argument("assignment", "which parents are held out when (JSON)"),
                 _out(
                     "folder for splits.json, classes.json, statistics.json and chips.parquet; the store lies beside it"
                 ),
             ),
-            version=2,
+            version=3,
         ),
         Verb(
             "tune",
@@ -375,7 +389,7 @@ VERBS: dict[str, Verb] = {
                 "report",
             ),
             (_RESULTS, _out("report.html")),
-            version=2,
+            version=3,
         ),
         Verb(
             "publish",
@@ -456,6 +470,12 @@ VERBS: dict[str, Verb] = {
                 Argument("count", "wanted number of parents; default: the fewest", int, required=False),
                 Argument("prefix", "prefix of the parent ids", str, required=False, default="P"),
             ),
+        ),
+        Verb(
+            "check",
+            "find what would fail later in a run of a config, and print what it needs; downloads and writes nothing",
+            "cityheads.dataset.preflight:check",
+            arguments=(Argument("file", "config file, whole or to lay over config/config.yaml", positional=True),),
         ),
         Verb(
             "document_config",

@@ -8,15 +8,25 @@ from pathlib import Path
 from shlex import quote
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+from snakemake.utils import update_config
 
 from cityheads.config import read_yaml, resolve, write_config
 from cityheads.config.experiments import read_experiments, with_experiments
+from cityheads.config.inputs import check_names, check_results, check_splits, typed
 from cityheads.core.classes import fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import chip_ids, read_parents
 from cityheads.core.layout import Layout
 from cityheads.core.modalities import removable
+from cityheads.dataset.preflight import machine, preflight
 from cityheads.verbs import VERBS
+
+
+def placed(path):
+    """Give a path with what a module's `prefix:` puts before it."""
+    return str(workflow.modifier.path_modifier.modify(str(path)))
+
 
 try:
     if workflow.modifier.is_main_snakefile():
@@ -24,6 +34,8 @@ try:
             read_yaml(
                 Path(file)
             )  # for a key that stands twice: Snakemake takes the last
+        # Snakemake makes text of every value within `--config train='{epochs: 2}'`
+        update_config(config, typed(workflow.config_settings.config))
     CITY = resolve(config)
     SHEET = CITY.parents
     EXPERIMENTS = read_experiments(Path(CITY.experiments)) if CITY.experiments else []
@@ -31,6 +43,9 @@ try:
     LABORATORY = with_experiments(CITY, EXPERIMENTS)
     GRID = CITY.grid.grid
     ROWS = {parent.parent_id: parent for parent in read_parents(Path(SHEET), GRID)}
+    check_names(LABORATORY)
+    check_splits(list(ROWS.values()), CITY.splits)
+    check_results(placed(CITY.results))
 except CityHeadsError as error:
     raise WorkflowError(str(error)) from None
 
@@ -84,11 +99,6 @@ def at_start(action):
     workflow.onstart = lambda function: register(lambda log: (action(), function(log)))
 
 
-def placed(path):
-    """Give a path with what a module's `prefix:` puts before it."""
-    return str(workflow.modifier.path_modifier.modify(str(path)))
-
-
 # The config with all its defaults, as the jobs read it. It is no input: what a job depends on in it is in its parameters.
 CONFIG = placed(RESULTS.config)
 EXPERIMENTS_CONFIG = placed(RESULTS.experiments)
@@ -97,10 +107,19 @@ _HELD = []
 
 
 def prepare_results():
-    """Keep a second run out, and write the config down for the jobs.
+    """Check what a real run needs, keep a second run out, and write the config down for the jobs.
 
     Snakemake's own lock outlives a killed run; the kernel's does not.
     """
+    if not SIMULATED:
+        # before anything is downloaded: what would fail hours later
+        found = preflight(CITY, machine())
+        for line in found.needs.lines() if found.needs else ():
+            logger.info(f"needs: {line}")
+        for line in found.warnings:
+            logger.warning(f"warning: {line}")
+        if found.problems:
+            raise WorkflowError("\n".join(found.problems))
     Path(LOCK).parent.mkdir(parents=True, exist_ok=True)
     lock = open(LOCK, "w")
     try:
@@ -192,11 +211,13 @@ def sheet_rows():
 
 
 def split_rows():
-    """Give what the splits depend on in the sheet: the places, and the column that the method looks at, if any."""
+    """Give what the splits depend on in the sheet, in any order: the places, and the column that the method looks at."""
     column = {"search": "split", "region": "region"}.get(CITY.splits.method)
     return ";".join(
-        f"{place(parent)} {getattr(row, column) if column else None}"
-        for parent, row in ROWS.items()
+        sorted(
+            f"{place(parent)} {getattr(row, column) if column else None}"
+            for parent, row in ROWS.items()
+        )
     )
 
 
