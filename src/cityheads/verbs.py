@@ -100,7 +100,7 @@ VERBS: dict[str, Verb] = {
                 Argument("catalog", "URL or path of the catalogue; default: that of the config", str, False),
                 _out("scenes/PARENT.json"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "read_parent",

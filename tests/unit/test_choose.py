@@ -98,7 +98,51 @@ def test_clear_over_the_parent_beats_clear_over_the_tile(tmp_path: Path) -> None
     scenes = choose(archive, tmp_path, S1RTC={"max_days": 99})
     assert ids(scenes, "S2L2A") == ["CLEAR_HERE"]
     assert scenes["layers"]["S2L2A"]["clear_fraction"] == 1
-    assert reasons(scenes, "S2L2A") == {"CLOUD_HERE": "25 % of the parent valid and clear, against 100 %"}
+    assert reasons(scenes, "S2L2A") == {
+        "CLOUD_HERE": "75.2 points (75.0 % cloud, 0.0 % missing, 1 days from 2024-07-16), the chosen one 9.0"
+    }
+    assert scenes["layers"]["S2L2A"]["cost"] == {
+        "points": 8.968, "cloud_percent": 0.0, "missing_percent": 0.0, "days": 44.84, "cloud_points": 0.0,
+        "missing_points": 0.0, "day_points": 8.968,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("weights", "taken"),
+    [
+        # 1/16 of the parent is cloud 0 days from the target: 6.25 points; the clear scene lies 75 days away: 15
+        ({}, "CLOUD_NOW"),
+        ({"points_per_day": 0.04}, "CLEAR_LATER"),
+        ({"points_per_cloud_percent": 5.0}, "CLEAR_LATER"),
+        ({"points_per_cloud_percent": 0.0, "points_per_day": 0.0}, "CLOUD_NOW"),  # equals: the nearer one
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_what_cloud_and_days_weigh_against_each_other_says_the_config(
+    tmp_path: Path, weights: dict[str, float], taken: str, workers: int
+) -> None:
+    archive = complete(tmp_path)
+    archive.items["sentinel-2-l2a"].clear()
+    add_s2(archive, "CLOUD_NOW", "2024-07-16T00:00:00Z", scl=cloudy(1 / 16))
+    add_s2(archive, "CLEAR_LATER", "2024-09-29T00:00:00Z")
+    rule = {"cost": weights, "target_date": "2024-07-16"}
+    assert ids(choose(archive, tmp_path, S2L2A=rule, S1RTC={"max_days": 99}, workers=workers), "S2L2A") == [taken]
+
+
+def test_missing_ground_costs_and_the_tile_wide_cloud_stands_in_without_a_classification(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    archive.items["sentinel-2-l2a"].clear()
+    add_s2(archive, "HALF", "2024-07-16T00:00:00Z", left=LEFT + 320, **{"eo:cloud_cover": 0.0})
+    add_s2(archive, "HAZY", "2024-07-16T00:00:00Z", **{"eo:cloud_cover": 30.0})
+    for day in ("HALF", "HAZY"):
+        archive.items["sentinel-2-l2a"][["HALF", "HAZY"].index(day)]["properties"]["platform"] = day
+    rule = {"scl_asset": None, "target_date": "2024-07-16"}
+    scenes = choose(archive, tmp_path, S2L2A=rule)
+    assert ids(scenes, "S2L2A") == ["HAZY"]
+    assert reasons(scenes, "S2L2A")["HALF"].startswith("100.0 points (0.0 % cloud, 50.0 % missing, 0 days")
+    assert scenes["layers"]["S2L2A"]["cost"]["points"] == 30
+    lenient = rule | {"cost": {"points_per_missing_percent": 0.5}}
+    assert ids(choose(archive, tmp_path, S2L2A=lenient), "S2L2A") == ["HALF"]
 
 
 def test_among_equally_clear_scenes_the_nearest_to_the_target_date_wins(tmp_path: Path) -> None:
@@ -108,7 +152,7 @@ def test_among_equally_clear_scenes_the_nearest_to_the_target_date_wins(tmp_path
     assert ids(choose(archive, tmp_path), "S2L2A") == ["S2_A"]
     near_june = choose(archive, tmp_path, S2L2A={"target_date": "2024-06-01"}, S1RTC={"max_days": 99})
     assert ids(near_june, "S2L2A") == ["S2_JUNE"]
-    assert reasons(near_june, "S2L2A")["S2_AUGUST"].startswith("farther from 2024-06-01")
+    assert reasons(near_june, "S2L2A")["S2_AUGUST"] == ("89 days from 2024-06-01 cost as much as all of the chosen one")
     # the middle of the period is the default
     late = choose(archive, tmp_path, S2L2A={"datetime": "2024-08-01/2024-09-30"}, S1RTC={"max_days": 99})
     assert ids(late, "S2L2A") == ["S2_AUGUST"]
@@ -141,12 +185,24 @@ def test_tiles_of_one_pass_are_mosaicked_and_unneeded_ones_are_not(tmp_path: Pat
     assert "already covers" in reasons(scenes, "S2L2A")["FAR_WEST"]
 
 
+def test_a_spare_tile_of_a_pass_that_lost_is_rejected_for_what_the_pass_lost_by(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    archive.items["sentinel-2-l2a"].clear()
+    add_s2(archive, "CLEAR", "2024-07-10T15:50:00Z", **{"s2:datatake_id": "GS2A_20240710T154941_047272_N05.10"})
+    for name in ("CLOUDY_1", "CLOUDY_2"):
+        add_s2(archive, name, "2024-07-15T15:50:00Z", scl=cloudy(0.5), **{
+            "s2:datatake_id": "GS2A_20240715T154941_047272_N05.10", "s2:mgrs_tile": name})  # fmt: skip
+    found = reasons(choose(archive, tmp_path), "S2L2A")
+    assert found["CLOUDY_1"] == found["CLOUDY_2"]
+    assert found["CLOUDY_1"].startswith("50.2 points (50.0 % cloud")
+
+
 def test_a_whole_pass_beats_a_nearer_half_one(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     add_s2(archive, "HALF", "2024-07-16T15:50:00Z", left=LEFT + 320)
     scenes = choose(archive, tmp_path)
     assert ids(scenes, "S2L2A") == ["S2_A"]
-    assert reasons(scenes, "S2L2A")["HALF"] == "50 % of the parent valid and clear, against 100 %"
+    assert reasons(scenes, "S2L2A")["HALF"].startswith("100.0 points (0.0 % cloud, 50.0 % missing")
 
 
 def test_the_newest_processing_of_a_tile_is_taken(tmp_path: Path) -> None:
@@ -230,7 +286,12 @@ def test_radar_is_taken_near_the_optical_scene_in_the_preferred_direction_and_ov
     assert ids(scenes, "S1RTC") == ["S1_A"]
     found = reasons(scenes, "S1RTC")
     assert found["ASC_LATE"] == "15.3 days from the Sentinel-2 scene, more than 12"
-    assert found["ASC_NEARER_HALF"] == "covers 39.1%"  # 40 x 40 of 64 x 64 px
+    # 40 x 40 of 64 x 64 px
+    assert found["ASC_NEARER_HALF"] == "covers 39.1% of the parent, the chosen pass 100.0%"
+    assert found["DESC_NEAR"] == "its direction is descending, and ascending is preferred"
+    assert reasons(choose(archive, tmp_path), "S1RTC")["S1_A"] == (
+        "1.7 days from the Sentinel-2 scene, the chosen pass 0.2"
+    )
     assert ids(choose(archive, tmp_path, S1RTC={"orbit": "ascending", "max_days": 0.5}), "S1RTC") == ["DESC_NEAR"]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cityheads.config.archive import (
     ArchiveConfig,
+    CostConfig,
     DemConfig,
     GrdConfig,
     ImageryConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "ArchiveConfig",
     "Config",
     "ControlsConfig",
+    "CostConfig",
     "DemConfig",
     "EvaluationConfig",
     "FootprintsLabel",

@@ -33,6 +33,7 @@ from cityheads.core.times import Interval, parse_interval, parse_time
 
 __all__ = [
     "ArchiveConfig",
+    "CostConfig",
     "DemConfig",
     "GrdConfig",
     "ImageryConfig",
@@ -63,6 +64,28 @@ class NetworkConfig(Section):
     connections: Integer = field(8, "Connections to one host at once.", affects="nothing", ge=1, le=64)
 
 
+class CostConfig(Section):
+    """What a Sentinel-2 overflight costs over a parent, in points; the one with the fewest is taken."""
+
+    points_per_cloud_percent: Number = field(
+        1.0,
+        "Points for each percent of the parent that is not clear: cloud, shadow, snow or saturated by the scene "
+        "classification, or, without one, the tile-wide eo:cloud_cover of what has data.",
+        affects="choice",
+        ge=0,
+    )
+    points_per_missing_percent: Number = field(
+        2.0, "Points for each percent of the parent without data.", affects="choice", ge=0
+    )
+    points_per_day: Number = field(
+        0.2,
+        "Points for each day between the acquisition and the target date: by default five days weigh as much as one "
+        "percent of cloud.",
+        affects="choice",
+        ge=0,
+    )
+
+
 class OpticalConfig(Section):
     """Sentinel-2 Level-2A surface reflectance."""
 
@@ -72,12 +95,13 @@ class OpticalConfig(Section):
     )
     target_date: Annotated[Text, Time] | None = field(
         None,
-        "Among equally clear scenes the one nearest to this date is taken (YYYY-MM-DD); null takes the middle of the "
-        "period.",
+        "Date that scenes should be near to (YYYY-MM-DD); what a day's distance costs says 'cost'. Null takes the "
+        "middle of the period.",
     )
     max_cloud_percent: Number = field(
         40.0, "Items whose tile-wide eo:cloud_cover, in percent, is above this are not looked at.", ge=0, le=100
     )
+    cost: CostConfig = section(CostConfig, affects="choice")
     offset: Literal["baseline", "none", "item"] = field(
         "baseline",
         "How the +1000 of processing baseline 04.00 and later is known: by the item's s2:processing_baseline, not at "

@@ -4,6 +4,7 @@ A field says what it *affects*, which is how `Config.fingerprint` knows when a j
 
 * ``results``: whatever reads its section.
 * ``reading``: the pixels that are read from the chosen scenes, not the choice.
+* ``choice``: which scenes are chosen, and what is read only through that.
 * ``figures``: what is drawn, not what is learnt.
 * ``nothing``: neither; patience with a server, say, or the number of processes.
 """
@@ -54,7 +55,7 @@ __all__ = [
     "section",
 ]
 
-Affects = Literal["results", "reading", "figures", "nothing"]
+Affects = Literal["results", "reading", "choice", "figures", "nothing"]
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -402,7 +402,9 @@ class Config(Section):
         kept: set[Affects] = {"results"}
         if colors:
             kept.add("figures")
-        if reading and not scene_search:
+        if scene_search:
+            kept.add("choice")
+        elif reading:
             kept.add("reading")
         found: dict[str, Any] = {}
         for name in sections:

@@ -28,7 +28,11 @@ This page and that schema are made from the classes in `src/cityheads/config/`:
 `cityheads document_config --out docs/configuration.md --schema workflow/schemas/config.schema.json`.
 """
 
-_REMARK = {"nothing": " Never changes a result.", "figures": " Changes figures only, nothing that is learnt."}
+_REMARK = {
+    "choice": " Changes which scenes are chosen, nothing else.",
+    "figures": " Changes figures only, nothing that is learnt.",
+    "nothing": " Never changes a result.",
+}
 
 
 def document() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -14,12 +14,21 @@ from cityheads.archive.catalogues.item import Item
 __all__ = ["Pass", "fill", "group_by_pass", "measure_in_batches"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pass:
-    """The items of one overflight, best first, and how well they cover the parent."""
+    """The items of one overflight and, once it is measured, how well they cover the parent.
 
-    items: list[Item]
+    Attributes:
+        members: All its items over the parent.
+        when: Time of the earliest.
+        items: Those that are needed to cover the parent, best first; none before it is measured.
+        valid: Fraction of the parent with data.
+        clear: Fraction of that which is clear; None where nothing tells.
+    """
+
+    members: Sequence[Item]
     when: datetime
+    items: Sequence[Item] = field(default=())
     valid: float = 0.0
     clear: float | None = None
 

@@ -18,7 +18,11 @@ from cityheads.core.artifacts.scenes import ChosenItem, Rejection
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
 
-__all__ = ["Search", "by_cover", "lack", "nothing", "reasons"]
+__all__ = ["NO_DATA", "SPARE", "Search", "by_cover", "lack", "nothing", "reasons"]
+
+#: Why an item was not taken, in words that the choices of all sensors share.
+NO_DATA = "no pixel over the parent has data"
+SPARE = "another tile or frame of the chosen pass already covers its part of the parent"
 
 #: What of an item's properties is kept in the frozen choice, to explain it.
 _KEPT = (

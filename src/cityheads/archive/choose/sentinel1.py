@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
 
 from cityheads.archive.catalogues.item import Item, within
+from cityheads.archive.choose.cost import days_between
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
-from cityheads.archive.choose.search import Search, lack, nothing, reasons
+from cityheads.archive.choose.search import NO_DATA, SPARE, Search, lack, nothing, reasons
 from cityheads.archive.products import S1_NODATA
 from cityheads.config import RadarConfig
 from cityheads.core.artifacts.scenes import ChosenLayer
@@ -39,8 +41,12 @@ def choose_sentinel1(search: Search, name: str, rule: RadarConfig, when: datetim
         polarisations = item.properties.get("sar:polarizations")
         lacking = [band for band in bands if polarisations and band not in polarisations]
         if not within(item, interval):
-            days = abs((item.when - when).total_seconds()) / 86400
-            rejected.append((item, f"{days:.1f} days from the Sentinel-2 scene, more than {rule.max_days:g}"))
+            rejected.append(
+                (
+                    item,
+                    f"{days_between(item.when, when):.1f} days from the Sentinel-2 scene, more than {rule.max_days:g}",
+                )
+            )
         elif lacking:
             rejected.append((item, f"acquired without {', '.join(lacking)}"))
         else:
@@ -49,7 +55,7 @@ def choose_sentinel1(search: Search, name: str, rule: RadarConfig, when: datetim
         return _absent(search, name, rule, items, rejected)
 
     def other_way(one: Pass) -> bool:
-        return rule.orbit != "any" and one.items[0].properties.get("sat:orbit_state") != rule.orbit
+        return rule.orbit != "any" and _direction(one) != rule.orbit
 
     def order(one: Pass) -> tuple[bool, timedelta, datetime]:
         return other_way(one), abs(one.when - when), one.when
@@ -60,25 +66,27 @@ def choose_sentinel1(search: Search, name: str, rule: RadarConfig, when: datetim
         measured.append(candidate)
         if candidate.valid >= _FULL_COVER:
             break
-    best = min(measured, key=lambda one: (-round(min(one.valid, _FULL_COVER), 2), *order(one)))
+    best = min(measured, key=lambda one: (-_cover(one), *order(one)))
     if best.valid == 0:
-        return _absent(search, name, rule, items, [*rejected, *((item, "no valid pixel") for item in kept)])
+        return _absent(search, name, rule, items, [*rejected, *((item, NO_DATA) for item in kept)])
+
+    def why_not(one: Pass) -> str:
+        # a pass that was not measured has no items
+        if one.items and _cover(one) < _cover(best):
+            return f"covers {one.valid:.1%} of the parent, the chosen pass {best.valid:.1%}" if one.valid else NO_DATA
+        if other_way(one) and not other_way(best):
+            return f"its direction is {_direction(one)}, and {rule.orbit} is preferred"
+        return f"{days_between(one.when, when):.1f} days from the Sentinel-2 scene, the chosen pass {days:.1f}"
+
     chosen = {item.id for item in best.items}
-    for candidate in passes:
-        for item in candidate.items:
-            if item.id not in chosen:
-                looked = candidate in measured
-                rejected.append(
-                    (item, f"covers {candidate.valid:.1%}" if looked else "a nearer pass covers the parent")
-                )
-    for item in kept:
-        if item.id not in chosen and not any(item is other for other, _ in rejected):
-            rejected.append((item, "another frame of the same pass already covers its part of the parent"))
-    direction = best.items[0].properties.get("sat:orbit_state", "unknown direction")
-    days = abs((best.when - when).total_seconds()) / 86400
+    days = days_between(best.when, when)
+    rejected += [(item, SPARE) for item in best.members if item.id not in chosen]
+    for one in [*measured, *passes[len(measured) :]]:
+        if one is not best:
+            rejected += [(item, why_not(one)) for item in one.members]
     return {
         "collection": collection,
-        "why": f"{best.valid:.1%} valid; {days:.1f} days from the Sentinel-2 scene; {direction}",
+        "why": f"{best.valid:.1%} valid; {days:.1f} days from the Sentinel-2 scene; {_direction(best)}",
         "considered": len(items),
         "rejected": reasons(rejected),
         "valid_fraction": round(best.valid, 6),
@@ -109,6 +117,15 @@ def _absent(
     }
 
 
+def _direction(one: Pass) -> str:
+    return str(one.members[0].properties.get("sat:orbit_state", "unknown"))
+
+
+def _cover(one: Pass) -> float:
+    """Give how much of the parent a pass covers, where full is full."""
+    return round(min(one.valid, _FULL_COVER), 2)
+
+
 def _s1_pass(item: Item) -> str:
     """Name the overflight: platform and absolute orbit, else platform, direction and day."""
     properties = item.properties
@@ -121,10 +138,10 @@ def _s1_pass(item: Item) -> str:
 def _measure(search: Search, key: str, one: Pass) -> Pass:
     """Measure how much of the parent the swath covers, and order the frames that are needed."""
     layers = []
-    for item in one.items:
+    for item in one.members:
         pixels = search.coarse_pixels(item, key, "VV", S1_NODATA)
         layers.append((item, np.where(np.isfinite(pixels), pixels, S1_NODATA)))
     layers.sort(key=lambda pair: (-int((pair[1] != S1_NODATA).sum()), pair[0].id))
     mosaic = np.full(search.coarse.shape, S1_NODATA, layers[0][1].dtype)
-    one.items, one.valid = fill(mosaic, layers, S1_NODATA)
-    return one
+    needed, valid = fill(mosaic, layers, S1_NODATA)
+    return replace(one, items=needed, valid=valid)

@@ -1,20 +1,22 @@
-"""The choice of Sentinel-2 scenes: the pass that is clearest over the parent itself, near the target date."""
+"""The choice of Sentinel-2 scenes: the pass that costs least in cloud, missing ground and days over the parent."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import shapely
 
 from cityheads.archive.catalogues.item import Item, within
+from cityheads.archive.choose.cost import cost_of, day_points, days_between, told
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
-from cityheads.archive.choose.search import Search, nothing, reasons
+from cityheads.archive.choose.search import NO_DATA, SPARE, Search, nothing, reasons
 from cityheads.archive.products import OFFSET_BASELINE, OFFSET_DN
 from cityheads.config import OpticalConfig
-from cityheads.core.artifacts.scenes import ChosenLayer
+from cityheads.core.artifacts.scenes import ChoiceCost, ChosenLayer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
 
@@ -25,7 +27,7 @@ _SUPERSEDED_REST = 0.02
 
 
 def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
-    """Choose the pass that is clearest over the parent and, among equals, nearest to the target date.
+    """Choose the pass that costs least over the parent (`cityheads.archive.choose.cost`), of equals the nearest.
 
     Raises:
         CityHeadsError: No usable item, or one without a needed band or baseline.
@@ -47,38 +49,48 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
         raise nothing(search, "S2L2A", collection, items, rejected)
     passes = group_by_pass(kept, _s2_pass)
     passes.sort(key=lambda one: (abs(one.when - target), one.when))
-    best: Pass | None = None
-    for candidate in measure_in_batches(search.archive.workers, passes, lambda one: _measure(search, rule, one)):
-        # nearer passes come first, so only a clearer one can win; to the percent, or noise would outweigh the date
-        if best is None or _score(candidate) > _score(best):
-            best = candidate
-        if _score(best) >= 100:
-            break
-    assert best is not None
-    if best.valid == 0:
-        raise nothing(search, "S2L2A", collection, items, [*rejected, *((item, "no valid pixel") for item in kept)])
+    measured = _measure_nearest(search, rule, passes)
+    usable = [one for one in measured if one.valid > 0]
+    if not usable:
+        raise nothing(search, "S2L2A", collection, items, [*rejected, *((item, NO_DATA) for item in kept)])
+    costs = [cost_of(one, rule) for one in usable]
+    best, cost = min(zip(usable, costs, strict=True), key=lambda pair: pair[1]["points"])
     chosen = {item.id for item in best.items}
-    for candidate in passes:
-        for item in candidate.items:
-            if item.id not in chosen:
-                rejected.append((item, _why_not(candidate, best, target)))
-    for item in kept:
-        if item.id not in chosen and not any(item is other for other, _ in rejected):
-            rejected.append((item, "another tile of the same pass already covers its part of the parent"))
+    rejected += [(item, SPARE) for item in best.members if item.id not in chosen]
+    for one in measured:
+        if one is not best:
+            rejected += [(item, _why_not(one, rule, cost)) for item in one.members]
+    for one in passes[len(measured) :]:
+        reason = (
+            f"{days_between(one.when, target):.0f} days from {target:%Y-%m-%d} cost as much as all of the chosen one"
+        )
+        rejected += [(item, reason) for item in one.members]
     assets = {band: rule.assets.get(band, band) for band in MODALITIES["S2L2A"].bands}
     if rule.scl_asset is not None:
         assets["SCL"] = rule.scl_asset
-    cover = f"{best.valid:.1%} valid" + ("" if best.clear is None else f", {best.clear:.1%} of it clear")
-    days = abs((best.when - target).total_seconds()) / 86400
     return {
         "collection": collection,
-        "why": f"{cover}; {days:.0f} days from {target:%Y-%m-%d}; {len(best.items)} tile(s) of {len(passes)} pass(es)",
+        "why": f"{told(cost, target)}, the fewest of {len(passes)} pass(es); {len(best.items)} tile(s)",
         "considered": len(items),
         "rejected": reasons(rejected),
         "valid_fraction": round(best.valid, 6),
         "clear_fraction": None if best.clear is None else round(best.clear, 6),
+        "cost": cost,
         "items": [{**search.frozen(item, assets), "offset_dn": offset_dn(item, rule.offset)} for item in best.items],
     }
+
+
+def _measure_nearest(search: Search, rule: OpticalConfig, passes: Sequence[Pass]) -> list[Pass]:
+    """Measure passes in their order, the nearest to the target date first, until none that follows can cost less."""
+    measured: list[Pass] = []
+    least = math.inf
+    for one in measure_in_batches(search.archive.workers, passes, lambda one: _measure(search, rule, one)):
+        measured.append(one)
+        if one.valid > 0:
+            least = min(least, cost_of(one, rule)["points"])
+        if len(measured) < len(passes) and day_points(passes[len(measured)].when, rule) >= least:
+            break
+    return measured
 
 
 def offset_dn(item: Item, rule: str) -> int:
@@ -158,27 +170,26 @@ def _measure(search: Search, rule: OpticalConfig, one: Pass) -> Pass:
     """Measure valid and clear fractions over the parent, and order the tiles that are needed."""
     with_scl = rule.scl_asset is not None
     band, key = ("B02", rule.assets.get("B02", "B02")) if rule.scl_asset is None else ("SCL", rule.scl_asset)
-    layers = [search.coarse_pixels(item, key, band, SCL_NODATA) for item in one.items]
+    layers = [search.coarse_pixels(item, key, band, SCL_NODATA) for item in one.members]
     clear_codes = sorted(SCL_CLEAR)
 
     def worth(pixels: np.ndarray) -> int:
         return int(np.isin(pixels, clear_codes).sum()) if with_scl else int((pixels != SCL_NODATA).sum())
 
-    order = sorted(range(len(layers)), key=lambda index: (-worth(layers[index]), one.items[index].id))
+    order = sorted(range(len(layers)), key=lambda index: (-worth(layers[index]), one.members[index].id))
     mosaic = np.zeros(search.coarse.shape, layers[0].dtype)
-    one.items, one.valid = fill(mosaic, [(one.items[index], layers[index]) for index in order], SCL_NODATA)
+    needed, valid = fill(mosaic, [(one.members[index], layers[index]) for index in order], SCL_NODATA)
+    clear: float | None = None
     if with_scl:
-        valid = mosaic != SCL_NODATA
-        one.clear = float(np.isin(mosaic[valid], clear_codes).mean()) if valid.any() else 0.0
-    return one
+        data = mosaic != SCL_NODATA
+        clear = float(np.isin(mosaic[data], clear_codes).mean()) if data.any() else 0.0
+    return replace(one, items=needed, valid=valid, clear=clear)
 
 
-def _score(one: Pass) -> int:
-    """Percent of the parent that is valid and clear."""
-    return round(100 * one.valid * (1.0 if one.clear is None else one.clear))
-
-
-def _why_not(candidate: Pass, best: Pass, target: datetime) -> str:
-    if candidate.when != best.when and abs(candidate.when - target) >= abs(best.when - target) and _score(best) >= 100:
-        return f"farther from {target:%Y-%m-%d} than a scene that is clear all over"
-    return f"{_score(candidate)} % of the parent valid and clear, against {_score(best)} %"
+def _why_not(one: Pass, rule: OpticalConfig, chosen: ChoiceCost) -> str:
+    if one.valid == 0:
+        return NO_DATA
+    cost = cost_of(one, rule)
+    if cost["points"] == chosen["points"]:
+        return f"{told(cost, rule.target_time)}, as many as the chosen one, which is nearer or earlier"
+    return f"{told(cost, rule.target_time)}, the chosen one {chosen['points']:.1f}"

@@ -17,6 +17,7 @@ from cityheads.core.grid import Parent
 
 __all__ = [
     "SCENES",
+    "ChoiceCost",
     "ChosenItem",
     "ChosenLayer",
     "Place",
@@ -58,6 +59,23 @@ class ChosenItem(TypedDict):
     assets: dict[str, str]
 
 
+class ChoiceCost(TypedDict):
+    """What the chosen overflight costs: three shares and distances, the points of each, and their sum.
+
+    Percents are of the parent, measured at low resolution; the weights are those of the config
+    (``archive.imagery.S2L2A.cost``) when the choice was made.
+    """
+
+    points: float
+    #: None where nothing tells of clouds; that costs nothing.
+    cloud_percent: float | None
+    missing_percent: float
+    days: float
+    cloud_points: float
+    missing_points: float
+    day_points: float
+
+
 class ChosenLayer(TypedDict):
     """What one modality or land-cover label is made of; the first item has priority where they overlap.
 
@@ -71,6 +89,8 @@ class ChosenLayer(TypedDict):
     rejected: list[Rejection]
     valid_fraction: float | None
     clear_fraction: float | None
+    #: Sentinel-2 only; a choice that was made before there was a cost has none.
+    cost: NotRequired[ChoiceCost]
     #: There and true where no scene was found, and the layer is to be generated from the others.
     synthesized: NotRequired[bool]
     items: list[ChosenItem]
