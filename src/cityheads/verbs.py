@@ -134,13 +134,16 @@ VERBS: dict[str, Verb] = {
             "fetch_footprints",
             "download building footprints: the city's official layer, Overture's, or any file",
             "cityheads.labels.download:fetch_footprints",
-            ("grid", "archive"),
+            ("grid", "archive.network", "archive.offline", "downloads"),
             (
                 _PARENTS,
-                Argument("provider", "nyc, overture or file", str),
+                Argument(
+                    "provider", "nyc, overture or file; default: what downloads says of --out", str, required=False
+                ),
                 _out("file to write; NAME.json beside it holds its checksum"),
                 Argument("url", "resource (nyc), folder of a release (overture), or file", str, required=False),
             ),
+            version=1,
         ),
         Verb(
             "prepare_footprints",

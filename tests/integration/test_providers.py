@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +15,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+import yaml
 from fault_server import Fault, FaultServer
 
 from cityheads.config import Config, resolve
@@ -78,6 +83,31 @@ def test_a_file_comes_whole_and_once(tmp_path: Path, sheet: Path, content: bytes
         fetch(sheet, "file", out, f"{server.url}/a.bin")
         assert out.read_bytes() == content, "a truncated copy never counts"
     assert not list(tmp_path.glob(".a.bin*"))
+
+
+def test_the_workflow_fetches_what_the_config_says(
+    tmp_path: Path, content: bytes, snakemake: Callable[..., subprocess.CompletedProcess[str]], repository: Path
+) -> None:
+    """By a rule, once; with the checksum kept, and refused where it is not the one that the config has."""
+    shutil.copytree(repository / "config", tmp_path / "config")
+    overlay, target = tmp_path / "over.yaml", tmp_path / "data" / "a.bin"
+
+    def run(*options: str, check: bool = True, **download: Any) -> str:
+        labels = {"BUILDINGS": {"source": "data/a.bin"}}
+        overlay.write_text(yaml.safe_dump({"labels": labels, "downloads": {"data/a.bin": download}}))
+        done = snakemake(tmp_path, "data/a.bin", *options, "--cores", "1", "--configfile", overlay, check=check)
+        assert (done.returncode == 0) == check
+        return done.stdout + done.stderr
+
+    with FaultServer(tmp_path / "site") as server:
+        url = f"{server.url}/a.bin"
+        run(provider="file", url=url)
+        assert target.read_bytes() == content
+        assert json.loads(target.with_name("a.bin.json").read_text())["sha256"] == hashlib.sha256(content).hexdigest()
+        assert "Nothing to be done" in run("-n", provider="file", url=url)
+        told = run(check=False, provider="file", url=url, sha256="0" * 64)
+        assert f"has {hashlib.sha256(content).hexdigest()}, not {'0' * 64}" in told
+        assert not target.exists()
 
 
 def test_an_interrupted_download_goes_on(tmp_path: Path, sheet: Path, content: bytes, pieces_of_4_kb: None) -> None:

@@ -119,6 +119,11 @@ def test_defaults_are_filled_at_every_depth_and_the_argument_is_left_alone(defau
         ("labels.LULC.ignore_codes", [0, 50], "config key 'labels.LULC': code 50 is mapped twice"),
         ("labels.LULC.source", "x", "is not for a label of kind landcover, only for footprints, raster, vector"),
         ("labels.BUILDINGS.asset", "x", "is not for a label of kind footprints, only for landcover; remove it"),
+        (
+            "downloads",
+            {"data/x.geojson": {"provider": "file", "url": "u"}},
+            "config key 'downloads.data/x.geojson': no label",
+        ),
         ("labels.lulc", MINIMAL["labels"]["LULC"], "'lulc' is not allowed: upper-case letters"),
     ],
 )

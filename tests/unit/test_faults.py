@@ -104,6 +104,8 @@ def with_split(*splits: str) -> str:
         (folder("{a}"), "holds { }; use letters"),
         (folder("~/x"), "holds ~; use letters"),
         (config(splits={"test_lock": "2f6c1b0d"}), "config key 'splits.test_lock'"),
+        (config(downloads={"a": {"provider": "file"}}), "config key 'downloads.a.url': provider file needs a URL"),
+        (config(downloads={"a": {"provider": "nyc", "sha256": "1f"}}), "a SHA-256 is 64 hexadecimal digits"),
     ],
 )
 def test_a_fault_is_one_line_at_once(

@@ -3,6 +3,7 @@
 # prefix, and more than once.
 import fcntl
 import os
+import re
 import sys
 from pathlib import Path
 from shlex import quote
@@ -55,6 +56,7 @@ SIMULATED = CITY.archive.provider == "simulated"
 MODALITIES = list(CITY.archive.imagery.names)
 SYNTHESIS = bool(CITY.archive.imagery.synthesized)
 LABELS = CITY.labels
+DOWNLOADS = CITY.downloads
 LEARNT = CITY.labels_learnt
 LANDCOVER = [name for name, label in LABELS.items() if label.kind == "landcover"]
 FOOTPRINTS = [name for name, label in LABELS.items() if label.kind == "footprints"]
@@ -343,6 +345,14 @@ def folder_of(file, up=1):
 def users(path):
     """Mark a file that the user names in the config: a module's `prefix:` is not for it."""
     return local(path)
+
+
+def settings_of_download(wildcards):
+    """Give what a download depends on: where it comes from and, where parents cut it out, their places."""
+    own = DOWNLOADS[wildcards.download]
+    cut = own.provider == "overture"
+    place_of_all = settings("fetch_footprints")(wildcards) + place(*PARENTS)
+    return f"{own.provider} {own.url} {own.sha256} {place_of_all if cut else ''}"
 
 
 def footprint_source(wildcards):

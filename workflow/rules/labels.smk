@@ -1,6 +1,35 @@
 # Label layers: one rule per kind, any number of layers of a kind.
 
 
+if DOWNLOADS:
+
+    rule fetch_footprints:
+        output:
+            users("{download}"),
+        log:
+            str(RESULTS.log("fetch_footprints", "{download}")),
+        benchmark:
+            str(RESULTS.benchmark("fetch_footprints", "{download}"))
+        wildcard_constraints:
+            download=only(re.escape(path) for path in DOWNLOADS),
+        conda:
+            "../../envs/cityheads.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            network=1,
+        params:
+            config=untracked(CONFIG),
+            version=version("fetch_footprints"),
+            settings=settings_of_download,
+            sheet=untracked(SHEET),
+        message:
+            "Fetch {wildcards.download}"
+        shell:
+            "exec cityheads fetch_footprints --config {params.config:q} --log {log:q}"
+            " --parents {params.sheet:q} --out {output:q}"
+
+
 if FOOTPRINTS:
 
     rule prepare_footprints:

@@ -24,6 +24,7 @@ from cityheads.config.archive import (
 from cityheads.config.base import UndeclaredSectionError
 from cityheads.config.config import Config
 from cityheads.config.controls import ControlsConfig, ProxyConfig
+from cityheads.config.downloads import DownloadConfig
 from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
 from cityheads.config.grid import GridConfig, QualityConfig
 from cityheads.config.heads import HeadConfig, RunConfig
@@ -52,6 +53,7 @@ __all__ = [
     "ControlsConfig",
     "CostConfig",
     "DemConfig",
+    "DownloadConfig",
     "EvaluationConfig",
     "FootprintsLabel",
     "FractionsConfig",

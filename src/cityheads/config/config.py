@@ -25,6 +25,7 @@ from cityheads.config.base import (
     section,
 )
 from cityheads.config.controls import CEILING, KEYS, TRAINED, UNTRAINED, Control, ControlsConfig
+from cityheads.config.downloads import Downloads
 from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
 from cityheads.config.grid import GridConfig, QualityConfig
 from cityheads.config.heads import HeadConfig, Heads, RunConfig, Runs
@@ -58,6 +59,12 @@ class Config(Section):
     simulate: SimulateConfig = section(SimulateConfig)
     quality: QualityConfig = section(QualityConfig)
     labels: Labels = field(..., "The label layers, by name (upper case); each becomes chips/MASK_NAME.", min_length=1)
+    downloads: Downloads = field(
+        {},
+        "Files that the workflow fetches when they are not there, by the path under which a label names them: "
+        "{provider, url, sha256}.",
+        affects="nothing",
+    )
     splits: SplitsConfig = section(SplitsConfig)
     heads: Heads = field(..., "The heads that runs can use, by name.", min_length=1)
     runs: Runs = field(..., "The trainings, by name; each is a list of heads on one shared encoder.", min_length=1)
@@ -95,6 +102,17 @@ class Config(Section):
                 for key in ("source", "boundary"):
                     if not getattr(label, key):
                         refuse(f"labels.{name}.{key}", "name a vector file")
+        return self
+
+    @model_validator(mode="after")
+    def _downloads_are_used(self) -> Config:
+        named = {getattr(label, key, None) for label in self.labels.values() for key in ("source", "boundary")}
+        for path in self.downloads:
+            if path not in named:
+                paths = sorted(filter(None, named))
+                refuse(
+                    f"downloads.{path}", f"no label names that file; {_known(path, paths) if paths else 'remove it'}"
+                )
         return self
 
     @model_validator(mode="after")

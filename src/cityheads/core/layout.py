@@ -31,6 +31,7 @@ STAGES = (
     "select_scenes",
     "read_parent",
     "slice_parent",
+    "fetch_footprints",
     "prepare_footprints",
     "rasterize_landcover",
     "rasterize_buildings",

@@ -197,6 +197,12 @@ def _check_archive(config: Config, on: Machine, now: datetime, found: Preflight)
     catalog = str(archive.catalog)
     if "://" not in catalog and not Path(catalog).is_file():
         found.problems.append(f"config key 'archive.catalog': {catalog}: no such file")
+    if archive.offline:
+        found.problems += [
+            f"config key 'archive.offline': true, and {path} would be downloaded"
+            for path in config.downloads
+            if not Path(path).exists()
+        ]
     if "://" in catalog and archive.offline:
         found.problems.append(f"config key 'archive.offline': true, and the catalogue {catalog} is on the network")
     if (
@@ -222,7 +228,7 @@ def _check_files(config: Config, found: Preflight) -> None:
     named["model.weights"] = config.model.weights
     named["model.coords_vocabulary"] = config.model.coords_vocabulary
     for key, path in named.items():
-        if path and "://" not in path and not Path(path).exists():
+        if path and path not in config.downloads and "://" not in path and not Path(path).exists():
             found.problems.append(f"config key '{key}': {path}: no such file or folder")
     if config.model.pretrained and not config.model.weights:
         cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub"

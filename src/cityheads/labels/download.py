@@ -48,24 +48,31 @@ def fetch_footprints(
     config: Config,
     *,
     parents: Path,
-    provider: str,
     out: Path,
+    provider: str | None = None,
     url: str | None = None,
 ) -> None:
-    """Fetch building footprints, or do nothing where a whole copy lies already.
+    """Fetch building footprints or another vector file, or do nothing where a whole copy lies already.
 
     Args:
-        config: Config with sections ``grid`` and ``archive``; of the latter only how the network is used.
+        config: Config with sections ``grid``, ``downloads`` and, of ``archive``, how the network is used.
         parents: Parent sheet; of Overture's world only the buildings around the parents are taken.
         provider: ``nyc`` (the city's official layer, page by page), ``overture`` (Overture Maps' buildings), or
-            ``file`` (any URL that serves a file, such as another city's export or a boundary).
+            ``file`` (any URL that serves a file, such as another city's export or a boundary). Without one, provider,
+            URL and checksum are those that ``downloads`` has for ``out``.
         out: File to write: GeoJSON for ``nyc``, GeoParquet for ``overture``.
         url: Another resource (``nyc``), the release's folder (``overture``; local, or on S3), or the file (``file``).
 
     Raises:
         CityHeadsError: The provider is unknown, the URL is missing, the network fails for good, or what came is not
-            whole.
+            whole or not the file whose checksum the config has.
     """
+    wanted: str | None = None
+    if provider is None:
+        own = config.downloads.get(str(out))
+        if own is None:
+            raise CityHeadsError(f"--provider: name one; the config's section 'downloads' has none for {out}")
+        provider, url, wanted = own.provider, own.url, own.sha256
     if provider not in PROVIDERS:
         raise CityHeadsError(f"--provider {provider}: is none of {', '.join(PROVIDERS)}")
     if url is None:
@@ -90,6 +97,12 @@ def fetch_footprints(
 
         fetch = _fetch_pages if provider == "nyc" else _fetch_file
         facts = fetch(client(config.archive.network), url, out)
+    if wanted is not None and (came := sha256_file(out)) != wanted:
+        out.unlink()
+        raise CityHeadsError(
+            f"config key 'downloads.{out}.sha256': the file that came from {scrub(url)} has {came}, not {wanted}; the "
+            "source has changed, so look at it and set the new one, or take another copy"
+        )
     note = {"provider": provider, "url": scrub(url), "bytes": out.stat().st_size, "sha256": sha256_file(out), **facts}
     write_json(_note(out), note)
     shutil.rmtree(_pieces(out), ignore_errors=True)
