@@ -27,6 +27,15 @@ include: "workflow/rules/evidence.smk"
 include: "workflow/rules/product.smk"
 
 
+if workflow.modifier.is_main_snakefile():
+
+    onsuccess:
+        tell_the_end(True)
+
+    onerror:
+        tell_the_end(False)
+
+
 rule all:
     default_target: True
     input:

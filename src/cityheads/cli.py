@@ -86,6 +86,11 @@ def _set_up_logging(path: Path | None) -> None:
     screen.setLevel(logging.ERROR)
     screen.addFilter(lambda record: record.levelno >= logging.ERROR)
     logging.getLogger().addHandler(screen)
+    if os.environ.get("CITYHEADS_BAR"):
+        # the workflow has a bar on the screen, which an error takes the place of
+        if sys.stderr.isatty():
+            screen.setFormatter(_Formatter("\r\033[K%(message)s"))
+        return
     progress = logging.StreamHandler()
     progress.setFormatter(_Formatter("%(message)s"))
     logging.getLogger("cityheads.progress").addHandler(progress)

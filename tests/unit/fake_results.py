@@ -120,7 +120,7 @@ def make(
             "pair": {"heads": ["lulc", "built"]},
         }
     if zones:
-        changes["grid"] = {"parent_px": 64, "chips_per_side": 2, "resolution_m": 10}
+        changes["grid"] = {"parent_px": 64, "chips_per_side": 2, "resolution_m": 10, "aligned": False}
     default = load_config(ROOT / "config" / "config.yaml").to_dict()
     config = resolve(merge(merge(default, changes), overrides or {}))
     results = root / "results"

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from shlex import quote
 
@@ -13,6 +14,7 @@ from snakemake.logging import logger
 from snakemake.utils import update_config
 
 from cityheads.config import read_yaml, resolve, write_config
+from cityheads.config.estimate import estimate
 from cityheads.config.experiments import read_experiments, with_experiments
 from cityheads.config.inputs import check_names, check_results, check_splits, typed
 from cityheads.core.classes import fraction_layer, mask_layer
@@ -20,7 +22,9 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import chip_ids, read_parents
 from cityheads.core.layout import Layout
 from cityheads.core.modalities import removable
+from cityheads.core.progress import Bar, measured_seconds
 from cityheads.dataset.preflight import machine, preflight
+from cityheads.product.closing import closing_lines
 from cityheads.verbs import VERBS
 
 
@@ -137,6 +141,46 @@ def prepare_results():
 
 
 at_start(prepare_results)
+
+
+def bar_of_screen():
+    """Have one bar in place of Snakemake's lines about jobs; None where more was asked for, or less, or nothing runs."""
+    shown = workflow.output_settings
+    asked = shown.verbose or shown.printshellcmds or shown.debug_dag or shown.dryrun
+    told = {kind.name.lower() for kind in shown.quiet or ()} - {"reason", "host"}
+    screen = next(
+        (one for one in logger.handlers if one.name == "DefaultStreamHandler"), None
+    )
+    main = workflow.modifier.is_main_snakefile() and workflow.is_main_process
+    if asked or told or screen is None or not main or "CITYHEADS_LINES" in os.environ:
+        return None
+    needs = estimate(CITY, len(PARENTS), cores=os.cpu_count() or 1, gpu=False)
+    training = needs.train_s / max(1, needs.trainings)
+    expected = {"train": training, "tune": training} | measured_seconds(
+        Path(placed(RESULTS.benchmarks))
+    )
+    bar = Bar(screen.stream, expected)
+    screen.addFilter(bar.see)
+    # jobs then leave the screen to it, but for their errors
+    os.environ.update(CITYHEADS_BAR="1")
+    at_start(bar.start)
+    return bar
+
+
+_BEGUN = time.monotonic()
+BAR = bar_of_screen()
+
+
+def tell_the_end(success):
+    """Say how the run ended."""
+    if BAR is not None:
+        BAR.stop()
+    took = time.monotonic() - _BEGUN
+    for line in closing_lines(
+        Layout(Path(placed(RESULTS.root))), FOLDS[0], took, success=success
+    ):
+        logger.info(line) if success else logger.error(line)
+
 
 # Jobs end when Snakemake does (`cityheads.cli`): killed, it leaves no orphan that goes on writing.
 os.environ.update(CITYHEADS_WORKFLOW=str(os.getpid()))
