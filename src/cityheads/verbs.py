@@ -67,7 +67,14 @@ _RECIPE = (
 
 
 #: What reading a raster of the archive looks at.
-_ACCESS = ("archive.asset_base", "archive.sign", "archive.workers", "archive.offline", "archive.network")
+_ACCESS = (
+    "archive.asset_base",
+    "archive.sign",
+    "archive.trusted_hosts",
+    "archive.workers",
+    "archive.offline",
+    "archive.network",
+)
 
 
 #: What says which folds are run.

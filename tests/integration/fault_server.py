@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 FAULTS = (
     "429", "500", "503", "403", "404", "reset", "closed", "silence", "truncated", "short range", "garbled", "no ranges",
+    "web page", "other version",
 )  # fmt: skip
 
 
@@ -160,6 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(1.0)
             self.close_connection = True
             return None
+        if fault is not None and fault.kind == "web page":
+            return self._send(200, b"<!DOCTYPE html><html>We will be back soon</html>", {"Content-Type": "text/html"})
         if parts.path.startswith("/token/"):
             return self._token(state)
         if state.signature is not None and not parts.path.endswith(".json"):
@@ -183,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, content: bytes, status: int, fault: Fault | None) -> None:
         kind = fault.kind if fault is not None else ""
-        headers = {"ETag": f'"{len(content)}"', "Accept-Ranges": "bytes"}
+        headers = {"ETag": '"another"' if kind == "other version" else f'"{len(content)}"', "Accept-Ranges": "bytes"}
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if match is not None and kind != "no ranges":
             start, stop = int(match[1]), min(int(match[2]) + 1, len(content))

@@ -19,8 +19,9 @@ import rasterio
 from fault_server import Fault, FaultServer
 from made_archive import MadeArchive, complete, read_config, select_config, sheet
 
-from cityheads.archive import hrefs, signing
+from cityheads.archive import addresses, hrefs, signing
 from cityheads.archive import http as remote
+from cityheads.archive.addresses import Guard
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.http import Client, NetworkError
 from cityheads.archive.ranges import RangeFile
@@ -143,7 +144,9 @@ def test_only_the_touched_blocks_are_fetched_each_once(tmp_path: Path) -> None:
     assert asked == 1 + 3  # the header, and one request per row of blocks
 
 
-@pytest.mark.parametrize("kind", ["429", "500", "503", "reset", "closed", "silence", "truncated", "short range"])
+@pytest.mark.parametrize(
+    "kind", ["429", "500", "503", "reset", "closed", "silence", "truncated", "short range", "web page"]
+)
 def test_a_transient_fault_is_tried_again(tmp_path: Path, kind: str) -> None:
     content = bytes(range(256)) * 100
     (tmp_path / "a.bin").write_bytes(content)
@@ -163,6 +166,7 @@ def test_a_transient_fault_is_tried_again(tmp_path: Path, kind: str) -> None:
         ("silence", "the server is silent, 4 times", 4),
         ("truncated", "the answer is truncated.*, 4 times", 4),
         ("short range", "the answer is truncated.*, 4 times", 4),
+        ("web page", "the answer is a web page, not the file, 4 times", 4),
         ("404", "the server answers 404", 1),
         ("403", "the server answers 403", 1),
     ],
@@ -268,6 +272,34 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, client:
             file.fetch([(50_000, 60_000)])
 
 
+@pytest.mark.parametrize("kind", ["web page", "other version"])
+def test_one_answer_of_something_else_in_the_middle_of_a_read_is_asked_for_again(
+    tmp_path: Path, client: Client, kind: str
+) -> None:
+    content = np.random.default_rng(1).bytes(100_000)
+    (tmp_path / "a.bin").write_bytes(content)
+    with FaultServer(tmp_path, faults=[Fault(kind, skip=1, times=2)]) as server:
+        file = RangeFile(client, f"{server.url}/a.bin", None)
+        assert file.read(50_000, 60_000) == content[50_000:60_000]
+        assert len(server.requests) == 4
+
+
+def test_a_raster_that_is_replaced_while_it_is_read_is_read_from_the_new_file(site: Site) -> None:
+    from rasterio.windows import Window
+
+    from cityheads.archive.raster import open_raster
+
+    archive = read_config(network=QUICK).archive
+    path = site.folder / "archive" / "assets" / "DEM_A" / "data.tif"
+    with open_raster(f"{site.server.url}/assets/DEM_A/data.tif", site.server.url, archive=archive, where="X") as source:
+        with rasterio.open(path) as made:
+            pixels, profile = made.read(1), made.profile
+        # the new file has its blocks elsewhere: bytes of both together would be no raster, or a wrong one
+        with rasterio.open(path, "w", **profile | {"compress": "lzw"}) as made:
+            made.write(pixels + 1, 1)
+        assert np.array_equal(source.read(1, window=Window(0, 0, 200, 200)), pixels[:200, :200] + 1)
+
+
 def test_any_sequence_of_reads_gives_the_files_bytes(tmp_path: Path, client: Client) -> None:
     rng = np.random.default_rng(4)
     content = rng.integers(0, 256, 200_000).astype(np.uint8).tobytes()
@@ -337,6 +369,61 @@ def test_only_blobs_of_azure_are_signed(client: Client) -> None:
         "https://blob.core.windows.net.evil.example/a",
     ):
         assert signing.sign(url, "", http=client) == url
+
+
+@pytest.mark.parametrize("status", [401, 403, 409])
+def test_a_refused_token_names_the_key_of_an_account(
+    signed_site: Site, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    signed_site.server.signature = None
+    signed_site.server.answer = lambda _, path, __: (status, b"no") if path.startswith("/refused/") else None
+    monkeypatch.setenv("PC_SDK_SAS_URL", f"{signed_site.server.url}/refused")
+    monkeypatch.delenv("PC_SDK_SUBSCRIPTION_KEY", raising=False)
+    with pytest.raises(CityHeadsError, match=rf"answers {status}; .* set the environment variable PC_SDK_SUBSCRIPTION"):
+        signed_site.select(sign="planetary-computer")
+    monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "secretword")
+    with pytest.raises(CityHeadsError, match="PC_SDK_SUBSCRIPTION_KEY is not accepted") as caught:
+        signed_site.select(sign="planetary-computer")
+    assert "secretword" not in str(caught.value)
+
+
+def test_s3_urls_are_presigned_as_amazons_documentation_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    for name in ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REQUEST_PAYER", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(signing, "_PRESIGNED_S", 86400)
+    url = "https://examplebucket.s3.amazonaws.com/test.txt"
+    made = signing.presign(url, datetime(2013, 5, 24, tzinfo=UTC))
+    expected = "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+    assert made.endswith(f"X-Amz-Signature={expected}")
+    # no other server is shown a signature
+    assert signing.presign("https://elsewhere.example/a.tif", datetime.now(UTC)) == "https://elsewhere.example/a.tif"
+
+
+def test_s3_without_credentials_names_the_variable(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    with pytest.raises(CityHeadsError, match=r"'archive\.sign' is s3, but .*AWS_ACCESS_KEY_ID is not set"):
+        site.select(sign="s3")
+
+
+def test_s3_with_credentials_is_read_at_an_endpoint(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretword")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", site.server.url)
+    for items in site.archive.items.values():
+        for item in items:
+            for asset in item["assets"].values():
+                asset["href"] = asset["href"].replace("../../assets/", "s3://assets/")
+    site.archive.write()
+    scenes = site.select(sign="s3")
+    site.read(sign="s3")
+    rasters = [path for _, path, _ in site.server.requests if ".tif" in path]
+    assert rasters
+    assert all("X-Amz-Signature=" in path for path in rasters)
+    assert scenes["layers"]["S2L2A"]["items"][0]["assets"]["B02"] == "s3://assets/S2_A/B02.tif"
+    assert "X-Amz" not in json.dumps(scenes)
 
 
 def test_an_answer_that_is_no_token_is_said_so(signed_site: Site, client: Client) -> None:
@@ -412,6 +499,42 @@ def test_a_remote_catalogue_cannot_name_local_files(site: Site) -> None:
     site.archive.catalog.write_text(json.dumps(document))
     with pytest.raises(CityHeadsError, match=r"link 'file:///etc/passwd' has a scheme that is not allowed"):
         site.select()
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "10.1.2.3", "[fd00:ec2::254]", "metadata.example"])
+def test_a_catalogue_cannot_name_private_addresses_besides_its_own(
+    site: Site, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    known = addresses.socket.getaddrinfo
+
+    def resolve(name: str, *how: Any, **more: Any) -> Any:
+        return known("169.254.169.254" if name == "metadata.example" else name, *how, **more)
+
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", resolve)
+    addresses.resolve.cache_clear()
+    site.archive.items["sentinel-2-l2a"][0]["assets"]["SCL"]["href"] = f"http://{host}/latest/meta-data"
+    site.archive.write()
+    with pytest.raises(
+        CityHeadsError, match=r"item S2_A: band SCL: .* has the (link-local|private) address .*trusted_hosts"
+    ):
+        site.select()
+
+
+def test_neither_can_a_redirect(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the catalogue's own place is made a public one; the redirect leads back to this machine
+    home = site.server.url.rpartition(":")[2]
+    monkeypatch.setattr(addresses, "kind_of", lambda address: "public" if address == "127.0.0.1" else "loopback")
+    addresses.resolve.cache_clear()
+    guard = Guard.of(read_config().archive, site.server.url)
+    http = Client(NetworkConfig(**QUICK), guard)
+    assert http.get_json(f"{site.server.url}/catalog.json")["id"] == "made"
+    monkeypatch.setattr(remote, "urljoin", lambda *_: f"http://127.0.0.2:{home}/catalog.json")
+    site.server.answer = lambda *_: (302, b"")
+    monkeypatch.setattr(remote.urllib3.HTTPResponse, "get_redirect_location", lambda self: self.status == 302 and "x")
+    with pytest.raises(CityHeadsError, match=r"127\.0\.0\.2 has the loopback address"):
+        http.get(f"{site.server.url}/moved")
+    trusting = Guard.of(read_config(trusted_hosts=["127.0.0.2"]).archive, site.server.url)
+    trusting.check("127.0.0.2")
 
 
 def test_the_bytes_to_come_are_announced(site: Site, caplog: pytest.LogCaptureFixture) -> None:

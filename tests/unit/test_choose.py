@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import yaml
 from made_archive import (
     BANDS,
@@ -44,6 +46,11 @@ def add_s2(archive: MadeArchive, name: str, when: str, *, scl: Any = 4, left: fl
     archive.add(
         "sentinel-2-l2a", name, s2_rasters(np.random.default_rng(1), left=left, scl=scl), datetime=when, **known
     )
+
+
+def of_pass(day: str, tile: str = "18TWL") -> dict[str, Any]:
+    """Give the properties of a tile of one overflight."""
+    return {"s2:datatake_id": f"GS2A_{day}T154941_047272_N05.10", "s2:mgrs_tile": tile}
 
 
 def cloudy(fraction: float) -> np.ndarray:
@@ -134,8 +141,8 @@ def test_missing_ground_costs_and_the_tile_wide_cloud_stands_in_without_a_classi
     archive.items["sentinel-2-l2a"].clear()
     add_s2(archive, "HALF", "2024-07-16T00:00:00Z", left=LEFT + 320, **{"eo:cloud_cover": 0.0})
     add_s2(archive, "HAZY", "2024-07-16T00:00:00Z", **{"eo:cloud_cover": 30.0})
-    for day in ("HALF", "HAZY"):
-        archive.items["sentinel-2-l2a"][["HALF", "HAZY"].index(day)]["properties"]["platform"] = day
+    for item in archive.items["sentinel-2-l2a"]:
+        item["properties"]["platform"] = item["id"]
     rule = {"scl_asset": None, "target_date": "2024-07-16"}
     scenes = choose(archive, tmp_path, S2L2A=rule)
     assert ids(scenes, "S2L2A") == ["HAZY"]
@@ -174,7 +181,7 @@ def test_items_outside_the_period_or_too_cloudy_are_rejected_with_the_reason(tmp
 def test_tiles_of_one_pass_are_mosaicked_and_unneeded_ones_are_not(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     archive.items["sentinel-2-l2a"].clear()
-    same = {"s2:datatake_id": "GS2A_20240710T154941_047272_N05.10"}
+    same: dict[str, Any] = {"s2:datatake_id": "GS2A_20240710T154941_047272_N05.10"}
     # 64 px parent: the eastern tile starts at column 16, the western one ends at column 24
     add_s2(archive, "EAST", "2024-07-10T15:50:00Z", left=LEFT + 160, **same, **{"s2:mgrs_tile": "18TXL"})
     add_s2(archive, "WEST", "2024-07-10T15:50:14Z", left=LEFT - 960, **same, **{"s2:mgrs_tile": "18TWL"})
@@ -188,10 +195,9 @@ def test_tiles_of_one_pass_are_mosaicked_and_unneeded_ones_are_not(tmp_path: Pat
 def test_a_spare_tile_of_a_pass_that_lost_is_rejected_for_what_the_pass_lost_by(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     archive.items["sentinel-2-l2a"].clear()
-    add_s2(archive, "CLEAR", "2024-07-10T15:50:00Z", **{"s2:datatake_id": "GS2A_20240710T154941_047272_N05.10"})
+    add_s2(archive, "CLEAR", "2024-07-10T15:50:00Z", **of_pass("20240710"))
     for name in ("CLOUDY_1", "CLOUDY_2"):
-        add_s2(archive, name, "2024-07-15T15:50:00Z", scl=cloudy(0.5), **{
-            "s2:datatake_id": "GS2A_20240715T154941_047272_N05.10", "s2:mgrs_tile": name})  # fmt: skip
+        add_s2(archive, name, "2024-07-15T15:50:00Z", scl=cloudy(0.5), **of_pass("20240715", name))
     found = reasons(choose(archive, tmp_path), "S2L2A")
     assert found["CLOUDY_1"] == found["CLOUDY_2"]
     assert found["CLOUDY_1"].startswith("50.2 points (50.0 % cloud")
@@ -209,9 +215,9 @@ def test_the_newest_processing_of_a_tile_is_taken(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     archive.items["sentinel-2-l2a"].clear()
     for name, baseline in (("OLD", "04.00"), ("NEW", "05.10")):
-        add_s2(archive, name, "2024-07-10T15:50:00Z", **{
-            "s2:datatake_id": f"GS2A_20240710T154941_047272_N{baseline}", "s2:processing_baseline": baseline,
-            "s2:mgrs_tile": "18TWL"})  # fmt: skip
+        known = of_pass("20240710") | {"s2:processing_baseline": baseline}
+        known["s2:datatake_id"] = known["s2:datatake_id"].replace("05.10", baseline)
+        add_s2(archive, name, "2024-07-10T15:50:00Z", **known)
     scenes = choose(archive, tmp_path)
     assert ids(scenes, "S2L2A") == ["NEW"]
     assert reasons(scenes, "S2L2A") == {"OLD": "superseded by NEW"}
@@ -314,6 +320,65 @@ def test_a_single_polarisation_scene_is_passed_over(tmp_path: Path) -> None:
     assert reasons(scenes, "S1RTC")["S1_SV"] == "acquired without VH"
 
 
+def spoil(archive: MadeArchive, name: str, how: str) -> None:
+    """Spoil a band in a way that only reading shows, or only opening, or that no overview shows."""
+    path = archive.folder / "assets" / f"{name}.tif"
+    if how == "gone":
+        path.unlink()
+        return
+    content = bytearray(path.read_bytes())
+    if how == "cut off":
+        del content[len(content) // 2 :]
+    else:
+        with rasterio.open(path) as made:
+            start, size = (int(made.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+        content[start : start + size] = bytes(255 for _ in range(size))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["gone", "cut off", "damaged block"])
+def test_a_scene_that_cannot_be_read_gives_way_to_the_next_best_and_says_so(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = complete(tmp_path)
+    add_s2(archive, "BEST", "2024-07-15T15:50:00Z")
+    add_s1(archive, "NEAREST", "2024-07-10T16:50:00Z", "ascending", 2)
+    spoil(archive, "BEST/B11", how)
+    spoil(archive, "NEAREST/vh", how)
+    scenes = choose(archive, tmp_path)
+    assert (ids(scenes, "S2L2A"), ids(scenes, "S1RTC")) == (["S2_A"], ["S1_A"])
+    assert re.search(r"item BEST: band B11: .*(no such file|cannot be read)", reasons(scenes, "S2L2A")["BEST"])
+    assert re.search(r"item NEAREST: band VH: .*(no such file|cannot be read)", reasons(scenes, "S1RTC")["NEAREST"])
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.partition(" taken: ")[0] for line in warned] == [
+        "P1: S2L2A: the next best pass is", "P1: S1RTC: the next best pass is",
+    ]  # fmt: skip
+    # without trying, what is wrong shows when it is read
+    assert ids(choose(archive, tmp_path, verify="none"), "S2L2A") == ["BEST"]
+    if how == "damaged block":
+        assert ids(choose(archive, tmp_path, verify="headers"), "S2L2A") == ["BEST"]
+
+
+def test_where_no_scene_can_be_read_the_choice_fails_with_the_reason(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    spoil(archive, "S2_A/SCL", "gone")
+    with pytest.raises(CityHeadsError, match=r"none of 1 item.*S2_A: .*band SCL: .*no such file"):
+        choose(archive, tmp_path)
+
+
+def test_excluded_items_are_never_chosen(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    add_s2(archive, "BEST", "2024-07-15T15:50:00Z")
+    add_s1(archive, "NEAREST", "2024-07-10T16:50:00Z", "ascending", 2)
+    scenes = choose(archive, tmp_path, exclude=["BEST", "NEAREST"])
+    assert (ids(scenes, "S2L2A"), ids(scenes, "S1RTC")) == (["S2_A"], ["S1_A"])
+    told = "excluded by the config (archive.exclude)"
+    assert reasons(scenes, "S2L2A") == {"BEST": told}
+    assert reasons(scenes, "S1RTC")["NEAREST"] == told
+    with pytest.raises(CityHeadsError, match=r"DEM: .*DEM_A: excluded by the config"):
+        choose(archive, tmp_path, exclude=["DEM_A"])
+
+
 def test_land_cover_is_the_newest_or_the_one_of_the_period(tmp_path: Path) -> None:
     archive = complete(tmp_path)
     old = Raster(np.full((600, 600), 10, np.uint8), -73.96, 40.75, 1 / 12000, 4326, 0)
@@ -349,7 +414,7 @@ def set_href(href: str) -> Callable[[MadeArchive], None]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("change", "says"),
     [
         (lambda archive: archive.items.pop("sentinel-1-rtc"), r"no collection 'sentinel-1-rtc'; there are cop-dem"),
         (lambda archive: archive.items["sentinel-2-l2a"].clear(), r"P1: S2L2A: .*'sentinel-2-l2a': no item covers"),
@@ -373,10 +438,10 @@ def set_href(href: str) -> Callable[[MadeArchive], None]:
     ],
 )
 def test_a_bad_catalogue_is_one_line_that_names_what_is_wrong(
-    tmp_path: Path, spoil: Callable[[MadeArchive], None], says: str
+    tmp_path: Path, change: Callable[[MadeArchive], None], says: str
 ) -> None:
     archive = complete(tmp_path / "archive")
-    spoil(archive)
+    change(archive)
     with pytest.raises(CityHeadsError, match=says) as caught:
         choose(archive, tmp_path)
     assert "\n" not in str(caught.value)

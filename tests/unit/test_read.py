@@ -430,9 +430,7 @@ def test_native_bands_become_what_terramind_was_trained_on(realdata: Path, tmp_p
         archive = complete(folder, baseline="02.14")
         for band in BANDS:
             seen, factor = pixels(place / f"{band}.tif")[0], GSD[band] // 10
-            Raster(seen[::factor, ::factor], step=GSD[band], nodata=0).write(
-                folder / "assets" / "S2_A" / f"{band}.tif"
-            )
+            Raster(seen[::factor, ::factor], step=GSD[band], nodata=0).write(folder / "assets" / "S2_A" / f"{band}.tif")
         stack = pixels(run(archive, folder) / "S2L2A.tif")
         for index, band in enumerate(BANDS):
             np.testing.assert_array_equal(stack[index], pixels(place / f"{band}.tif")[0][:PX, :PX], err_msg=band)

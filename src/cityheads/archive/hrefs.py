@@ -114,14 +114,16 @@ def locate(href: str, base: str, where: str) -> str:
 
 
 def s3_to_https(url: str) -> str:
-    """Give the HTTPS address of an object in a public S3 bucket (or at ``AWS_ENDPOINT_URL_S3``)."""
+    """Give the HTTPS address of an object in an S3 bucket: in ``AWS_REGION``, if set, or at ``AWS_ENDPOINT_URL_S3``."""
     parts = urlsplit(url)
     if parts.scheme.lower() != "s3":
         return url
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
     if endpoint:
         return f"{endpoint.rstrip('/')}/{parts.netloc}{parts.path}"
-    return f"https://{parts.netloc}.s3.amazonaws.com{parts.path}"
+    # a signature holds for one host: Amazon's general one would redirect to that of the region
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return f"https://{parts.netloc}.s3.{f'{region}.' if region else ''}amazonaws.com{parts.path}"
 
 
 def _clean_url(href: str, signed: bool, where: str) -> str:

@@ -21,12 +21,15 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from cityheads.archive import proxies
+from cityheads.archive.addresses import Guard
 from cityheads.config import ArchiveConfig, NetworkConfig
-from cityheads.core.errors import CityHeadsError
+from cityheads.core.errors import BadSceneError, CityHeadsError
 from cityheads.core.redaction import scrub
 
-__all__ = ["Answer", "Client", "NetworkError", "check_online", "client"]
+__all__ = ["REFUSED", "Answer", "ChangedError", "Client", "GoneError", "NetworkError", "check_online", "client"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,19 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.WARNING)
 
 #: Answers after which asking again can help (RFC 9110, RFC 6585).
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+#: Answers that a signature, or a newer one, may change; Azure sends 409 where a container is not public.
+REFUSED = frozenset({401, 403, 409})
+
+#: Answers that say that there is no such file, and will be none.
+_GONE = frozenset({404, 410})
+
+#: Ranges of another version of a file in a row, before the file has changed.
+_CHANGES = 3
+_CHANGED = "the file changed while it was read"
+
+#: How a page for people begins, which proxies and portals send with status 200 in place of the file.
+_WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 #: A server may ask for patience; more than this is taken for a refusal.
 _MAX_WAIT_S = 120.0
@@ -58,6 +74,14 @@ class NetworkError(CityHeadsError):
         self.status = status
 
 
+class GoneError(NetworkError, BadSceneError):
+    """The server has no such file."""
+
+
+class ChangedError(NetworkError, BadSceneError):
+    """The file is another one than when its reading began."""
+
+
 class _AgainError(Exception):
     """This attempt failed in a way that another may not."""
 
@@ -78,22 +102,20 @@ class Answer:
 
 
 class Client:
-    """One process's connections; safe to use from several threads."""
+    """One process's connections; safe to use from several threads.
 
-    def __init__(self, network: NetworkConfig) -> None:
+    Args:
+        network: Patience and number of connections.
+        guard: What may be asked, of URLs that a catalogue names; None for those that the user names.
+    """
+
+    def __init__(self, network: NetworkConfig, guard: Guard | None = None) -> None:
         self._network = network
+        self._guard = guard
         self.bytes_received = 0
         self.requests_sent = 0
         self._count = threading.Lock()
-        # retries are made here, where the answer can be judged; `block` caps the connections to each host
-        self._pools = urllib3.PoolManager(
-            num_pools=16,
-            maxsize=network.connections,
-            block=True,
-            retries=False,
-            timeout=urllib3.Timeout(connect=network.timeout_s, read=network.timeout_s),
-            headers={"User-Agent": "cityheads", "Accept-Encoding": "identity"},
-        )
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
         self.threads = ThreadPoolExecutor(network.connections, thread_name_prefix="ranges")
 
     def get(
@@ -107,6 +129,8 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         check: Callable[[bytes], object] | None = None,
+        same: tuple[int, str] | None = None,
+        advice: Callable[[], str] | None = None,
     ) -> Answer:
         """Fetch a URL or a range of it, as often as the config allows.
 
@@ -119,12 +143,17 @@ class Client:
             body: Body to send.
             headers: Headers to send.
             check: Raises ValueError where the content is broken.
+            same: Size and version that the whole file must have: those of its first range.
+            advice: Says what may help where the server wants credentials.
 
         Raises:
+            ChangedError: The file is not the same, also when asked for anew.
+            GoneError: There is none.
             NetworkError: It cannot be had; the message holds the scrubbed URL and the last reason.
         """
         refused = asked = ""
         reason, status = "", None
+        changes = 0
         for attempt in range(1, self._network.attempts + 1):
             try:
                 asked = url if sign is None else sign(url, refused)
@@ -134,10 +163,16 @@ class Client:
                         check(answer.content)
                     except ValueError as error:
                         raise _AgainError(f"the answer is broken ({error})") from None
+                if same is not None and not _is_same(answer, same):
+                    # one stale copy behind a balancer, or a new file: that is for the reader to begin again
+                    changes += 1
+                    if changes == _CHANGES:
+                        raise ChangedError(f"{scrub(url)}: {_CHANGED}")
+                    raise _AgainError(_CHANGED)
                 return answer
             except _AgainError as error:
                 reason, status, wait = str(error), error.status, error.wait_s
-                refused = asked if status in (401, 403) else ""
+                refused = asked if status in REFUSED else ""
                 if refused and sign is None:
                     break
                 if wait is None:
@@ -150,6 +185,8 @@ class Client:
                 time.sleep(wait)
         else:
             reason += f", {self._network.attempts} times"
+        if advice is not None and status in REFUSED:
+            reason += f"; {advice()}"
         raise NetworkError(f"{scrub(url)}: {reason}", status)
 
     def get_json(self, url: str, **how: Any) -> Any:
@@ -176,6 +213,8 @@ class Client:
                 if response.status not in (200, 206):
                     raise self._refusal(response)
                 content = self._drain(response, span, limit, started)
+                if response.status == 200 and _WEB_PAGE.match(content[:256]):
+                    raise _AgainError("the answer is a web page, not the file")
             except BaseException:
                 # what is left of the answer must not be taken for the next one
                 response.close()
@@ -183,13 +222,14 @@ class Client:
                 raise
             response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _AgainError(_plain(error)) from None
+            raise self._failed(url, error) from None
         with self._count:
             self.bytes_received += len(content)
         total = _total(response, span, content)
         if span is not None and response.status == 200:
             content = content[span[0] : span[1]]
-        version = response.headers.get("ETag", "")
+        # one edge of a network of servers may mark as weak what another does not
+        version = response.headers.get("ETag", "").removeprefix("W/")
         return Answer(content, dict(response.headers), total, version)
 
     def _open(self, url: str, method: str, body: bytes | None, headers: dict[str, str]) -> Any:
@@ -197,11 +237,12 @@ class Client:
         for _ in range(_MAX_REDIRECTS):
             with self._count:
                 self.requests_sent += 1
-            response = self._pools.request(
+            pool = self._pool(url)
+            response = pool.request(
                 method,
                 url,
                 body=body,
-                headers={**self._pools.headers, **headers},
+                headers={**pool.headers, **headers},
                 preload_content=False,
                 redirect=False,
             )
@@ -216,14 +257,58 @@ class Client:
             url = target
         raise NetworkError(f"{scrub(url)}: more than {_MAX_REDIRECTS} redirects")
 
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        """Give the connections by which a URL is asked for: straight, or through the environment's proxy."""
+        proxy = proxies.proxy_for(url)
+        if proxy is not None and self._guard is not None:
+            # the proxy makes the connection, so that nothing but the name can be checked here
+            self._guard.check(urlsplit(url).hostname or "")
+        with self._count:
+            if proxy not in self._pools:
+                self._pools[proxy] = self._connections(proxy)
+            return self._pools[proxy]
+
+    def _connections(self, proxy: str | None) -> urllib3.PoolManager:
+        network = self._network
+        # retries are made here, where the answer can be judged; `block` caps the connections to each host
+        how: dict[str, Any] = {
+            "num_pools": 16,
+            "maxsize": network.connections,
+            "block": True,
+            "retries": False,
+            "timeout": urllib3.Timeout(connect=network.timeout_s, read=network.timeout_s),
+            "headers": {"User-Agent": "cityheads", "Accept-Encoding": "identity"},
+        }
+        if proxy is not None:
+            login = proxies.credentials(proxy)
+            sent = urllib3.make_headers(proxy_basic_auth=login) if login else None
+            return urllib3.ProxyManager(proxies.shown(proxy), proxy_headers=sent, **how)
+        pools = urllib3.PoolManager(**how)
+        if self._guard is not None:
+            pools.pool_classes_by_scheme = _guarded(self._guard)
+        return pools
+
+    def _failed(self, url: str, error: Exception) -> Exception:
+        """Say why there was no answer; a proxy that will not let us through will not the next time either."""
+        proxy = proxies.proxy_for(url)
+        if proxy is None:
+            return _AgainError(_plain(error))
+        through = f"through the proxy {proxies.shown(proxy)}"
+        refused = re.search(r"tunnel connection failed: (4\d\d)", f"{error} {error.__cause__}", re.IGNORECASE)
+        if refused is not None:
+            return NetworkError(f"{scrub(url)}: {through}: {_of_proxy(int(refused[1]))}", int(refused[1]))
+        return _AgainError(f"{through}: {_plain(error)}")
+
     def _refusal(self, response: Any) -> Exception:
         status = int(response.status)
         reason = f"the server answers {status}"
         if status in _TRANSIENT:
             return _AgainError(reason, status, _retry_after(response.headers.get("Retry-After")))
-        if status in (401, 403):
+        if status in REFUSED:
             return _AgainError(reason, status)
-        return NetworkError(f"{scrub(response.geturl() or '')}: {reason}", status)
+        if status == 407:
+            return NetworkError(f"{scrub(response.geturl() or '')}: {_of_proxy(status)}", status)
+        return (GoneError if status in _GONE else NetworkError)(f"{scrub(response.geturl() or '')}: {reason}", status)
 
     def _drain(self, response: Any, span: tuple[int, int] | None, limit: int, started: float) -> bytes:
         parts: list[bytes] = []
@@ -244,6 +329,50 @@ class Client:
         if expected is not None and expected.isdigit() and length != int(expected):
             raise _AgainError(f"the answer is truncated ({length} of {expected} bytes)")
         return b"".join(parts)
+
+
+def _is_same(answer: Answer, expected: tuple[int, str]) -> bool:
+    """Tell whether a range is of the file that is expected; a server may leave the version out."""
+    size, version = expected
+    return answer.total == size and (answer.version == version or not answer.version or not version)
+
+
+def _guarded(guard: Guard) -> dict[str, Any]:
+    """Give connection pools that look where a name leads before they connect, and again once they are connected."""
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> Any:
+            return _checked(super()._new_conn, self._dns_host)
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> Any:
+            return _checked(super()._new_conn, self._dns_host)
+
+    def _checked(connect: Callable[[], Any], host: str) -> Any:
+        guard.check(host)
+        connected = connect()
+        try:
+            # the name may have led elsewhere meanwhile
+            guard.check(host, connected.getpeername()[0])
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def _of_proxy(status: int) -> str:
+    """Say what a proxy's refusal asks for."""
+    if status == 407:
+        return "it asks for a login (407); write it into the variable: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+    return f"it does not let this request through ({status}); ask who runs it, or name the host in NO_PROXY"
 
 
 def _total(response: Any, span: tuple[int, int] | None, content: bytes) -> int:
@@ -293,17 +422,17 @@ def _retry_after(text: str | None) -> float | None:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
-_clients: dict[NetworkConfig, Client] = {}
+_clients: dict[tuple[NetworkConfig, Guard | None], Client] = {}
 
 _clients_lock = threading.Lock()
 
 
-def client(network: NetworkConfig) -> Client:
-    """Give this process's client of this patience."""
+def client(network: NetworkConfig, guard: Guard | None = None) -> Client:
+    """Give this process's client of this patience: unguarded for URLs that the user names."""
     with _clients_lock:
-        if network not in _clients:
-            _clients[network] = Client(network)
-        return _clients[network]
+        if (network, guard) not in _clients:
+            _clients[network, guard] = Client(network, guard)
+        return _clients[network, guard]
 
 
 def check_online(archive: ArchiveConfig, what: str) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cityheads.archive.http import Answer, Client, NetworkError
+from cityheads.archive.http import Answer, ChangedError, Client
 from cityheads.core.redaction import scrub
 
 __all__ = ["RangeFile"]
@@ -28,11 +28,18 @@ class RangeFile:
     The sparse file lives in memory where the system can do that, else in the folder for temporary files.
     """
 
-    def __init__(self, http: Client, url: str, signer: Callable[[str, str], str] | None) -> None:
+    def __init__(
+        self,
+        http: Client,
+        url: str,
+        signer: Callable[[str, str], str] | None,
+        advice: Callable[[], str] | None = None,
+    ) -> None:
         self._http = http
         self._url = url
         self._signer = signer
-        first = self._http.get(url, span=(0, _HEADER_BYTES), sign=signer)
+        self._advice = advice
+        first = self._http.get(url, span=(0, _HEADER_BYTES), sign=signer, advice=advice)
         self.size = first.total
         self._version = first.version
         self._have: list[tuple[int, int]] = []
@@ -57,7 +64,7 @@ class RangeFile:
         """Give bytes, fetching them if need be; fewer where the file ends.
 
         Raises:
-            NetworkError: They cannot be had.
+            NetworkError: They cannot be had, or are of another file than the first bytes.
         """
         stop = min(stop, self.size)
         if stop <= start:
@@ -70,22 +77,21 @@ class RangeFile:
         """Fetch spans that are not there yet, neighbours together, several at once.
 
         Raises:
-            NetworkError: One cannot be had.
+            NetworkError: One cannot be had, or is of another file than the first bytes.
         """
         wanted = [span for span in spans if not self._has(*span)]
         if any(stop > self.size for _, stop in wanted):
-            raise NetworkError(
+            raise ChangedError(
                 f"{scrub(self._url)}: the file is truncated: it has {self.size} bytes and its blocks reach further"
             )
         joined = _join(wanted)
         for (start, _), answer in zip(joined, self._fetch_all(joined), strict=True):
-            if answer.total != self.size or answer.version != self._version:
-                raise NetworkError(f"{scrub(self._url)}: the file changed while it was read")
             self._keep(start, answer.content)
 
     def _fetch_all(self, spans: Sequence[tuple[int, int]]) -> list[Answer]:
         def one(span: tuple[int, int]) -> Answer:
-            return self._http.get(self._url, span=span, sign=self._signer)
+            same = (self.size, self._version)
+            return self._http.get(self._url, span=span, sign=self._signer, same=same, advice=self._advice)
 
         if len(spans) < 2:
             return [one(span) for span in spans]

@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cityheads.archive import tiff
+from cityheads.archive.addresses import Guard
 from cityheads.archive.hrefs import is_remote, locate, s3_to_https
-from cityheads.archive.http import check_online, client
+from cityheads.archive.http import ChangedError, check_online, client
 from cityheads.archive.ranges import RangeFile
-from cityheads.archive.signing import sign
+from cityheads.archive.signing import advice, signer
 from cityheads.config import ArchiveConfig
-from cityheads.core.errors import CityHeadsError
+from cityheads.core.errors import BadSceneError, CityHeadsError
 from cityheads.core.redaction import scrub
 
 __all__ = ["Raster", "named", "open_once", "open_raster"]
@@ -106,7 +107,9 @@ class Raster:
                         return self._dataset.read(band, window=window, out_shape=out_shape, **how)
                     return self._read_remote(band, window, out_shape, how)
                 except CityHeadsError as error:
-                    raise CityHeadsError(f"{self._where}: {error}") from None
+                    if isinstance(error, ChangedError) and attempt + 1 < attempts:
+                        continue
+                    raise _placed(error, self._where) from None
                 except (RasterioError, OSError, ValueError) as error:
                     if attempt + 1 == attempts:
                         raise _unreadable(self._where, self._href, error, self._path) from None
@@ -171,9 +174,9 @@ def open_once(href: str, base: str, *, archive: ArchiveConfig, where: str) -> Ra
     with rasterio.Env(**_GDAL):
         try:
             if is_remote(location):
-                return _open_remote(location, archive, where)
+                return _open_remote(location, base, archive, where)
             if not Path(location).exists():
-                raise CityHeadsError(f"{where}: {href}: no such file")
+                raise BadSceneError(f"{where}: {href}: no such file")
             _check_whole(location)
             return Raster(where, href, location, None)
         except (RasterioError, OSError, ValueError) as error:
@@ -205,16 +208,16 @@ def named(where: str, href: str) -> Iterator[None]:
         raise CityHeadsError(f"{where}: {scrub(href)}: {error}") from None
 
 
-def _open_remote(location: str, archive: ArchiveConfig, where: str) -> Raster:
+def _open_remote(location: str, base: str, archive: ArchiveConfig, where: str) -> Raster:
     from rasterio.errors import RasterioError
 
     check_online(archive, f"{where} ({scrub(location)})")
-    http = client(archive.network)
+    http = client(archive.network, Guard.of(archive, base))
     url = s3_to_https(location)
-    signer = functools.partial(sign, http=http) if archive.sign == "planetary-computer" else None
+    signs = signer(archive.sign, http)
 
     def reopen() -> tuple[RangeFile, tiff.Layout]:
-        file = RangeFile(http, url, signer)
+        file = RangeFile(http, url, signs, functools.partial(advice, archive.sign))
         try:
             return file, tiff.parse(file.read)
         except BaseException:
@@ -229,8 +232,13 @@ def _open_remote(location: str, archive: ArchiveConfig, where: str) -> Raster:
             if attempt + 1 == _DECODE_ATTEMPTS:
                 raise
         except CityHeadsError as error:
-            raise CityHeadsError(f"{where}: {error}") from None
+            raise _placed(error, where) from None
     raise AssertionError("unreachable")
+
+
+def _placed(error: CityHeadsError, where: str) -> CityHeadsError:
+    """Add item and asset to what a request says; that another scene can help stays known."""
+    return (BadSceneError if isinstance(error, BadSceneError) else CityHeadsError)(f"{where}: {error}")
 
 
 def _check_whole(location: str) -> None:
@@ -251,6 +259,6 @@ def _check_whole(location: str) -> None:
 def _unreadable(where: str, href: str, error: Exception, path: str) -> CityHeadsError:
     """Say which file is damaged; what GDAL says about it stands behind the exception that rasterio raises."""
     cause = scrub(str(error.__cause__ or error)).replace(path, posixpath.basename(urlsplit(href).path))
-    return CityHeadsError(
+    return BadSceneError(
         f"{where}: {scrub(href)} cannot be read ({cause}); the file is truncated or damaged, fetch it again"
     )

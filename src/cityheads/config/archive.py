@@ -26,6 +26,7 @@ from cityheads.config.base import (
     doc_of,
     field,
     freeze,
+    only_once,
     refuse,
     section,
 )
@@ -323,7 +324,27 @@ class ArchiveConfig(Section):
         "Folder or URL against which relative asset hrefs are resolved; null resolves them against their item, as STAC "
         "says.",
     )
-    sign: Literal["none", "planetary-computer"] = field("none", "How asset hrefs are signed, at the moment of reading.")
+    sign: Literal["none", "planetary-computer", "s3"] = field(
+        "none",
+        "How asset hrefs are signed, at the moment of reading: planetary-computer fetches tokens (with the account in "
+        "PC_SDK_SUBSCRIPTION_KEY, if set), s3 uses AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    )
+    trusted_hosts: Annotated[tuple[Text, ...], only_once] = field(
+        (),
+        "Hosts at private, link-local or loopback addresses that a catalogue elsewhere may name; requests to others "
+        "there are refused.",
+        affects="nothing",
+    )
+    exclude: Annotated[tuple[Text, ...], only_once] = field(
+        (), "Ids of items that are never chosen, in whatever collection.", affects="choice"
+    )
+    verify: Literal["pixels", "headers", "none"] = field(
+        "pixels",
+        "How far the files of a chosen overflight are tried before the choice is frozen, so that one that is gone or "
+        "damaged gives way to the next best: all that will be read, which fetches it twice; only that each file is "
+        "there and can be opened; or not at all.",
+        affects="choice",
+    )
     workers: Integer = field(4, "Bands read at once within one parent.", affects="nothing", ge=1, le=64)
     offline: Flag = field(
         False,

@@ -10,3 +10,7 @@ class CityHeadsError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class BadSceneError(CityHeadsError):
+    """A raster of an item that is gone or damaged for good: asking again cannot help, another scene can."""

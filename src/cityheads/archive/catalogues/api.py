@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 import shapely
 from shapely.geometry import mapping
 
+from cityheads.archive.addresses import Guard
 from cityheads.archive.catalogues.item import Item, checked
-from cityheads.archive.http import client
-from cityheads.config import ArchiveConfig, NetworkConfig
+from cityheads.archive.http import Client, client
+from cityheads.config import ArchiveConfig
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.redaction import scrub
 from cityheads.core.times import Interval
@@ -24,11 +25,13 @@ class ApiCatalog:
     """A STAC API."""
 
     def __init__(self, location: str, archive: ArchiveConfig) -> None:
-        from pystac_client import Client
+        import pystac_client
 
         self.location = location
         self.root = location
-        self._client = Client.open(location, stac_io=_patient_io(archive.network))
+        self._client = pystac_client.Client.open(
+            location, stac_io=_patient_io(client(archive.network, Guard.of(archive, location)))
+        )
         self.simulated = self._client.extra_fields.get("cityheads:simulated") is True
 
     def search(
@@ -73,11 +76,9 @@ class ApiCatalog:
         return [items[key] for key in sorted(items)]
 
 
-def _patient_io(network: NetworkConfig) -> Any:
+def _patient_io(http: Client) -> Any:
     """Make pystac-client speak through our HTTP client, page by page: what failed is asked for again, and only that."""
     from pystac_client.stac_api_io import StacApiIO
-
-    http = client(network)
 
     class PatientIO(StacApiIO):
         def request(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cityheads.archive.addresses import Guard
 from cityheads.archive.hrefs import is_remote
 from cityheads.archive.http import check_online, client
 from cityheads.config import ArchiveConfig
@@ -18,8 +19,8 @@ __all__ = ["load_json"]
 _MAX_JSON_BYTES = 64 * 2**20
 
 
-def load_json(location: str, archive: ArchiveConfig) -> dict[str, Any]:
-    """Read a JSON object from a path or URL.
+def load_json(location: str, archive: ArchiveConfig, root: str) -> dict[str, Any]:
+    """Read a JSON object from a path or URL, which the catalogue at ``root`` names.
 
     Raises:
         CityHeadsError: Not there, not readable, too large, or no JSON object.
@@ -27,7 +28,9 @@ def load_json(location: str, archive: ArchiveConfig) -> dict[str, Any]:
     if is_remote(location):
         check_online(archive, f"the catalogue {scrub(location)}")
         accept = {"Accept": "application/json, */*"}
-        loaded = client(archive.network).get_json(location, limit=_MAX_JSON_BYTES, headers=accept)
+        loaded = client(archive.network, Guard.of(archive, root)).get_json(
+            location, limit=_MAX_JSON_BYTES, headers=accept
+        )
     else:
         try:
             with Path(location).open("rb") as stream:

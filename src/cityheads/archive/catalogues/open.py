@@ -21,7 +21,7 @@ def open_catalog(location: str, archive: ArchiveConfig) -> Catalog:
     Raises:
         CityHeadsError: It is not there, or is no catalogue.
     """
-    document = load_json(location, archive)
+    document = load_json(location, archive, location)
     if document.get("type") not in ("Catalog", "Collection") and "stac_version" not in document:
         raise CityHeadsError(f"{scrub(location)}: not a STAC catalogue")
     if is_remote(location) and "conformsTo" in document:

@@ -92,6 +92,6 @@ class StaticCatalog:
 
     def _load(self, locations: Sequence[str]) -> list[dict[str, Any]]:
         if not any(map(is_remote, locations)):
-            return [load_json(location, self._archive) for location in locations]
+            return [load_json(location, self._archive, self.location) for location in locations]
         with ThreadPoolExecutor(self._archive.workers) as pool:
-            return list(pool.map(lambda location: load_json(location, self._archive), locations))
+            return list(pool.map(lambda one: load_json(one, self._archive, self.location), locations))

@@ -19,10 +19,9 @@ def choose_landcover(search: Search, name: str, label: LandcoverLabel) -> Chosen
     """Choose the newest map of the period that covers most of the parent, and all its tiles there."""
     collection = label.collection
     interval = label.period
-    items = search.catalog.search(collection, search.polygon, interval)
-    rejected = []
+    items, allowed, rejected = search.find(collection, interval)
     years: dict[datetime, list[Item]] = {}
-    for item in items:
+    for item in allowed:
         if interval is not None and not within(item, interval):
             rejected.append((item, f"of {item.when:%Y-%m-%d}, outside {label.datetime}"))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +24,7 @@ class Pass:
         items: Those that are needed to cover the parent, best first; none before it is measured.
         valid: Fraction of the parent with data.
         clear: Fraction of that which is clear; None where nothing tells.
+        flaws: Members whose files are gone or damaged, by id, and how.
     """
 
     members: Sequence[Item]
@@ -31,6 +32,7 @@ class Pass:
     items: Sequence[Item] = field(default=())
     valid: float = 0.0
     clear: float | None = None
+    flaws: Mapping[str, str] = field(default_factory=dict)
 
 
 def group_by_pass(items: Iterable[Item], name: Callable[[Item], str]) -> list[Pass]:

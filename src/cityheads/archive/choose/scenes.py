@@ -55,7 +55,7 @@ def select_scenes(config: Config, *, parents: Path, parent: str, out: Path, cata
     source = open_catalog(catalog, archive)
     factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
     coarse, polygon = Target.of_parent(square, grid, factor), parent_polygon(square, grid, 4326)
-    search = Search(archive, square, coarse, polygon, source)
+    search = Search(archive, square, coarse, Target.of_parent(square, grid), polygon, source)
     imagery = archive.imagery
     layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(search, imagery.s2)}
     first = layers["S2L2A"]["items"][0]

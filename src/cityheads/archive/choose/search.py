@@ -17,6 +17,7 @@ from cityheads.config import ArchiveConfig
 from cityheads.core.artifacts.scenes import ChosenItem, Rejection
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
+from cityheads.core.times import Interval
 
 __all__ = ["NO_DATA", "SPARE", "Search", "by_cover", "lack", "nothing", "reasons"]
 
@@ -40,6 +41,7 @@ class Search:
         archive: How the catalogue and its rasters are read.
         parent: The parent.
         coarse: Its grid at low resolution, on which candidates are measured.
+        fine: Its grid.
         polygon: Its square in longitude and latitude.
         catalog: The catalogue.
     """
@@ -47,8 +49,20 @@ class Search:
     archive: ArchiveConfig
     parent: Parent
     coarse: Target
+    fine: Target
     polygon: shapely.Geometry
     catalog: Catalog
+
+    def find(self, collection: str, interval: Interval | None) -> tuple[list[Item], list[Item], list[tuple[Item, str]]]:
+        """Search a collection for what lies over the parent.
+
+        Returns:
+            All items; those that the config does not exclude; and the others, with that as the reason.
+        """
+        items = self.catalog.search(collection, self.polygon, interval)
+        excluded = [item for item in items if item.id in self.archive.exclude]
+        kept = [item for item in items if item.id not in self.archive.exclude]
+        return items, kept, [(item, "excluded by the config (archive.exclude)") for item in excluded]
 
     def asset(self, item: Item, key: str, band: str) -> str:
         """Give the stored href of an item's asset."""

@@ -12,6 +12,7 @@ from cityheads.archive.catalogues.item import Item, within
 from cityheads.archive.choose.cost import days_between
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
 from cityheads.archive.choose.search import NO_DATA, SPARE, Search, lack, nothing, reasons
+from cityheads.archive.choose.verify import Flaws, flaws_of, pixels_of
 from cityheads.archive.products import S1_NODATA
 from cityheads.config import RadarConfig
 from cityheads.core.artifacts.scenes import ChosenLayer
@@ -34,10 +35,10 @@ def choose_sentinel1(search: Search, name: str, rule: RadarConfig, when: datetim
         return _absent(search, name, rule, [], [])
     reach = timedelta(days=rule.max_days)
     interval = (when - reach, when + reach)
-    items = search.catalog.search(collection, search.polygon, interval)
-    kept, rejected = [], []
+    items, allowed, rejected = search.find(collection, interval)
+    kept = []
     bands = {band: rule.assets.get(band, band.lower()) for band in MODALITIES[name].bands}
-    for item in items:
+    for item in allowed:
         polarisations = item.properties.get("sar:polarizations")
         lacking = [band for band in bands if polarisations and band not in polarisations]
         if not within(item, interval):
@@ -60,15 +61,28 @@ def choose_sentinel1(search: Search, name: str, rule: RadarConfig, when: datetim
     def order(one: Pass) -> tuple[bool, timedelta, datetime]:
         return other_way(one), abs(one.when - when), one.when
 
-    passes = sorted(group_by_pass(kept, _s1_pass), key=order)
-    measured: list[Pass] = []
-    for candidate in measure_in_batches(search.archive.workers, passes, lambda one: _measure(search, bands["VV"], one)):
-        measured.append(candidate)
-        if candidate.valid >= _FULL_COVER:
-            break
-    best = min(measured, key=lambda one: (-_cover(one), *order(one)))
-    if best.valid == 0:
-        return _absent(search, name, rule, items, [*rejected, *((item, NO_DATA) for item in kept)])
+    flaws: Flaws = {}
+    best = None
+    while best is None:
+        passes = sorted(group_by_pass((item for item in kept if item.id not in flaws), _s1_pass), key=order)
+        measured: list[Pass] = []
+        for candidate in measure_in_batches(
+            search.archive.workers, passes, lambda one: _measure(search, bands["VV"], one)
+        ):
+            measured.append(candidate)
+            flaws |= candidate.flaws
+            if candidate.valid >= _FULL_COVER:
+                break
+        usable = [one for one in measured if one.valid > 0]
+        if not usable:
+            told = [(item, flaws.get(item.id, NO_DATA)) for item in kept]
+            return _absent(search, name, rule, items, [*rejected, *told])
+        best = min(usable, key=lambda one: (-_cover(one), *order(one)))
+        found = flaws_of(search, name, best.items, bands)
+        if found:
+            flaws |= found
+            best = None
+    rejected += [(item, flaws[item.id]) for item in kept if item.id in flaws]
 
     def why_not(one: Pass) -> str:
         # a pass that was not measured has no items
@@ -80,10 +94,10 @@ def choose_sentinel1(search: Search, name: str, rule: RadarConfig, when: datetim
 
     chosen = {item.id for item in best.items}
     days = days_between(best.when, when)
-    rejected += [(item, SPARE) for item in best.members if item.id not in chosen]
+    rejected += [(item, SPARE) for item in best.members if item.id not in chosen and item.id not in flaws]
     for one in [*measured, *passes[len(measured) :]]:
         if one is not best:
-            rejected += [(item, why_not(one)) for item in one.members]
+            rejected += [(item, why_not(one)) for item in one.members if item.id not in flaws]
     return {
         "collection": collection,
         "why": f"{best.valid:.1%} valid; {days:.1f} days from the Sentinel-2 scene; {_direction(best)}",
@@ -137,11 +151,15 @@ def _s1_pass(item: Item) -> str:
 
 def _measure(search: Search, key: str, one: Pass) -> Pass:
     """Measure how much of the parent the swath covers, and order the frames that are needed."""
-    layers = []
-    for item in one.members:
+
+    def read(item: Item) -> np.ndarray:
         pixels = search.coarse_pixels(item, key, "VV", S1_NODATA)
-        layers.append((item, np.where(np.isfinite(pixels), pixels, S1_NODATA)))
+        return np.where(np.isfinite(pixels), pixels, S1_NODATA)
+
+    layers, flaws = pixels_of(one.members, read)
+    if not layers:
+        return replace(one, flaws=flaws)
     layers.sort(key=lambda pair: (-int((pair[1] != S1_NODATA).sum()), pair[0].id))
     mosaic = np.full(search.coarse.shape, S1_NODATA, layers[0][1].dtype)
     needed, valid = fill(mosaic, layers, S1_NODATA)
-    return replace(one, items=needed, valid=valid)
+    return replace(one, items=needed, valid=valid, flaws=flaws)

@@ -14,6 +14,7 @@ from cityheads.archive.catalogues.item import Item, within
 from cityheads.archive.choose.cost import cost_of, day_points, days_between, told
 from cityheads.archive.choose.passes import Pass, fill, group_by_pass, measure_in_batches
 from cityheads.archive.choose.search import NO_DATA, SPARE, Search, nothing, reasons
+from cityheads.archive.choose.verify import Flaws, flaws_of, pixels_of
 from cityheads.archive.products import OFFSET_BASELINE, OFFSET_DN
 from cityheads.config import OpticalConfig
 from cityheads.core.artifacts.scenes import ChoiceCost, ChosenLayer
@@ -34,9 +35,9 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
     """
     collection = rule.collection
     interval, target = rule.period, rule.target_time
-    items = search.catalog.search(collection, search.polygon, interval)
-    kept, rejected = [], []
-    for item in items:
+    items, allowed, rejected = search.find(collection, interval)
+    kept = []
+    for item in allowed:
         cloud = item.properties.get("eo:cloud_cover")
         if not within(item, interval):
             rejected.append((item, f"acquired {item.when:%Y-%m-%d}, outside {rule.datetime}"))
@@ -47,27 +48,39 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
     kept = _drop_superseded(kept, search.polygon, rejected)
     if not kept:
         raise nothing(search, "S2L2A", collection, items, rejected)
-    passes = group_by_pass(kept, _s2_pass)
-    passes.sort(key=lambda one: (abs(one.when - target), one.when))
-    measured = _measure_nearest(search, rule, passes)
-    usable = [one for one in measured if one.valid > 0]
-    if not usable:
-        raise nothing(search, "S2L2A", collection, items, [*rejected, *((item, NO_DATA) for item in kept)])
-    costs = [cost_of(one, rule) for one in usable]
-    best, cost = min(zip(usable, costs, strict=True), key=lambda pair: pair[1]["points"])
+    assets = {band: rule.assets.get(band, band) for band in MODALITIES["S2L2A"].bands}
+    if rule.scl_asset is not None:
+        assets["SCL"] = rule.scl_asset
+    flaws: Flaws = {}
+    best = None
+    while best is None:
+        passes = group_by_pass((item for item in kept if item.id not in flaws), _s2_pass)
+        passes.sort(key=lambda one: (abs(one.when - target), one.when))
+        measured = _measure_nearest(search, rule, passes)
+        for one in measured:
+            flaws |= one.flaws
+        usable = [one for one in measured if one.valid > 0]
+        if not usable:
+            told_all = [(item, flaws.get(item.id, NO_DATA)) for item in kept]
+            raise nothing(search, "S2L2A", collection, items, [*rejected, *told_all])
+        best = min(usable, key=lambda one: cost_of(one, rule)["points"])
+        found = flaws_of(search, "S2L2A", best.items, assets)
+        if found:
+            flaws |= found
+            best = None
+    cost = cost_of(best, rule)
     chosen = {item.id for item in best.items}
-    rejected += [(item, SPARE) for item in best.members if item.id not in chosen]
+    rejected += [(item, flaws[item.id]) for item in kept if item.id in flaws]
+    kept = [item for item in kept if item.id not in flaws]
+    rejected += [(item, SPARE) for item in best.members if item.id not in chosen and item in kept]
     for one in measured:
         if one is not best:
-            rejected += [(item, _why_not(one, rule, cost)) for item in one.members]
+            rejected += [(item, _why_not(one, rule, cost)) for item in one.members if item in kept]
     for one in passes[len(measured) :]:
         reason = (
             f"{days_between(one.when, target):.0f} days from {target:%Y-%m-%d} cost as much as all of the chosen one"
         )
         rejected += [(item, reason) for item in one.members]
-    assets = {band: rule.assets.get(band, band) for band in MODALITIES["S2L2A"].bands}
-    if rule.scl_asset is not None:
-        assets["SCL"] = rule.scl_asset
     return {
         "collection": collection,
         "why": f"{told(cost, target)}, the fewest of {len(passes)} pass(es); {len(best.items)} tile(s)",
@@ -170,20 +183,22 @@ def _measure(search: Search, rule: OpticalConfig, one: Pass) -> Pass:
     """Measure valid and clear fractions over the parent, and order the tiles that are needed."""
     with_scl = rule.scl_asset is not None
     band, key = ("B02", rule.assets.get("B02", "B02")) if rule.scl_asset is None else ("SCL", rule.scl_asset)
-    layers = [search.coarse_pixels(item, key, band, SCL_NODATA) for item in one.members]
+    layers, flaws = pixels_of(one.members, lambda item: search.coarse_pixels(item, key, band, SCL_NODATA))
+    if not layers:
+        return replace(one, flaws=flaws)
     clear_codes = sorted(SCL_CLEAR)
 
     def worth(pixels: np.ndarray) -> int:
         return int(np.isin(pixels, clear_codes).sum()) if with_scl else int((pixels != SCL_NODATA).sum())
 
-    order = sorted(range(len(layers)), key=lambda index: (-worth(layers[index]), one.members[index].id))
-    mosaic = np.zeros(search.coarse.shape, layers[0].dtype)
-    needed, valid = fill(mosaic, [(one.members[index], layers[index]) for index in order], SCL_NODATA)
+    layers.sort(key=lambda pair: (-worth(pair[1]), pair[0].id))
+    mosaic = np.zeros(search.coarse.shape, layers[0][1].dtype)
+    needed, valid = fill(mosaic, layers, SCL_NODATA)
     clear: float | None = None
     if with_scl:
         data = mosaic != SCL_NODATA
         clear = float(np.isin(mosaic[data], clear_codes).mean()) if data.any() else 0.0
-    return replace(one, items=needed, valid=valid, clear=clear)
+    return replace(one, items=needed, valid=valid, clear=clear, flaws=flaws)
 
 
 def _why_not(one: Pass, rule: OpticalConfig, chosen: ChoiceCost) -> str:
