@@ -22,7 +22,8 @@ from shapely import get_coordinates, get_parts, get_rings
 
 from cityheads.archive.warp import Target
 from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
-from cityheads.labels.vector_files import project, read_vectors
+from cityheads.labels.shapes import project
+from cityheads.labels.vector_files import read_vectors
 
 EPSG, STEP_M = 32618, 10.0
 #: The piece that is drawn: this many pixels from this row and column of the block.

@@ -155,7 +155,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "prepare_footprints",
             "clean the building footprints once, for all parents",
-            "cityheads.labels.footprints:prepare_footprints",
+            "cityheads.labels.preparation:prepare_footprints",
             ("grid", "labels"),
             (
                 _PARENTS,
@@ -166,7 +166,7 @@ VERBS: dict[str, Verb] = {
                 Argument("boundary_out", "boundary in the parents' CRS (GeoParquet)"),
                 Argument("summary", "what was kept, repaired and dropped (JSON)"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "rasterize_landcover",
@@ -174,7 +174,7 @@ VERBS: dict[str, Verb] = {
             "cityheads.labels.landcover:rasterize_landcover",
             ("grid", *_ACCESS, "labels"),
             (_PARENTS, _PARENT, _LABEL, _SCENES, _CHIPS, _out("the parent's mask (GeoTIFF)")),
-            version=1,
+            version=2,
         ),
         Verb(
             "rasterize_buildings",
@@ -191,7 +191,7 @@ VERBS: dict[str, Verb] = {
                 _out("the parent's mask (GeoTIFF)"),
                 Argument("scenes", "frozen scene choice of the parent (JSON), for standing_only", required=False),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "rasterize_layer",
@@ -207,7 +207,7 @@ VERBS: dict[str, Verb] = {
                 _out("the parent's mask (GeoTIFF)"),
                 Argument("boundary", "vector file of the surveyed area", required=False),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "check_labels",
@@ -470,7 +470,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "cover_boundary",
             "find a parent grid that covers a city, and write its sheet",
-            "cityheads.archive.tiling:cover_boundary",
+            "cityheads.labels.cover:cover_boundary",
             ("grid",),
             (
                 Argument("boundary", "vector file of the city's land"),

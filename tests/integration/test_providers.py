@@ -22,7 +22,7 @@ from cityheads.config import Config, resolve
 from cityheads.core.errors import CityHeadsError
 from cityheads.labels import download as providers
 from cityheads.labels.download import fetch_footprints, is_whole
-from cityheads.labels.footprints import prepare_footprints
+from cityheads.labels.preparation import prepare_footprints
 
 QUICK = {"attempts": 3, "backoff_s": 0.001, "timeout_s": 0.4, "connections": 2}
 

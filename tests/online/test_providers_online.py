@@ -10,7 +10,7 @@ import pytest
 from cityheads.archive.http import client
 from cityheads.config import load_config
 from cityheads.labels.download import NYC_FOOTPRINTS, _count, _features
-from cityheads.labels.footprints import COLUMNS
+from cityheads.labels.preparation import COLUMNS
 
 pytestmark = [
     pytest.mark.online,

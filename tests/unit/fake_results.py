@@ -47,7 +47,7 @@ from cityheads.evaluation.ablation import measure
 from cityheads.evaluation.compare import compare
 from cityheads.evaluation.scores.calibration import fit_head
 from cityheads.evaluation.writing import HeadResult, by_parent, confusions_of, write_evaluation
-from cityheads.labels.vector_files import geo_table
+from cityheads.labels.geoparquet import geo_table
 from cityheads.verbs import VERBS
 
 #: What the archive of the default config gives.
@@ -354,9 +354,9 @@ def _boundary(out: LabelFolder, parents: list[Parent], grid: Grid) -> None:
         out.summary,
         {
             "label": "BUILDINGS", "columns": {"bin": "bin"}, "epsg": epsg, "rows": 120_004, "kept": 119_990,
-            "feature_codes": {"2100": 119_991, "1000": 13}, "repaired": 12, "unreadable_values": {},
+            "ignored": 40, "feature_codes": {"2100": 119_991, "1000": 13}, "repaired": 12, "unreadable_values": {},
             "unknown_construction_year": 0, "unknown_height": 0, "area_km2": 41.253,
-            "dropped": {"no_area": 0, "other_feature_code": 13, "duplicate": 1},
+            "dropped": {"no_area": 0, "ground": 13, "duplicate": 1},
             "source": {"file": "footprints.geojson", "sha256": "1" * 64, "crs": "EPSG:4326", "crs_assumed": False},
             "boundary": {
                 "file": "boundary.geojson", "sha256": "2" * 64, "crs": "EPSG:4326", "crs_assumed": False, "rows": 1,

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import yaml
 from affine import Affine
 from label_fixtures import label_config, write_sheet
+from pyproj import Transformer
 
 from cityheads.config import Config
 from cityheads.core.classes import IGNORE
@@ -101,6 +103,66 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         run(tmp_path, RASTER, tmp_path / "flood")
 
 
+def flood_example(repository: Path) -> dict[str, Any]:
+    """Read the example of a flood layer out of the page about labels."""
+    page = (repository / "docs" / "labels.md").read_text()
+    found: dict[str, Any] = yaml.safe_load(page[page.index("```yaml\nlabels:\n  FLOOD:") + 8 :].partition("```")[0])
+    return found["labels"]["FLOOD"]
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("int16", -32768), ("int16", -1), ("float32", None)])
+def test_the_documented_flood_example_reads_sen1floods11(
+    tmp_path: Path, repository: Path, dtype: str, nodata: int | None
+) -> None:
+    """Its hand labels are int16 in degrees, -1 where nothing is known, with -32768 or nothing as nodata."""
+    hand = np.random.default_rng(0).integers(-1, 2, (600, 700)).astype(dtype)
+    if dtype == "float32":
+        hand[hand == -1] = np.nan
+    left, top = gpd.GeoSeries([shapely.Point(586500, 4512500)], crs=32618).to_crs(4326)[0].coords[0]
+    path = tmp_path / "flood" / "USA_1_LabelHand.tif"
+    path.parent.mkdir()
+    step = 8.983152841195215e-05
+    with rasterio.open(
+        path, "w", driver="GTiff", height=600, width=700, count=1, dtype=dtype, crs="EPSG:4326",
+        transform=Affine(step, 0, left, 0, -step, top), nodata=nodata,
+    ) as target:  # fmt: skip
+        target.write(hand, 1)
+    mask = run(tmp_path, flood_example(repository), tmp_path / "flood")
+    rows, columns = np.mgrid[0:128, 0:128] + 0.5
+    x, y = HERE.left + 10 * columns, HERE.top - 10 * rows
+    lon, lat = Transformer.from_crs(32618, 4326, always_xy=True).transform(x, y)
+    codes = hand[np.floor((top - lat) / step).astype(int), np.floor((lon - left) / step).astype(int)]
+    np.testing.assert_array_equal(mask, np.where(np.isin(codes, [0, 1]), codes, IGNORE).astype(np.uint8))
+    assert len(np.unique(mask)) == 3
+
+
+def test_codes_are_any_whole_numbers(tmp_path: Path) -> None:
+    codes = np.full((128, 128), 512, np.int32)
+    codes[:64], codes[0] = 65535, -1
+    write(tmp_path / "flood" / "a.tif", codes, 587000, 4512000, nodata=None)
+    classes = [DRY_WET[0] | {"codes": [512]}, DRY_WET[1] | {"codes": [65535]}]
+    mask = run(tmp_path, RASTER | {"classes": classes, "ignore_codes": [-1]}, tmp_path / "flood")
+    assert [mask[0, 0], mask[1, 0], mask[64, 0]] == [IGNORE, 1, 0]
+
+
+def test_rasters_that_are_no_class_masks(tmp_path: Path) -> None:
+    """Scores instead of classes, and several bands, of which the config names the right one."""
+    flood = tmp_path / "flood"
+    write(flood / "a.tif", np.full((128, 128), 0.37, np.float32), 587000, 4512000, nodata=None)
+    with pytest.raises(CityHeadsError, match=r"a.tif: holds the value 0.37; a class mask holds whole numbers"):
+        run(tmp_path, RASTER, flood)
+    with rasterio.open(
+        flood / "a.tif", "w", driver="GTiff", height=128, width=128, count=2, dtype="uint8", crs="EPSG:32618",
+        transform=Affine(10, 0, 587000, 0, -10, 4512000),
+    ) as target:  # fmt: skip
+        target.write(np.stack([np.full((128, 128), 9), np.ones((128, 128))]).astype(np.uint8))
+    with pytest.raises(CityHeadsError, match=r"a.tif: has 2 bands; set labels.FLOOD.band"):
+        run(tmp_path, RASTER, flood)
+    assert (run(tmp_path, RASTER | {"band": 2}, flood) == 1).all()
+    with pytest.raises(CityHeadsError, match=r"has no band 3 \(labels.FLOOD.band\), but 2"):
+        run(tmp_path, RASTER | {"band": 3}, flood)
+
+
 def vector(path: Path, shapes: list[Any], **columns: Any) -> Path:
     gpd.GeoDataFrame(columns, geometry=shapes, crs=32618).to_crs(2263).to_file(path)
     return path
@@ -139,6 +201,27 @@ def test_a_vector_layer_with_classes(tmp_path: Path) -> None:
         run(tmp_path, label, source)
     with pytest.raises(CityHeadsError, match=r"no column 'depth' \(labels.FLOOD.attribute\); there are zone"):
         run(tmp_path, label | {"attribute": "depth"}, source)
+
+
+def test_lines_and_points_need_a_width(tmp_path: Path) -> None:
+    """A road 40 m wide, of which only the built ones count, from one of two layers."""
+    road = shapely.LineString([(587000, 4511500), (588280, 4511500)])
+    tree = shapely.Point(587605, 4511905)
+    source = tmp_path / "flood.gpkg"
+    frame = gpd.GeoDataFrame({"state": ["built", "planned", "built"]}, geometry=[road, LAKE, tree], crs=32618)
+    frame.to_file(source, layer="roads")
+    frame.iloc[:0].to_file(source, layer="other")
+    boundary = vector(tmp_path / "area.gpkg", [WEST])
+    label = {"kind": "vector", "source": "x", "boundary": "y", "layer": "roads", "where": {"state": ["built"]}}
+    mask = run(tmp_path, label | {"buffer_m": 20}, source, boundary=boundary)
+    assert (mask[48:52] == 1).all()
+    assert (mask[[47, 52], :50] == 0).all()
+    assert mask[9, 60] == mask[10, 60] == 1
+    assert (mask[90:100, 60:64] == 0).all(), "planned"
+    with pytest.raises(CityHeadsError, match=r"2 of 2 rows are lost \(2 lines or points, not polygons\)"):
+        run(tmp_path, label, source, boundary=boundary)
+    with pytest.raises(CityHeadsError, match=r"no column 'status' \(where\); there are state"):
+        run(tmp_path, label | {"where": {"status": ["built"]}}, source, boundary=boundary)
 
 
 @pytest.mark.parametrize(

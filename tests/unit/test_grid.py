@@ -43,7 +43,7 @@ def test_the_real_sheet_has_22_square_parents_of_16_chips_without_overlap(reposi
 
 
 def test_the_real_sheet_covers_all_five_boroughs(repository: Path, realdata: Path) -> None:
-    from cityheads.archive.tiling import read_boundary
+    from cityheads.labels.cover import read_boundary
 
     grid = Grid(10, 896, 4)
     city, epsg = read_boundary(realdata / "nyc_boroughs" / "nybb_16a.zip", 32618)

@@ -12,6 +12,7 @@ import shapely
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from label_fixtures import pixel_boxes, target_of
+from rasterio.features import rasterize
 
 from cityheads.config import PixelRule
 from cityheads.labels.rasterize import covered_fraction, rasterize_polygons
@@ -147,3 +148,14 @@ def test_wkb_and_shapely_and_nothing(rule: PixelRule) -> None:
     wkb[:] = shapely.to_wkb(array)
     np.testing.assert_array_equal(rasterize_polygons(array, target, rule), rasterize_polygons(wkb, target, rule))
     assert not rasterize_polygons(np.empty(0, object), target, rule).any()
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 7)] * 4), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_polygons_on_pixel_edges_touch_what_gdal_says(boxes: list[tuple[int, int, int, int]]) -> None:
+    target = target_of(9, 9, 500000, 4500090)
+    shapes = np.array([shapely.box(500000 + 10 * x, 4500000 + 10 * y, 500010 + 10 * (x + w), 4500010 + 10 * (y + h))
+                       for x, y, w, h in boxes])  # fmt: skip
+    expected = rasterize(shapes, (9, 9), transform=target.transform, all_touched=True)
+    np.testing.assert_array_equal(rasterize_polygons(shapes, target, "all_touched"), expected == 1)
+    np.testing.assert_array_equal(rasterize_polygons(shapely.to_wkb(shapes), target, "all_touched"), expected == 1)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cityheads.labels.vector_files import numbers
+from cityheads.labels.columns import numbers
 
 number_texts = st.one_of(
     st.floats(allow_nan=False).map(str), st.integers().map(str), st.text(max_size=6), st.just(" 12 ")

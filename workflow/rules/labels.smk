@@ -54,8 +54,20 @@ if FOOTPRINTS:
         params:
             config=untracked(CONFIG),
             version=version("prepare_footprints"),
-            settings=settings("prepare_footprints", label_keys=["feature_codes"]),
-            crs=",".join(sorted({str(row.epsg) for row in ROWS.values()})),
+            settings=settings(
+                "prepare_footprints",
+                label_keys=[
+                    "feature_codes",
+                    "ground_feature_codes",
+                    "ignore_statuses",
+                    "where",
+                    "layer",
+                    "boundary_layer",
+                    "max_lost_percent",
+                ],
+            ),
+            # what lies near no parent is not prepared
+            places=sorted(f"{row.epsg}:{row.left!r}:{row.top!r}" for row in ROWS.values()),
             sheet=untracked(SHEET),
         message:
             "Clean the footprints of {wildcards.label}"

@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 PixelRule = Literal["centre", "all_touched", "area"]
-_Code = Annotated[Integer, Ge(0), Le(255)]
+#: Any code that a raster of whole numbers can hold.
+_Code = Annotated[Integer, Ge(-(2**63)), Le(2**64 - 1)]
 
 _CLASSES = "The classes in the order of their ids, from 0."
 _IGNORE_CODES = "Source codes that become 255, ignore. A code that is neither here nor in a class is an error."
@@ -34,6 +35,15 @@ _RULE = (
     "covered."
 )
 _AREA = "Least covered fraction of a pixel under rule area."
+_LOST = (
+    "Greatest share of the rows of a vector file, in percent, that may be unreadable, without a geometry or without an "
+    "area, or not be there at all, as in a shapefile that was cut; each would be missing from the mask."
+)
+_LAYER = (
+    "Layer of a file that holds several, or name without suffix of the wanted file in a zip file; null takes the only "
+    "one."
+)
+_WHERE = "Rows to take, as values by column (compared as text); all others are left out. Empty takes all rows."
 
 
 class LabelClass(Section):
@@ -129,9 +139,21 @@ class FootprintsLabel(_Label):
         "Vector file of the surveyed area, outside which a pixel without a polygon is unknown; null takes the "
         "simulated archive's.",
     )
+    layer: Text | None = field(None, _LAYER)
+    boundary_layer: Text | None = field(None, _LAYER)
+    where: Annotated[Mapping[Text, tuple[Text, ...]], freeze] = field({}, _WHERE)
     feature_codes: tuple[Integer, ...] = field(
-        (2100,), "Feature codes that count as buildings (2100 building, 5110 garage); empty keeps all."
+        (2100,),
+        "Feature codes that count as buildings (2100 building, 5110 garage); empty takes all rows for buildings.",
     )
+    ground_feature_codes: tuple[Integer, ...] = field(
+        (), "Feature codes that count as ground. What is neither building nor ground (a canopy, a tank) is 255, ignore."
+    )
+    ignore_statuses: tuple[Text, ...] = field(
+        ("Demolition", "Marked for Demolition", "Marked for Construction"),
+        "Values of the table's column of status, in any case of letters, of what may or may not stand: 255, ignore.",
+    )
+    max_lost_percent: Number = field(1.0, _LOST, ge=0, le=100)
     rule: PixelRule = field("centre", _RULE)
     area_threshold: Number = field(0.5, _AREA, gt=0, le=1)
     fraction_layer: Flag = field(
@@ -139,9 +161,18 @@ class FootprintsLabel(_Label):
     )
     standing_only: Flag = field(
         False,
-        "Leave out buildings whose construction year is after the year of the chosen Sentinel-2 scene; unknown years "
-        "stay and are counted.",
+        "Leave out buildings that were built after the year of the chosen Sentinel-2 scene or torn down before it; "
+        "those of that very year are 255, ignore, and those of unknown year stay and are counted.",
     )
+
+    @model_validator(mode="after")
+    def _one_use_a_code(self) -> FootprintsLabel:
+        twice = sorted(set(self.feature_codes) & set(self.ground_feature_codes))
+        if twice:
+            refuse("ground_feature_codes", f"{twice[0]} also stands in feature_codes")
+        if self.ground_feature_codes and not self.feature_codes:
+            refuse("ground_feature_codes", "with feature_codes [] all rows are buildings; list the codes of buildings")
+        return self
 
 
 class RasterLabel(_Label):
@@ -151,6 +182,9 @@ class RasterLabel(_Label):
     classes: tuple[RasterClass, ...] = field(..., _CLASSES, min_length=2, max_length=254)
     ignore_codes: tuple[_Code, ...] = field((0,), _IGNORE_CODES)
     source: Text = field(..., "Folder of rasters.", min_length=1)
+    band: Annotated[Integer, Ge(1)] | None = field(
+        None, "Band that holds the codes, counted from 1; null takes the only one, and refuses a raster with several."
+    )
 
     @model_validator(mode="after")
     def _one_class_a_code(self) -> RasterLabel:
@@ -172,6 +206,16 @@ class VectorLabel(_Label):
     )
     attribute: Text | None = field(None, "Column that holds the class; null makes every polygon the second class.")
     source: Text = field(..., "Vector file.", min_length=1)
+    layer: Text | None = field(None, _LAYER)
+    boundary_layer: Text | None = field(None, _LAYER)
+    where: Annotated[Mapping[Text, tuple[Text, ...]], freeze] = field({}, _WHERE)
+    buffer_m: Number = field(
+        0.0,
+        "Distance in metres to each side by which lines and points are widened (4 for a road of 8 m); polygons stay as "
+        "they are. With 0, lines and points are no polygons and count as lost.",
+        ge=0,
+    )
+    max_lost_percent: Number = field(1.0, _LOST, ge=0, le=100)
     boundary: Text | None = field(
         None, "Vector file of the surveyed area, outside which a pixel without a polygon is unknown."
     )

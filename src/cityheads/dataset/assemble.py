@@ -32,7 +32,7 @@ from cityheads.dataset.splits import (
     seek_assignment,
     splits_of,
 )
-from cityheads.labels.vector_files import geo_table
+from cityheads.labels.geoparquet import geo_table
 
 __all__ = ["assemble_dataset", "assign_splits"]
 

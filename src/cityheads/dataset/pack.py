@@ -23,7 +23,7 @@ from cityheads.core.grid import Grid, Parent, chip_ids, parent_polygon, read_par
 from cityheads.core.layout import StoreFolder, chip_file, parent_file
 from cityheads.core.modalities import MODALITIES, RADAR
 from cityheads.core.raster import read_raster
-from cityheads.labels.vector_files import geo_table
+from cityheads.labels.geoparquet import geo_table
 
 __all__ = ["pack_store"]
 

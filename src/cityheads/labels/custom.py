@@ -6,6 +6,8 @@ Where nothing is known the mask is 255 throughout: such sub-chips train and coun
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cityheads.config import Config, RasterLabel, VectorLabel
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent, find_parent, parent_polygon, read_parents
+from cityheads.labels.columns import texts
 from cityheads.labels.masks import write_mask
 from cityheads.labels.section import label_section
 
@@ -100,7 +103,14 @@ def _from_rasters(
                     squares[key] = _square(parent, grid, key)
                 if not shapely.box(*raster.bounds).intersects(squares[key]):
                     continue
-                codes, valid = sample_nearest(raster, target)
+                if raster.count != 1 and section.band is None:
+                    raise CityHeadsError(
+                        f"{path}: has {raster.count} bands; set labels.{label}.band to the one with the codes"
+                    )
+                band = section.band or 1
+                if band > raster.count:
+                    raise CityHeadsError(f"{path}: has no band {band} (labels.{label}.band), but {raster.count}")
+                codes, valid = sample_nearest(raster, target, band)
         except RasterioError as error:
             raise CityHeadsError(f"{path}: cannot be read as a raster ({error})") from None
         valid &= mask == IGNORE
@@ -114,10 +124,10 @@ def _square(parent: Parent, grid: Grid, crs_wkt: str) -> Any:
     import shapely
     from pyproj import CRS
 
-    from cityheads.labels.vector_files import project
+    from cityheads.labels.shapes import project
 
-    outline = shapely.segmentize(parent_polygon(parent, grid), grid.side_m / 16)
-    return shapely.box(*project(np.array([outline]), parent.epsg, CRS.from_wkt(crs_wkt))[0].bounds)
+    outline = np.array([parent_polygon(parent, grid)], object)
+    return shapely.box(*project(outline, parent.epsg, CRS.from_wkt(crs_wkt))[0].bounds)
 
 
 def _from_vectors(
@@ -127,7 +137,8 @@ def _from_vectors(
     from cityheads.labels.rasterize import rasterize_polygons
 
     target = Target.of_parent(parent, grid)
-    polygons, attributes = _polygons_near(source, parent, grid)
+    layer = _Layer(source, section.layer, section.where, section.buffer_m, section.max_lost_percent)
+    polygons, attributes = _polygons_near(layer, parent, grid, label)
     mask = np.full(target.shape, IGNORE, np.uint8)
     classes, attribute = section.classes, section.attribute
     background = 0
@@ -136,7 +147,8 @@ def _from_vectors(
     if background >= 0:
         if boundary is None:
             raise CityHeadsError(f"config key 'labels.{label}.boundary': name the vector file of the surveyed area")
-        surveyed, _ = _polygons_near(boundary, parent, grid)
+        outline = _Layer(boundary, section.boundary_layer, {}, 0.0, section.max_lost_percent)
+        surveyed, _ = _polygons_near(outline, parent, grid, label)
         mask[rasterize_polygons(surveyed, target, "centre")] = background
     if attribute is None:
         groups = {1: np.ones(len(polygons), bool)}
@@ -146,7 +158,7 @@ def _from_vectors(
                 f"{source}: no column '{attribute}' (labels.{label}.attribute); there are "
                 f"{', '.join(attributes.column_names[:12])}"
             )
-        values = np.array([str(value) for value in attributes[attribute].to_pylist()], object)
+        values = texts(attributes[attribute])
         listed = {value for item in classes for value in item.values} | set(section.ignore_values)
         unknown = sorted(set(values) - listed)
         if unknown:
@@ -161,24 +173,48 @@ def _from_vectors(
     return mask
 
 
-def _polygons_near(path: Path, parent: Parent, grid: Grid) -> tuple[np.ndarray, Any]:
-    """Read the valid polygons around a parent, in its CRS, with their attributes."""
+@dataclass(frozen=True)
+class _Layer:
+    """A vector file and what is wanted of it."""
+
+    path: Path
+    layer: str | None
+    where: Mapping[str, Sequence[str]]
+    buffer_m: float
+    max_lost_percent: float
+
+
+def _polygons_near(wanted: _Layer, parent: Parent, grid: Grid, label: str) -> tuple[np.ndarray, Any]:
+    """Read the valid polygons around a parent, in its CRS, with their attributes; lines are widened first."""
+    import pyarrow as pa
     import shapely
 
-    from cityheads.labels.vector_files import only_polygons, project, read_vectors
+    from cityheads.labels.losses import Losses
+    from cityheads.labels.shapes import has_area, project, repair, widen
+    from cityheads.labels.vector_files import open_vectors
 
-    vectors = read_vectors(path)
-    square = shapely.segmentize(parent_polygon(parent, grid), grid.side_m / 16)
-    left, bottom, right, top = project(np.array([square]), parent.epsg, vectors.crs)[0].bounds
-    # what the outline's corners leave out between them
-    margin = 0.01 * max(right - left, top - bottom)
-    near = shapely.intersects(
-        vectors.geometry, shapely.box(left - margin, bottom - margin, right + margin, top + margin)
-    )
-    polygons = only_polygons(vectors.geometry[near])
-    usable = ~shapely.is_missing(polygons)
-    rows, polygons = np.flatnonzero(near)[usable], polygons[usable]
-    broken = ~shapely.is_valid(polygons)
-    polygons[broken] = only_polygons(shapely.make_valid(polygons[broken]))
-    usable = ~shapely.is_missing(polygons)
-    return project(polygons[usable], vectors.crs, parent.epsg), vectors.attributes.take(rows[usable])
+    square = parent_polygon(parent, grid).buffer(wanted.buffer_m, join_style="mitre")
+
+    def box_in(crs: Any) -> tuple[float, float, float, float]:
+        left, bottom, right, top = project(np.array([square], object), parent.epsg, crs)[0].bounds
+        # what the divided outline's corners leave out between them
+        margin = 0.01 * max(right - left, top - bottom)
+        return left - margin, bottom - margin, right + margin, top + margin
+
+    reader = open_vectors(wanted.path, layer=wanted.layer, where=wanted.where, near=box_in)
+    here = shapely.box(*box_in(reader.crs))
+    losses = Losses(wanted.path)
+    polygons, tables = [], []
+    for batch in reader.batches():
+        shapes = losses.shapes(batch, thin=wanted.buffer_m > 0)
+        near = np.flatnonzero(shapely.intersects(shapes, here))
+        shapes, _ = repair(widen(project(shapes[near], reader.crs, parent.epsg), wanted.buffer_m))
+        solid = has_area(shapes)
+        losses.counts["no_area"] += int((~solid).sum())
+        polygons.append(shapes[solid])
+        tables.append(batch.attributes.take(near[solid]))
+    losses.finish(reader)
+    losses.check(wanted.max_lost_percent, label)
+    if not polygons:
+        return np.empty(0, object), pa.table({name: pa.nulls(0) for name in reader.columns})
+    return np.concatenate(polygons), pa.concat_tables(tables, promote_options="permissive")

@@ -50,7 +50,7 @@ def map_codes(codes: np.ndarray, table: Mapping[int, int], where: str) -> np.nda
     """Map source codes to class ids.
 
     Args:
-        codes: Integer codes, any shape.
+        codes: Codes, any shape; whole numbers, of whatever type.
         table: Class id (or 255) per code.
         where: What the codes belong to, for the error message.
 
@@ -58,9 +58,14 @@ def map_codes(codes: np.ndarray, table: Mapping[int, int], where: str) -> np.nda
         uint8 class ids of the same shape.
 
     Raises:
-        CityHeadsError: A code has no class and is not ignored.
+        CityHeadsError: A code has no class and is not ignored, or is no whole number.
     """
     present, places = np.unique(codes, return_inverse=True)
+    if present.dtype.kind not in "iuf":
+        raise CityHeadsError(f"{where}: holds values of type {present.dtype}; a class mask holds whole numbers")
+    broken = present[present % 1 != 0] if present.dtype.kind == "f" else []
+    if len(broken):
+        raise CityHeadsError(f"{where}: holds the value {broken[0]:g}; a class mask holds whole numbers, one per class")
     unknown = [int(code) for code in present if int(code) not in table]
     if unknown:
         number = int((codes == unknown[0]).sum())
@@ -71,15 +76,16 @@ def map_codes(codes: np.ndarray, table: Mapping[int, int], where: str) -> np.nda
     return mapped[places].reshape(codes.shape)
 
 
-def sample_nearest(source: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
+def sample_nearest(source: Any, target: Target, band: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Give the source cell under every pixel centre of a grid.
 
     Args:
-        source: Open rasterio dataset of any CRS; its first band is read, and of that only the needed window.
+        source: Open rasterio dataset of any CRS, of which only the needed window is read.
         target: Grid of the result, (H, W).
+        band: Band to read, counted from 1.
 
     Returns:
-        Values (H, W) in the source's dtype, and (H, W) bool: inside the source and not its nodata.
+        Values (H, W) in the source's dtype, and (H, W) bool: inside the source, not its nodata, and a number.
     """
     from pyproj import CRS, Transformer
     from rasterio.windows import Window
@@ -97,15 +103,15 @@ def sample_nearest(source: Any, target: Target) -> tuple[np.ndarray, np.ndarray]
     column = np.floor(np.where(finite, u, -1) + _SNAP_CELLS).astype(np.int64)
     row = np.floor(np.where(finite, v, -1) + _SNAP_CELLS).astype(np.int64)
     inside = finite & (column >= 0) & (column < source.width) & (row >= 0) & (row < source.height)
-    values = np.zeros(height * width, source.dtypes[0])
+    values = np.zeros(height * width, source.dtypes[band - 1])
     valid = np.zeros(height * width, bool)
     if inside.any():
         left, top = int(column[inside].min()), int(row[inside].min())
         window = Window(left, top, int(column[inside].max()) - left + 1, int(row[inside].max()) - top + 1)
-        read = source.read(1, window=window, masked=True)
+        read = source.read(band, window=window, masked=True)
         at = row[inside] - top, column[inside] - left
         values[inside] = read.data[at]
-        valid[inside] = ~np.ma.getmaskarray(read)[at]
+        valid[inside] = ~(np.ma.getmaskarray(read)[at] | (read.data[at] != read.data[at]))  # NaN differs from itself
     return values.reshape(height, width), valid.reshape(height, width)
 
 
@@ -146,6 +152,8 @@ def rasterize_landcover(
         with open_raster(href, base, archive=config.archive, where=where) as source:
             if source.crs is None:
                 raise CityHeadsError("the raster has no CRS")
+            if source.count != 1:
+                raise CityHeadsError(f"the raster has {source.count} bands; a map of classes has one")
             codes, valid = sample_nearest(source, target)
         valid &= mask == IGNORE
         mask[valid] = map_codes(codes[valid], table, where)

@@ -1,52 +1,48 @@
-"""Vector files: read any, write GeoParquet, and read back only the rows near a box.
+"""Vector files: any of them, batch by batch, with the columns and rows that are wanted.
 
-The heavy libraries are imported where they are used: reading back a prepared file needs pyarrow and shapely only. The
-search for a parent grid has a reader of its own, `cityheads.archive.tiling.read_boundary`, which lies below the labels
-and wants no more than one outline in a metric CRS.
+A file may be larger than the memory. Where it has an index (GeoPackage) or boxes (GeoParquet), what lies elsewhere is
+not read at all. The heavy libraries are imported where they are used.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
-import re
-from dataclasses import dataclass
-from pathlib import Path
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import atomic_path
+from cityheads.labels.columns import texts
+from cityheads.labels.geoparquet import groups_near
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "Vectors",
-    "dates",
-    "geo_table",
-    "hilbert_order",
-    "numbers",
-    "only_polygons",
-    "project",
-    "read_near",
-    "read_vectors",
-    "write_geoparquet",
-]
+__all__ = ["VectorReader", "Vectors", "open_vectors", "read_vectors"]
 
 log = logging.getLogger(__name__)
 
 #: Names under which text formats keep their geometry, in order of preference.
 _GEOMETRY_NAMES = ("geometry", "the_geom", "geom", "wkt", "wkb_geometry", "shape", "multipolygon")
 
-#: Rows of a row group: a parent of the real run holds 50,000 buildings, and unneeded rows are read in such units.
-_ROW_GROUP = 4096
+#: What a zip file may hold, besides the parts of a shapefile that only accompany it.
+_ZIPPED = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".gml", ".kml", ".gdb")
+
+#: Rows of a batch: some 20 MB of buildings.
+_BATCH = 1 << 16
+
+_Bounds = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """A vector layer in memory.
+    """Rows of a vector layer in memory.
 
     Attributes:
         geometry: shapely geometries, None where missing, (N,).
@@ -54,6 +50,7 @@ class Vectors:
         crs: CRS as the file gives it, or as it had to be assumed.
         crs_assumed: The file names no CRS, and its coordinates look like longitude and latitude.
         unreadable: Rows whose geometry could not be decoded; they are None in ``geometry``.
+        unread: Rows that the file announces and does not hold.
     """
 
     geometry: np.ndarray
@@ -61,74 +58,201 @@ class Vectors:
     crs: Any
     crs_assumed: bool
     unreadable: int
+    unread: int = 0
 
 
-def read_vectors(path: Path) -> Vectors:
-    """Read a vector file: (Geo)Parquet, CSV with WKT, or what GDAL reads (GeoJSON, Shapefile, GeoPackage, zipped too).
+@dataclass
+class VectorReader:
+    """An open vector layer, to be read once.
+
+    Attributes:
+        path: The file.
+        columns: All its columns but the geometry.
+        crs: CRS as the file gives it; where it gives none, longitude and latitude, which every batch is checked for.
+        crs_assumed: The file names no CRS.
+        where: Rows wanted: values by column, compared as text.
+        unread: After the last batch, rows that the file announces and does not hold; a cut shapefile has such.
+        empty: After the last batch, rows that were passed over for want of a geometry, by an index.
+    """
+
+    path: Path
+    columns: list[str]
+    crs: Any
+    crs_assumed: bool
+    where: Mapping[str, Sequence[str]]
+    _tables: Callable[[VectorReader], Iterator[tuple[pa.Table, str]]]
+    unread: int = 0
+    empty: int = 0
+    _rows: int = field(default=0)
+
+    def batches(self) -> Iterator[Vectors]:
+        """Yield the rows in the order of the file, some 65,000 at a time.
+
+        Raises:
+            CityHeadsError: The file is damaged, holds no rows, or has no CRS where none can be assumed.
+        """
+        for table, name in self._tables(self):
+            self._rows += table.num_rows
+            for column, values in self.where.items():
+                table = table.filter(np.isin(texts(table[column]), list(values)))
+            geometry, unreadable = _decode(self.path, table[name])
+            if self.crs_assumed:
+                _check_degrees(self.path, geometry)
+            yield Vectors(geometry, table.drop_columns([name]), self.crs, self.crs_assumed, unreadable)
+        if self._rows + self.empty + self.unread == 0:
+            raise CityHeadsError(f"{self.path}: holds no rows")
+
+
+def open_vectors(
+    path: Path,
+    *,
+    layer: str | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+    columns: Callable[[str], bool] = lambda name: True,
+    near: Callable[[Any], _Bounds] | None = None,
+) -> VectorReader:
+    """Open a vector file: (Geo)Parquet, CSV with WKT, or what GDAL reads (GeoJSON, Shapefile, GeoPackage, zipped too).
+
+    Args:
+        path: The file.
+        layer: Layer of a file with several, or name without suffix of a zip's inner file; None for the only one.
+        where: Rows wanted: values by column, compared as text.
+        columns: Says which columns are wanted besides those of ``where``.
+        near: Gives the box of interest in a CRS. An index may leave out rows elsewhere; without one they come too.
 
     Raises:
-        CityHeadsError: The file is missing, unreadable, holds no rows or no geometry, or names no CRS where none can be
-            assumed.
+        CityHeadsError: The file is missing, unreadable, or holds no geometry, or not this layer or column.
     """
+    from pyproj import CRS
+
     path = Path(path)
     if not path.exists():
         raise CityHeadsError(f"{path}: no such vector file")
     if path.is_file() and path.stat().st_size == 0:
         raise CityHeadsError(f"{path}: the file is empty")
-    suffix = path.suffix.lower()
-    if suffix in (".parquet", ".geoparquet"):
-        table, name, crs = _read_parquet(path)
-    elif suffix in (".csv", ".tsv"):
-        table, name, crs = _read_text(path)
+    suffix, where = path.suffix.lower(), where or {}
+    if suffix in (".parquet", ".geoparquet", ".csv", ".tsv"):
+        if layer is not None:
+            raise CityHeadsError(f"{path}: a {suffix} file has no layers; leave out 'layer' ({layer})")
+        opened = (_open_parquet if "parquet" in suffix else _open_text)(path, near)
     else:
-        table, name, crs = _read_gdal(path)
-    if table.num_rows == 0:
-        raise CityHeadsError(f"{path}: holds no rows")
-    geometry, unreadable = _decode(path, table[name])
-    crs_assumed = crs is None
-    if crs_assumed:
-        crs = _assume_crs(path, geometry)
-    return Vectors(geometry, table.drop_columns([name]), crs, crs_assumed, unreadable)
+        opened = _open_gdal(path, layer, near)
+    missing = next((name for name in where if name not in opened.columns), None)
+    if missing is not None:
+        raise CityHeadsError(f"{path}: no column '{missing}' (where); there are {', '.join(opened.columns[:12])}")
+    wanted = [name for name in opened.columns if columns(name) or name in where]
+    crs = CRS.from_epsg(4326) if opened.crs is None else opened.crs
+    return VectorReader(
+        path, opened.columns, crs, opened.crs is None, where, lambda reader: opened.tables(reader, wanted)
+    )
 
 
-def _read_parquet(path: Path) -> tuple[pa.Table, str, Any]:
+def read_vectors(
+    path: Path,
+    *,
+    layer: str | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+    near: Callable[[Any], _Bounds] | None = None,
+) -> Vectors:
+    """Read a vector file whole, or what an index says lies near; arguments and errors are those of `open_vectors`.
+
+    Rows without a geometry that an index passed over count as unread.
+    """
+    import pyarrow as pa
+
+    reader = open_vectors(path, layer=layer, where=where, near=near)
+    parts = list(reader.batches())
+    if not parts:
+        parts = [Vectors(np.empty(0, object), pa.table({name: pa.nulls(0) for name in reader.columns}), None, False, 0)]
+    geometry = np.concatenate([part.geometry for part in parts])
+    table = pa.concat_tables([part.attributes for part in parts], promote_options="permissive")
+    unreadable = sum(part.unreadable for part in parts)
+    return Vectors(geometry, table, reader.crs, reader.crs_assumed, unreadable, reader.unread + reader.empty)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file that one of the formats' functions has looked into; ``tables`` reads it."""
+
+    columns: list[str]
+    crs: Any
+    tables: Callable[[VectorReader, list[str]], Iterator[tuple[pa.Table, str]]]
+
+
+def _open_parquet(path: Path, near: Callable[[Any], _Bounds] | None) -> _Opened:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyproj import CRS
 
+    def unreadable(error: Exception) -> CityHeadsError:
+        return CityHeadsError(f"{path}: cannot be read as Parquet ({error})")
+
     try:
-        table = pq.read_table(path)
+        schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise CityHeadsError(f"{path}: cannot be read as Parquet ({error})") from None
-    metadata = table.schema.metadata or {}
-    if b"geo" not in metadata:
-        return table, _geometry_name(path, table.column_names), None
-    geo = json.loads(metadata[b"geo"])
-    name = geo["primary_column"]
-    column = geo["columns"][name]
-    if column["encoding"] != "WKB":
-        raise CityHeadsError(f"{path}: geometry is encoded as {column['encoding']}; write it as WKB")
-    # GeoParquet: no "crs" means OGC:CRS84, "crs": null means unknown
-    crs = column.get("crs", "OGC:CRS84")
-    return table, name, None if crs is None else CRS.from_user_input(crs)
+        raise unreadable(error) from None
+    crs, covering = None, None
+    if b"geo" in (schema.metadata or {}):
+        geo = json.loads(schema.metadata[b"geo"])
+        name = geo["primary_column"]
+        column = geo["columns"][name]
+        if column["encoding"] != "WKB":
+            raise CityHeadsError(f"{path}: geometry is encoded as {column['encoding']}; write it as WKB")
+        # GeoParquet: no "crs" means OGC:CRS84, "crs": null means unknown
+        crs = column.get("crs", "OGC:CRS84")
+        crs = None if crs is None else CRS.from_user_input(crs)
+        covering = column.get("covering", {}).get("bbox")
+    else:
+        name = _geometry_name(path, schema.names)
+    paths = {corner: ".".join(place) for corner, place in (covering or {}).items()}
+
+    def tables(reader: VectorReader, wanted: list[str]) -> Iterator[tuple[pa.Table, str]]:
+        try:
+            with pq.ParquetFile(path) as file:
+                groups = list(range(file.metadata.num_row_groups))
+                if near is not None and crs is not None and paths:
+                    groups, reader.empty = groups_near(file.metadata, near(crs), paths)
+                for batch in file.iter_batches(_BATCH, row_groups=groups, columns=[name, *wanted]):
+                    yield pa.Table.from_batches([batch]), name
+                if file.metadata.num_rows and not groups:
+                    reader._rows += file.metadata.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(error) from None
+
+    boxes = {place.split(".")[0] for place in paths.values()}
+    return _Opened([column for column in schema.names if column != name and column not in boxes], crs, tables)
 
 
-def _read_text(path: Path) -> tuple[pa.Table, str, Any]:
+def _open_text(path: Path, near: Callable[[Any], _Bounds] | None) -> _Opened:
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
-        table = csv.read_csv(
-            path,
-            # one row can be long: a borough's outline has 100,000 corners
-            read_options=csv.ReadOptions(block_size=1 << 26),
-            parse_options=csv.ParseOptions(
-                delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True
-            ),
-        )
-    except (pa.ArrowException, OSError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            header = next(csv.reader(stream, delimiter=delimiter), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CityHeadsError(f"{path}: cannot be read as CSV ({error})") from None
-    return table, _geometry_name(path, table.column_names), None
+    name = _geometry_name(path, header)
+
+    def tables(reader: VectorReader, wanted: list[str]) -> Iterator[tuple[pa.Table, str]]:
+        try:
+            batches = arrow_csv.open_csv(
+                path,
+                # one row can be long: a borough's outline has 100,000 corners
+                read_options=arrow_csv.ReadOptions(block_size=1 << 24),
+                parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                # all as text: what the first block looks like says nothing of the rest
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(header, pa.string()), include_columns=[name, *wanted]
+                ),
+            )
+            for batch in batches:
+                yield pa.Table.from_batches([batch]), name
+        except (pa.ArrowException, OSError) as error:
+            raise CityHeadsError(f"{path}: cannot be read as CSV ({error})") from None
+
+    return _Opened([column for column in header if column != name], None, tables)
 
 
 def _geometry_name(path: Path, columns: list[str]) -> str:
@@ -141,27 +265,85 @@ def _geometry_name(path: Path, columns: list[str]) -> str:
     )
 
 
-def _read_gdal(path: Path) -> tuple[pa.Table, str, Any]:
+def _open_gdal(path: Path, layer: str | None, near: Callable[[Any], _Bounds] | None) -> _Opened:
     import pyogrio
     from pyogrio.errors import DataLayerError, DataSourceError
     from pyproj import CRS
 
+    errors = (DataSourceError, DataLayerError, OSError, RuntimeError)
+    place, chosen = (path, layer) if path.suffix.lower() != ".zip" else _inside(path, layer)
     try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+        layers = [name for name, kind in pyogrio.list_layers(place) if kind is not None]
         if not layers:
             raise CityHeadsError(f"{path}: holds no geometry")
-        if len(layers) > 1:
-            raise CityHeadsError(f"{path}: holds the layers {', '.join(layers)}; write the wanted one to its own file")
-        fields = pyogrio.read_info(path, layer=layers[0])["fields"]
-        # the city's export repeats the geometry as a property, half of the file
-        wanted = [name for name in fields if name.lower() not in _GEOMETRY_NAMES]
-        meta, table = pyogrio.read_arrow(path, layer=layers[0], columns=wanted)
-    except (DataSourceError, DataLayerError, OSError, RuntimeError) as error:
+        if chosen is None and len(layers) > 1:
+            raise CityHeadsError(f"{path}: holds the layers {', '.join(layers)}; name the wanted one as 'layer'")
+        if chosen is not None and chosen not in layers:
+            raise CityHeadsError(f"{path}: no layer '{chosen}'; there are {', '.join(layers)}")
+        chosen = chosen or layers[0]
+        info = pyogrio.read_info(place, layer=chosen)
+    except errors as error:
         raise CityHeadsError(f"{path}: cannot be read as a vector file ({error})") from None
-    name = meta["geometry_name"] or "wkb_geometry"
-    if name not in table.column_names:
-        raise CityHeadsError(f"{path}: holds no geometry")
-    return table, name, CRS.from_user_input(meta["crs"]) if meta["crs"] else None
+    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
+    indexed = info["driver"] == "GPKG" and near is not None and crs is not None
+
+    def tables(reader: VectorReader, wanted: list[str]) -> Iterator[tuple[pa.Table, str]]:
+        import pyarrow as pa
+
+        box = near(crs) if indexed and near is not None else None
+        rows = 0
+        try:
+            if box is not None:
+                name = info["geometry_name"] or "geom"
+                _, bare = pyogrio.read_arrow(
+                    place, layer=chosen, columns=[], read_geometry=False, return_fids=True, where=f'"{name}" IS NULL'
+                )
+                reader.empty = bare.num_rows
+            options: Any = {"use_pyarrow": True, "batch_size": _BATCH, "bbox": box}
+            with pyogrio.open_arrow(place, layer=chosen, columns=wanted, **options) as (meta, batches):
+                name = meta["geometry_name"] or "wkb_geometry"
+                if name not in batches.schema.names:
+                    raise CityHeadsError(f"{path}: holds no geometry")
+                for batch in batches:
+                    rows += batch.num_rows
+                    yield pa.Table.from_batches([batch]), name
+        except (*errors, pa.ArrowException) as error:
+            raise CityHeadsError(f"{path}: cannot be read as a vector file ({error})") from None
+        # a shapefile's header counts the rows; other drivers would count by reading, or say what was once true
+        if info["driver"] == "ESRI Shapefile":
+            reader.unread = max(0, info["features"] - rows)
+        if box is not None and info["features"] > 0:
+            reader._rows += 1  # it holds rows, if none of them here
+
+    # the city's export repeats the geometry as a property, half of the file
+    names = [name for name in info["fields"] if name.lower() not in _GEOMETRY_NAMES]
+    return _Opened(names, crs, tables)
+
+
+def _inside(path: Path, layer: str | None) -> tuple[str, str | None]:
+    """Find the vector file in a zip file, in whatever folder of it; also give the layer that is still to be chosen."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [PurePosixPath(name) for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise CityHeadsError(f"{path}: cannot be read as a zip file ({error})") from None
+    found: set[PurePosixPath] = set()
+    for name in names:
+        # a geodatabase is a folder; what macOS adds is no data
+        whole = next((part for part in [*name.parents, name] if part.suffix.lower() == ".gdb"), name)
+        hidden = any(part.startswith((".", "__")) for part in whole.parts)
+        if whole.suffix.lower() in _ZIPPED and not hidden:
+            found.add(whole)
+    if not found:
+        raise CityHeadsError(f"{path}: holds no vector file ({', '.join(_ZIPPED[:4])}, ...)")
+    if len(found) > 1:
+        of_layer = {name for name in found if name.stem == layer}
+        if len(of_layer) != 1:
+            held = ", ".join(sorted(map(str, found)))
+            raise CityHeadsError(f"{path}: holds the files {held}; name the wanted one, without suffix, as 'layer'")
+        return f"/vsizip/{path}/{of_layer.pop()}", None
+    only = found.pop()
+    return f"/vsizip/{path}/{only}", None if only.stem == layer else layer
 
 
 def _decode(path: Path, column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
@@ -183,239 +365,17 @@ def _decode(path: Path, column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
         raise CityHeadsError(f"{path}: the geometry column holds {kind}; it must hold WKB or WKT")
     raw = column.to_numpy()
     geometry = decode(raw, on_invalid="ignore")
-    unreadable = int((shapely.is_missing(geometry) & np.array([bool(value) for value in raw])).sum())
-    return geometry, unreadable
+    missing = np.flatnonzero(shapely.is_missing(geometry))
+    return geometry, sum(bool(raw[index]) for index in missing)
 
 
-def _assume_crs(path: Path, geometry: np.ndarray) -> Any:
+def _check_degrees(path: Path, geometry: np.ndarray) -> None:
     import shapely
-    from pyproj import CRS
 
     west, south, east, north = shapely.total_bounds(geometry)
     if np.isnan(west) or (west >= -180 and east <= 180 and south >= -90 and north <= 90):
-        return CRS.from_epsg(4326)
+        return
     raise CityHeadsError(
         f"{path}: has no CRS, and its coordinates (around {west:.0f}, {south:.0f}) are no longitudes and latitudes; "
         "add a .prj beside a shapefile, or write a GeoPackage with a CRS"
     )
-
-
-def only_polygons(geometry: np.ndarray) -> np.ndarray:
-    """Keep the polygonal part of every geometry, in two dimensions; None where there is none."""
-    import shapely
-
-    if shapely.has_z(geometry).any():
-        geometry = shapely.force_2d(geometry)
-    kind = shapely.get_type_id(geometry)
-    kept = np.full(geometry.shape, None, object)
-    whole = np.isin(kind, (3, 6)) & ~shapely.is_empty(geometry)
-    kept[whole] = geometry[whole]
-    for index in np.flatnonzero(kind == 7):
-        parts = shapely.get_parts(shapely.get_parts(geometry[index]))
-        faces = parts[shapely.get_type_id(parts) == 3]
-        if len(faces):
-            kept[index] = faces[0] if len(faces) == 1 else shapely.multipolygons(faces)
-    return kept
-
-
-def project(geometry: np.ndarray, source: Any, target: Any) -> np.ndarray:
-    """Reproject geometries corner by corner; x is east or longitude in both CRS."""
-    import shapely
-    from pyproj import CRS, Transformer
-
-    source, target = CRS.from_user_input(source), CRS.from_user_input(target)
-    if source == target:
-        return geometry
-    to = Transformer.from_crs(source, target, always_xy=True)
-    return shapely.transform(geometry, lambda xy: np.column_stack(to.transform(xy[:, 0], xy[:, 1])))
-
-
-def hilbert_order(geometry: np.ndarray) -> np.ndarray:
-    """Give the order along a Hilbert curve, in which what is near in space is near in the file; ties stay in order."""
-    import geopandas as gpd
-
-    if len(geometry) < 2:
-        return np.arange(len(geometry))
-    return np.argsort(gpd.GeoSeries(geometry).hilbert_distance(level=16).to_numpy(), kind="stable")
-
-
-def geo_table(geometry: np.ndarray, attributes: pa.Table, epsg: int) -> pa.Table:
-    """Give the table of a GeoParquet 1.1 file with a bbox covering.
-
-    Args:
-        geometry: shapely polygons and MultiPolygons, none missing or empty, (N,).
-        attributes: N rows.
-        epsg: CRS of the geometry.
-
-    Returns:
-        The attributes, then ``geometry`` (WKB) and ``bbox``, with the format's metadata.
-    """
-    import pyarrow as pa
-    import shapely
-    from pyproj import CRS
-
-    bounds = shapely.bounds(geometry).reshape(-1, 4)
-    corners = ("xmin", "ymin", "xmax", "ymax")
-    box = pa.StructArray.from_arrays([pa.array(bounds[:, i]) for i in range(4)], names=list(corners))
-    kinds = {3: "Polygon", 6: "MultiPolygon"}
-    geo = {
-        "version": "1.1.0",
-        "primary_column": "geometry",
-        "columns": {
-            "geometry": {
-                "encoding": "WKB",
-                "geometry_types": sorted(kinds[kind] for kind in np.unique(shapely.get_type_id(geometry))),
-                "crs": CRS.from_epsg(epsg).to_json_dict(),
-                "bbox": [float(value) for value in shapely.total_bounds(geometry)],
-                "covering": {"bbox": {corner: ["bbox", corner] for corner in corners}},
-            }
-        },
-    }
-    table = attributes.append_column("geometry", pa.array(shapely.to_wkb(geometry), pa.binary()))
-    return table.append_column("bbox", box).replace_schema_metadata({"geo": json.dumps(geo)})
-
-
-def write_geoparquet(path: Path, geometry: np.ndarray, attributes: pa.Table, epsg: int) -> None:
-    """Write GeoParquet 1.1 with a bbox covering, whole or not at all.
-
-    Args:
-        path: Target.
-        geometry: As for `geo_table`, sorted so that row groups are compact.
-        attributes: N rows.
-        epsg: CRS of the geometry.
-    """
-    import pyarrow.parquet as pq
-
-    table = geo_table(geometry, attributes, epsg)
-    with atomic_path(path) as part:
-        pq.write_table(table, part, row_group_size=_ROW_GROUP, compression="zstd")
-
-
-def stored_epsg(path: Path) -> int:
-    """Give the EPSG code of a GeoParquet file that `write_geoparquet` wrote."""
-    import pyarrow.parquet as pq
-
-    return _epsg(path, pq.read_schema(path).metadata)
-
-
-def _epsg(path: Path, metadata: dict[bytes, bytes] | None) -> int:
-    try:
-        return int(json.loads((metadata or {})[b"geo"])["columns"]["geometry"]["crs"]["id"]["code"])
-    except (KeyError, ValueError, TypeError):
-        raise CityHeadsError(f"{path}: not a file that prepare_footprints wrote; delete it and run again") from None
-
-
-def read_near(
-    path: Path, bounds_of: Any, columns: tuple[str, ...] = ()
-) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
-    """Read the rows whose box meets a box; row groups that cannot hold any are not read.
-
-    Args:
-        path: GeoParquet file that `write_geoparquet` wrote.
-        bounds_of: Function that gives (left, bottom, right, top) for the file's EPSG code.
-        columns: Attributes wanted besides the geometry.
-
-    Returns:
-        WKB (N,), the attributes as a dict of arrays, and the EPSG code.
-
-    Raises:
-        CityHeadsError: The file is missing, damaged, or not ours.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not Path(path).exists():
-        raise CityHeadsError(f"{path}: no such file; prepare_footprints writes it")
-    try:
-        with pq.ParquetFile(path) as file:
-            epsg = _epsg(path, file.schema_arrow.metadata)
-            left, bottom, right, top = bounds_of(epsg)
-            groups = _groups_near(file.metadata, left, bottom, right, top)
-            table = file.read_row_groups(groups, columns=["geometry", "bbox", *columns])
-    except (pa.ArrowException, OSError) as error:
-        raise CityHeadsError(f"{path}: cannot be read as Parquet ({error}); delete it and run again") from None
-    # plain numpy from here: pyarrow's compute functions and its own way to numpy would import pandas, a second or so
-    box = table["bbox"].combine_chunks()
-    xmin, ymin, xmax, ymax = (np.from_dlpack(box.field(corner)) for corner in range(4))
-    near = (xmin <= right) & (ymin <= top) & (xmax >= left) & (ymax >= bottom)
-    return _objects(table["geometry"])[near], {name: _objects(table[name])[near] for name in columns}, epsg
-
-
-def _objects(column: Any) -> np.ndarray:
-    """Give a column's values as objects, None where missing."""
-    values = np.empty(len(column), object)
-    values[:] = column.to_pylist()
-    return values
-
-
-def _groups_near(metadata: Any, left: float, bottom: float, right: float, top: float) -> list[int]:
-    """Pick the row groups whose statistics let a row meet the box."""
-    if metadata.num_row_groups == 0:
-        return []
-    first = metadata.row_group(0)
-    place = {first.column(index).path_in_schema: index for index in range(first.num_columns)}
-    near = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        low_x, low_y = (group.column(place[f"bbox.{name}"]).statistics.min for name in ("xmin", "ymin"))
-        high_x, high_y = (group.column(place[f"bbox.{name}"]).statistics.max for name in ("xmax", "ymax"))
-        if low_x <= right and low_y <= top and high_x >= left and high_y >= bottom:
-            near.append(number)
-    return near
-
-
-_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
-
-
-def numbers(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
-    """Read a column as numbers, whatever its type.
-
-    Returns:
-        (N,) float64, NaN where empty or unreadable, and how many values were unreadable.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    unreadable = 0
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        text = pc.utf8_trim_whitespace(column)
-        text = pc.if_else(pc.equal(text, ""), None, text)
-        good = pc.match_substring_regex(text, _NUMBER.pattern)
-        unreadable = int(pc.sum(pc.invert(good)).as_py() or 0)
-        column = pc.if_else(good, text, None)
-    elif not (
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
-    ):
-        return np.full(len(column), np.nan), len(column) - column.null_count
-    return column.cast(pa.float64(), safe=False).to_numpy(), unreadable
-
-
-def dates(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
-    """Read a column as days: dates, time stamps, or text that begins with 2017-08-22, 2017/08/22 or 08/22/2017.
-
-    Returns:
-        date32 column, null where empty or unreadable, and how many values were unreadable.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return column.cast(pa.date32(), safe=False), 0
-    if pa.types.is_null(kind):
-        return column.cast(pa.date32()), 0
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return pa.chunked_array([pa.nulls(len(column), pa.date32())]), len(column) - column.null_count
-    text = pc.utf8_trim_whitespace(column)
-    text = pc.replace_substring(pc.utf8_slice_codeunits(text, 0, 10), "/", "-")
-    day = pc.coalesce(
-        pc.strptime(text, format="%Y-%m-%d", unit="s", error_is_null=True),
-        pc.strptime(text, format="%m-%d-%Y", unit="s", error_is_null=True),
-    ).cast(pa.date32())
-    given = pc.and_kleene(pc.is_valid(text), pc.not_equal(text, ""))
-    unreadable = int(pc.sum(pc.and_(pc.fill_null(given, False), pc.is_null(day))).as_py() or 0)
-    return day, unreadable

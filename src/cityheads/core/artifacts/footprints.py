@@ -28,7 +28,7 @@ class BoundarySummary(VectorSource):
 
 
 class RowCounts(TypedDict):
-    """Rows read, rows per feature code, dropped rows per reason, and rows whose rings were repaired."""
+    """Rows read, those near the parents per feature code, dropped rows per reason, and those that were repaired."""
 
     rows: int
     feature_codes: dict[str, int]
@@ -45,6 +45,7 @@ class FootprintsSummary(RowCounts):
         columns: Its column behind each of our attributes; None where it has none.
         epsg: CRS of what was written.
         kept: Rows written.
+        ignored: Those of them that are neither building nor ground, or not sure to stand.
         unreadable_values: Values that could not be read, per attribute.
         unknown_construction_year: Kept rows without a year.
         unknown_height: Kept rows without a height.
@@ -57,6 +58,7 @@ class FootprintsSummary(RowCounts):
     columns: dict[str, str | None]
     epsg: int
     kept: int
+    ignored: int
     unreadable_values: dict[str, int]
     unknown_construction_year: int
     unknown_height: int
@@ -64,4 +66,4 @@ class FootprintsSummary(RowCounts):
     boundary: BoundarySummary
 
 
-FOOTPRINTS_SUMMARY = Artifact("summary of footprints", "prepare_footprints", 1, FootprintsSummary)
+FOOTPRINTS_SUMMARY = Artifact("summary of footprints", "prepare_footprints", 2, FootprintsSummary)

@@ -19,8 +19,9 @@ from cityheads.config import Config, FootprintsLabel, LandcoverLabel
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent, find_parent, read_parents, subchips
 from cityheads.core.layout import ArchiveFolder
-from cityheads.labels.footprints import building_mask, polygons_of, prepare_footprints
+from cityheads.labels.footprints import building_mask, buildings_of
 from cityheads.labels.landcover import code_table, map_codes, sample_nearest
+from cityheads.labels.preparation import prepare_footprints
 
 __all__ = ["true_masks"]
 
@@ -91,7 +92,7 @@ def _buildings(
         for parent in parents:
             target = Target.of_parent(parent, grid)
             everywhere = np.ones(target.shape, bool)
-            polygons = polygons_of(prepared, parent, grid)
+            polygons = buildings_of(prepared, parent, grid).buildings
             masks.append(building_mask(polygons, everywhere, target, section.rule, section.area_threshold))
     return masks
 

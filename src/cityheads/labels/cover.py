@@ -7,11 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+from pyproj import CRS
+from pyproj.aoi import AreaOfInterest
+from pyproj.database import query_utm_crs_info
+from pyproj.exceptions import CRSError
 
 from cityheads.config import Config
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.files import write_bytes
-from cityheads.core.grid import Grid
+from cityheads.core.files import atomic_path
+from cityheads.core.grid import Grid, read_parents
+from cityheads.labels.losses import Losses
+from cityheads.labels.shapes import has_area, project, repair
+from cityheads.labels.vector_files import read_vectors
 
 __all__ = ["cover_boundary", "read_boundary", "squares_at"]
 
@@ -22,35 +29,52 @@ def read_boundary(path: Path, epsg: int | None) -> tuple[shapely.Geometry, int]:
     """Read a boundary as one geometry in a metric CRS.
 
     Args:
-        path: Any vector file that GDAL reads (also ``zip://``-less zipped shapefiles).
+        path: Vector file, of any kind that `read_vectors` reads.
         epsg: Target CRS; None picks the UTM zone of the boundary's centre.
 
     Returns:
         The union of all polygons, and its EPSG code.
 
     Raises:
-        CityHeadsError: The file is missing, unreadable, without CRS or without polygons.
+        CityHeadsError: The file is missing, unreadable, without CRS or without area, or no UTM zone holds it.
     """
-    import geopandas as gpd
-
     path = Path(path)
-    if not path.exists():
-        raise CityHeadsError(f"{path}: no such boundary file")
-    try:
-        frame = gpd.read_file(f"zip://{path}" if path.suffix == ".zip" else path)
-    except Exception as error:
-        raise CityHeadsError(f"{path}: cannot be read as a vector file ({error})") from None
-    if frame.crs is None:
-        raise CityHeadsError(f"{path}: has no CRS; add one (a .prj beside a shapefile, or use GeoPackage)")
-    frame = frame[~(frame.geometry.is_empty | frame.geometry.isna())]
+    vectors = read_vectors(path)
+    losses = Losses(path)
+    shapes = losses.shapes(vectors)
+    shapes = shapes[~shapely.is_missing(shapes)]
+    if not len(shapes):
+        raise CityHeadsError(f"{path}: holds no polygons; a boundary is the outline of an area")
     if epsg is None:
-        if frame.empty:
-            raise CityHeadsError(f"{path}: holds no polygons")
-        epsg = int(frame.estimate_utm_crs().to_epsg())
-    union = shapely.union_all(shapely.make_valid(frame.to_crs(epsg).geometry.values))
-    if union.is_empty or union.area == 0:
-        raise CityHeadsError(f"{path}: holds no polygons")
+        epsg = _utm_zone(path, project(shapes, vectors.crs, 4326))
+    try:
+        crs = CRS.from_epsg(epsg)
+    except CRSError:
+        raise CityHeadsError(f"EPSG:{epsg} is unknown; use a metric CRS such as 32618") from None
+    if not crs.is_projected or crs.axis_info[0].unit_name != "metre":
+        raise CityHeadsError(f"EPSG:{epsg} is not a projected CRS in metres; use the place's UTM zone")
+    shapes, _ = repair(project(shapes, vectors.crs, epsg))
+    union = shapely.union_all(shapes[has_area(shapes)])
+    if union.is_empty:
+        raise CityHeadsError(f"{path}: the boundary has no area in EPSG:{epsg}")
     return union, epsg
+
+
+def _utm_zone(path: Path, degrees: np.ndarray) -> int:
+    """Give the EPSG code of the UTM zone in which the middle of some polygons lies, also across the antimeridian."""
+    points = shapely.get_coordinates(degrees)
+    angle = np.deg2rad(points[:, 0])
+    # longitudes go round: their middle is that of the arc which leaves out the widest gap
+    turn = np.sort(np.mod(angle, 2 * np.pi))
+    gaps = np.diff(turn, append=turn[0] + 2 * np.pi)
+    widest = int(gaps.argmax())
+    middle = np.rad2deg(turn[widest] + gaps[widest] / 2 + np.pi)
+    longitude = (middle + 180) % 360 - 180
+    latitude = (points[:, 1].min() + points[:, 1].max()) / 2
+    found = query_utm_crs_info("WGS 84", AreaOfInterest(longitude, latitude, longitude, latitude))
+    if not found:
+        raise CityHeadsError(f"{path}: no UTM zone holds {longitude:.1f}, {latitude:.1f}; name a CRS with --epsg")
+    return int(found[0].code)
 
 
 def squares_at(boundary: shapely.Geometry, left: float, top: float, side: float) -> np.ndarray:
@@ -84,7 +108,8 @@ def cover_boundary(
 
     All origins on a lattice of ``step_px`` within one square are tried. Squares of one lattice that share area with
     the boundary always cover it whole; the origin with the fewest squares wins (or, with ``count``, exactly that
-    many), and among equals the one whose least filled square is fullest, so that no parent holds only a sliver.
+    many), and among equals the one whose least filled square is fullest, so that no parent holds only a sliver; where
+    that is so of several, as on an island smaller than a square, the one that has the city in its middle.
 
     Args:
         config: Read is the section ``grid``.
@@ -121,7 +146,15 @@ def cover_boundary(
         boxes = shapely.box(corners[:, 0], corners[:, 1] - grid.side_m, corners[:, 0] + grid.side_m, corners[:, 1])
         return float(shapely.area(shapely.intersection(boxes, city)).min())
 
-    best = max(fitting, key=fill)
+    def off_centre_m(origin: tuple[float, float]) -> float:
+        corners = squares_at(city, *origin, grid.side_m)
+        left, top = corners.min(axis=0)[0], corners.max(axis=0)[1]
+        right, bottom = corners.max(axis=0)[0] + grid.side_m, corners.min(axis=0)[1] - grid.side_m
+        west, south, east, north = city.bounds
+        return float(np.hypot(left + right - west - east, bottom + top - south - north) / 2)
+
+    # to the share of a millionth, what rounding leaves of one and the same area is equal
+    best = max(fitting, key=lambda origin: (round(fill(origin) / city.area, 6), -off_centre_m(origin)))
     corners = squares_at(city, *best, grid.side_m)
     width = max(2, len(str(len(corners))))
     text = [
@@ -134,8 +167,13 @@ def cover_boundary(
         "parent_id\tepsg\tleft\ttop",
     ]
     for number, (left, top) in enumerate(corners, start=1):
-        text.append(f"{prefix}{number:0{width}d}\t{epsg}\t{left:.0f}\t{top:.0f}")
-    write_bytes(out, ("\n".join(text) + "\n").encode())
+        text.append(f"{prefix}{number:0{width}d}\t{epsg}\t{left:.12g}\t{top:.12g}")
+    with atomic_path(out) as part:
+        part.write_text("\n".join(text) + "\n", encoding="utf-8")
+        try:
+            read_parents(part, grid)  # what would be refused later is refused now, and not written
+        except CityHeadsError as error:
+            raise CityHeadsError(str(error).replace(str(part), str(out))) from None
     log.info("%s: %d parents", out, len(corners))
 
 
