@@ -98,7 +98,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 def prepare(folder: Path) -> dict[str, Any]:
     """Clean, reproject, sort and store, once."""
     from cityheads.core.artifacts.footprints import FOOTPRINTS_SUMMARY
-    from cityheads.labels.footprints import prepare_footprints
+    from cityheads.labels.preparation import prepare_footprints
 
     _, seconds = timed(
         lambda: prepare_footprints(
