@@ -1,12 +1,24 @@
 # CityHeads: one geospatial foundation model, many maps of a city.
 # The chain: archive -> scenes -> parents -> sub-chips -> labels -> dataset -> runs -> evaluation -> verdict -> report
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
+
+from cityheads.config import read_yaml
+from cityheads.core.errors import CityHeadsError
 
 min_version("9.0")
 
 
 # A file given with --configfile that holds labels, heads and runs stands alone; any other is laid over the default.
 if not {"labels", "heads", "runs"} <= config.keys():
+    if Path("config/config.yaml").is_file():
+        try:
+            # says file, line and column of what is no YAML; Snakemake says neither
+            read_yaml(Path("config/config.yaml"))
+        except CityHeadsError as error:
+            raise WorkflowError(str(error)) from None
 
     configfile: "config/config.yaml"
 

@@ -14,13 +14,13 @@ import pytest
 import rasterio
 import shapely
 from config_fixtures import make_config
+from dataset_fixtures import assemble
 from made_archive import EPSG, LEFT, TOP, complete
 from pystac.extensions.projection import ProjectionExtension
 
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
 from cityheads.core.artifacts.chips import CHIPS
-from cityheads.dataset.assemble import assemble_dataset
 from cityheads.dataset.catalog import publish_catalog
 from cityheads.dataset.chips import slice_parent
 from cityheads.dataset.pack import pack_store
@@ -38,6 +38,7 @@ CITY: dict[str, Any] = {
         "LULC": {"kind": "landcover", "classes": [WATER, DRY]},
         "WATER": {"kind": "landcover", "classes": [DRY, WATER]},
     },
+    "splits": {"buffer_m": 0},
     "heads": {"lulc": {"label": "LULC"}},
     "runs": {"multihead": {"heads": ["lulc"]}, "lulc": {"heads": ["lulc"]}},
 }
@@ -89,9 +90,7 @@ def publish(folder: Path) -> Path:
         config.restricted_to(VERBS["pack_store"].sections), parents=parents, scenes=folder / "scenes",
         quality=folder / "quality", chips=folder / "chips", out=folder / "dataset" / "store",
     )  # fmt: skip
-    assemble_dataset(
-        config.restricted_to(VERBS["assemble_dataset"].sections), fold=0, parents=parents, out=folder / "dataset" / "0"
-    )
+    assemble(folder, config, folder / "dataset" / "0", parents=parents)
     publish_catalog(
         config.restricted_to(VERBS["publish_catalog"].sections), scenes=folder / "scenes",
         parents_dir=folder / "parents", chips=folder / "chips", dataset=folder / "dataset" / "0", out=folder / "stac",
@@ -212,10 +211,7 @@ def test_an_item_says_its_split_or_in_which_fold_its_parent_is_tested(published:
     shutil.copytree(published, place, ignore=shutil.ignore_patterns("stac"))
     # A lies between the others: where it is held out, the buffer leaves out what touches it
     config = make_config(CITY, splits={"method": "folds", "folds": 3, "buffer_m": 50, "require_every_class": False})
-    assemble_dataset(
-        config.restricted_to(VERBS["assemble_dataset"].sections), fold=0, parents=place / "parents.tsv",
-        out=place / "dataset" / "0",
-    )  # fmt: skip
+    assemble(place, config, place / "dataset" / "0")
     publish_catalog(
         config.restricted_to(VERBS["publish_catalog"].sections), scenes=place / "scenes",
         parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset" / "0", out=place / "stac",

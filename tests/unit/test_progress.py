@@ -32,19 +32,26 @@ def record(event: str | None, message: str = "", level: int = logging.INFO, **fa
     return made
 
 
+JOBS = [("read_parent", "Read P1"), ("read_parent", "Read P2"), ("train", "Train")]
+
+
 def bar(*, live: bool) -> tuple[Bar, Clock, io.StringIO]:
     clock, stream = Clock(), io.StringIO()
     made = Bar(stream, {"read_parent": 10.0, "train": 80.0}, clock, live)
     made.see(record("run_info", stats={"read_parent": 2, "train": 1, "total": 3}))
-    for job, (name, said) in enumerate([("read_parent", "Read P1"), ("read_parent", "Read P2"), ("train", "Train")]):
-        made.see(record("job_info", jobid=job, rule_name=name, rule_msg=said))
     return made, clock, stream
+
+
+def start(made: Bar, *jobs: int) -> None:
+    made.see(record("job_started", jobs=list(jobs)))
+    for job in jobs:
+        made.see(record("job_info", jobid=job, rule_name=JOBS[job][0], rule_msg=JOBS[job][1]))
 
 
 def test_progress_is_of_time_not_of_jobs() -> None:
     made, clock, _ = bar(live=False)
     assert made.state() == (0.0, None)
-    made.see(record("job_started", jobs=[0]))
+    start(made, 0)
     clock.now = 5
     assert made.state() == pytest.approx((0.05, 95))
     clock.now = 20  # twice as long as expected: the other one will be too
@@ -52,38 +59,54 @@ def test_progress_is_of_time_not_of_jobs() -> None:
     share, left = made.state()
     assert share == pytest.approx(20 / 120)
     assert left == pytest.approx(100)
-    made.see(record("job_started", jobs=[2]))
+    start(made, 2)
     clock.now = 500
     assert made.state()[0] < 1, "a job that takes longer than expected is not done"
 
 
-def test_on_a_terminal_it_is_one_line_with_stage_and_parent() -> None:
+def test_on_a_terminal_it_is_one_line_with_stage_and_parent(tmp_path: Path) -> None:
     made, clock, stream = bar(live=True)
-    made.see(record("job_started", jobs=[0, 1]))
+    start(made, 0, 1)
     clock.now = 6
     made.draw()
     last = stream.getvalue().rsplit(CLEAR, 1)[1]
     assert "\n" not in stream.getvalue()
     assert last.startswith("[==")
     assert "12 %  6.0 s, about 44.0 s left  Read P1 (and 1 more)" in last
-    assert made.see(record("job_error", "it broke", logging.ERROR)), "errors pass"
-    assert stream.getvalue().endswith(CLEAR), "and the bar makes room for them"
     made.stop()
     before = stream.getvalue()
     made.draw()
     assert stream.getvalue() == before
 
 
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ("INFO cityheads: began\nERROR: x ERROR cityheads: cityheads train: the disk is full\n", ""),
+        ("INFO cityheads: began\nkilled in the middle", "    INFO cityheads: began\n    killed in the middle\n"),
+    ],
+    ids=["said why", "killed"],
+)
+def test_a_failure_is_told_once(tmp_path: Path, log: str, shown: str) -> None:
+    made, _, stream = bar(live=True)
+    start(made, 2)
+    path = tmp_path / "train.log"
+    path.write_text(log)
+    assert not made.see(record("job_error", "Error in rule", logging.ERROR, jobid=2, rule_name="train", log=[path]))
+    assert not made.see(record(None, "RuleException:\nCalledProcessError", logging.ERROR))
+    assert stream.getvalue().endswith(f"{CLEAR}Failed: Train; its log: {path}\n{shown}")
+
+
 def test_in_a_file_it_is_a_line_now_and_then() -> None:
     made, clock, stream = bar(live=False)
-    made.see(record("job_started", jobs=[0]))
+    start(made, 0)
     for second in range(1, 4):
         clock.now = second
         made.draw()
     assert len(stream.getvalue().splitlines()) == 1
     clock.now = 10
     made.see(record("job_finished", job_id=0))
-    made.see(record("job_started", jobs=[1]))
+    start(made, 1)
     assert len(stream.getvalue().splitlines()) == 2
     clock.now = 75
     made.draw()

@@ -172,6 +172,29 @@ def test_bad_input_stops_before_any_job_with_one_clear_line(
     assert not (place / "results").exists()
 
 
+def test_a_broken_default_config_is_told_with_line_and_column(snakemake: Run, place: Path) -> None:
+    (place / "config/config.yaml").write_text("project:\n  title: [a\n")
+    done = snakemake(place, "-n", check=False)
+    assert done.returncode != 0
+    assert "config/config.yaml: not valid YAML: line 3, column 1" in done.stdout + done.stderr
+
+
+def test_values_of_the_command_line_are_what_they_look_like(snakemake: Run, place: Path) -> None:
+    found = jobs(snakemake(place, "-n", "train_multihead", "--config", "seeds=[0, 1]", "train={epochs: 2}").stdout)
+    assert found["train"] == 2
+
+
+def test_the_real_run_is_a_dag_from_nothing(snakemake: Run, place: Path) -> None:
+    found = jobs(snakemake(place, "-n", "report", "--configfile", place / "config/nyc.yaml").stdout)
+    assert (found["fetch_footprints"], found["prepare_footprints"], found["read_parent"]) == (2, 1, 22)
+    # a file that lies there already, from wherever, is taken as it is
+    (place / "data").mkdir()
+    (place / "data/nyc_borough_boundaries.geojson").write_text("{}")
+    found = jobs(snakemake(place, "-n", "results/nyc/labels/BUILDINGS/boundary.parquet",
+                           "--configfile", place / "config/nyc.yaml").stdout)  # fmt: skip
+    assert found["fetch_footprints"] == 1
+
+
 def test_a_catalogue_that_is_not_there_is_named(snakemake: Run, place: Path) -> None:
     config = yaml.safe_load((place / "config/config.yaml").read_text())
     config["archive"] = {"provider": "stac", "catalog": "nowhere/catalog.json"}

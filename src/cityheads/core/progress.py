@@ -37,8 +37,13 @@ _OTHER_S = 0.1
 _STEP_PERCENT, _STEP_S = 5, 60.0
 #: Snakemake's events that are news of jobs.
 _NEWS = {"run_info", "job_info", "job_started", "job_finished", "progress", "resources_info", "shellcmd"}
-#: What Snakemake says besides in every run.
-_CHATTER = ("Select jobs to execute", "Execute ", "Using shell", "Removing temporary", "Touching output")
+#: What Snakemake says besides in every run, and of a failure after that was told.
+_CHATTER = (
+    "Select jobs to execute", "Execute ", "Using shell", "Removing temporary", "Touching output", "Elapsed time",
+    "Shutting down, this", "Exiting because a job", "RuleException:", "WorkflowError:\nAt least one job",
+)  # fmt: skip
+#: How many of a log's last lines are shown where a job died without saying why.
+_TAIL = 12
 
 
 def measured_seconds(benchmarks: Path) -> dict[str, float]:
@@ -86,7 +91,6 @@ class Bar:
         self._lock = threading.RLock()
         self._rules: dict[str, _Rule] = defaultdict(_Rule)
         self._running: dict[int, tuple[str, str, float]] = {}
-        self._said: dict[int, tuple[str, str]] = {}
         self._begun = self.clock()
         self._told = (-1.0, 0.0)
         self._drawn = False
@@ -106,8 +110,11 @@ class Bar:
         """Take note of a record of Snakemake's log, and say whether it is still to be shown."""
         event = str(getattr(record, "event", None) or "")
         with self._lock:
+            if event == "job_error":
+                self._tell_failure(record)
+                return False
             if event not in _NEWS:
-                if record.levelno < logging.WARNING and record.getMessage().strip().startswith(_CHATTER):
+                if record.getMessage().strip().startswith(_CHATTER):
                     return False
                 self.clear()
                 return True
@@ -118,18 +125,34 @@ class Bar:
             elif event == "job_info":
                 name = getattr(record, "rule_name", "")
                 said = getattr(record, "rule_msg", None) or name
-                self._said[getattr(record, "jobid", -1)] = (name, " ".join(str(said).split()))
-            elif event == "job_started":
-                for job in getattr(record, "jobs", ()):
-                    name, said = self._said.get(job, ("", ""))
-                    self._running[job] = (name, said, self.clock())
+                # Snakemake tells what a job is when it starts
+                self._running[getattr(record, "jobid", -1)] = (name, " ".join(str(said).split()), self.clock())
             elif event == "job_finished":
                 self._finish(getattr(record, "job_id", -1))
             self.draw()
         return False
 
+    def _tell_failure(self, record: logging.LogRecord) -> None:
+        """Say which job failed and where its log is; a job that was killed has not said why, its log may."""
+        job = getattr(record, "jobid", -1)
+        name = getattr(record, "rule_name", "")
+        said = self._running.pop(job, (name, name, 0.0))[1]
+        self.clear()
+        told = False
+        for log in map(str, getattr(record, "log", None) or ()):
+            self.stream.write(f"Failed: {said}; its log: {log}\n")
+            told = True
+            lines = Path(log).read_text(errors="replace").splitlines() if Path(log).is_file() else []
+            if not any(" ERROR cityheads" in line for line in lines):
+                self.stream.write("".join(f"    {line}\n" for line in lines[-_TAIL:]))
+        if not told:
+            self.stream.write(f"Failed: {said}\n")
+        self.stream.flush()
+
     def _finish(self, job: int) -> None:
-        name, _, begun = self._running.pop(job, (self._said.get(job, ("", ""))[0], "", self.clock()))
+        if job not in self._running:
+            return
+        name, _, begun = self._running.pop(job)
         rule = self._rules[name]
         rule.done += 1
         rule.jobs = max(rule.jobs, rule.done)
@@ -180,7 +203,9 @@ class Bar:
 
     def _text(self, share: float, left: float | None, passed: float) -> str:
         full = int(20 * share)
-        soon = f", about {duration(round(left))} left" if left is not None and passed > 5 and share < 1 else ""
+        # the first seconds, and a job that takes longer than it ever did, allow no estimate
+        known = left is not None and left >= 1 and passed > 5 and share > 0.01
+        soon = f", about {duration(round(left))} left" if left is not None and known else ""
         doing = [said for _, said, _ in self._running.values() if said]
         more = f" (and {len(doing) - 1} more)" if len(doing) > 1 else ""
         at_work = f"  {doing[0]}{more}" if doing else ""
