@@ -127,6 +127,7 @@ VERBS: dict[str, Verb] = {
                 "quality.min_valid_fraction",
                 "quality.min_in_range_fraction",
                 "quality.min_clear_fraction",
+                "quality.cloud_mask",
             ),
             (
                 _PARENTS,
@@ -135,7 +136,7 @@ VERBS: dict[str, Verb] = {
                 _CHIPS,
                 _out("quality of the sub-chips (JSON)"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "fetch_footprints",
@@ -234,7 +235,7 @@ VERBS: dict[str, Verb] = {
                 _CHIPS,
                 _out("folder for subchips.parquet, an array per layer and index.json, written last"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "assign_splits",

@@ -52,7 +52,10 @@ GRID = CONFIG.grid.grid
 
 
 def make_parent(root: Path, parent: Parent, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Write the rasters of one parent: a cloud over r0c0, a swath edge over column 3, the sea over row 3."""
+    """Write the rasters of one parent.
+
+    A cloud over r0c0, a small one with its shadow in r1c1, a swath edge over column 3, the sea over row 3.
+    """
     box = parent_geobox(parent, GRID)
     layers = {
         "S2L2A": rng.integers(1, 5000, (12, 64, 64), dtype="uint16"),
@@ -61,6 +64,8 @@ def make_parent(root: Path, parent: Parent, rng: np.random.Generator) -> dict[st
         "SCL": np.full((1, 64, 64), 5, "uint8"),
     }
     layers["SCL"][0, :16, :8] = 9
+    layers["SCL"][0, 20:23, 20:24] = 8
+    layers["SCL"][0, 24:26, 20:24] = 3
     layers["S1RTC"][:, :, 56:] = np.nan
     # a glint over a tenth of r1c0: twice as bright as a white sheet
     layers["S2L2A"][:, 16:32, :2] = 30000

@@ -207,6 +207,7 @@ def _dataset(
                 "split": splits[parent.parent_id], "kept": not reason, "reason": reason, "epsg": parent.epsg,
                 "left": piece.geobox.transform.c, "top": piece.geobox.transform.f, "chip_px": grid.chip_px,
                 "resolution_m": grid.resolution_m, "clear_fraction": 0.5 if "cloud" in reason else 0.99,
+                "hidden_fraction": 0.5 if "cloud" in reason else 0.01,
                 "store_index": -1 if reason else len(arrays["S2L2A"]), "simulated": simulated,
             }  # fmt: skip
             for name in IMAGERY:

@@ -10,6 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import shapely
 from config_fixtures import make_config
 from dataset_fixtures import CITY, CONFIG, Made, assemble_elsewhere, make_dataset, pack
@@ -93,7 +94,30 @@ def test_the_store_holds_the_kept_sub_chips_in_order_and_its_hashes_are_true(
         for row in kept.itertuples():
             whole = truth[row.parent_id][name]
             cut = whole[:, row.row * 16 : row.row * 16 + 16, row.col * 16 : row.col * 16 + 16]
-            np.testing.assert_array_equal(array[row.store_index], cut if name in MODALITIES else cut[0])
+            if name not in MODALITIES:
+                cut = cut[0].copy()
+                if (row.row, row.col) == (1, 1):
+                    # the small cloud and its shadow
+                    cut[4:7, 4:8] = cut[8:10, 4:8] = 255
+            np.testing.assert_array_equal(array[row.store_index], cut)
+
+
+def test_no_label_counts_where_a_cloud_or_its_shadow_hides_the_ground(made: Made) -> None:
+    """The packed masks ignore it, the table counts it; the label files and the images stay what they are."""
+    root, truth = made
+    table = gpd.read_parquet(root / "dataset" / "0" / "chips.parquet")
+    cloudy = table[(table.row == 1) & (table.col == 1)]
+    assert (cloudy.hidden_fraction == 20 / 256).all()
+    assert (cloudy.ignored_fraction_LULC == 20 / 256).all()
+    assert (table[(table.row == 2) & (table.col == 1)].hidden_fraction == 0).all()
+    assert (table[(table.row == 0) & (table.col == 0)].hidden_fraction == 0.5).all()
+    name = cloudy.iloc[0].chip_id
+    assert cloudy.iloc[0].sha256_CLOUDMASK == sha256_file(root / "chips" / "CLOUDMASK" / f"{name}.tif")
+    with rasterio.open(root / "chips" / "MASK_LULC" / f"{name}.tif") as label:
+        own = truth[cloudy.iloc[0].parent_id]["MASK_LULC"][:, 16:32, 16:32]
+        np.testing.assert_array_equal(label.read(), own)
+    told = QUALITY.read(root / "quality" / "A0.json")["chips"][5]["hidden_fraction"]
+    assert {reason: round(share * 256) for reason, share in told.items() if share} == {"cloud": 12, "shadow": 8}
 
 
 def test_statistics_are_of_the_training_split_alone(made: Made) -> None:
@@ -107,7 +131,7 @@ def test_statistics_are_of_the_training_split_alone(made: Made) -> None:
         np.testing.assert_allclose(entry["mean"], np.nanmean(values, axis=1), rtol=1e-9)
         np.testing.assert_allclose(entry["std"], np.nanstd(values, axis=1), rtol=1e-9)
     masks = np.load(root / "dataset" / "store" / "MASK_LULC.npy")[train]
-    assert found["class_pixels"]["train"]["LULC"] == [*np.bincount(masks.ravel(), minlength=3).tolist(), 0]
+    assert found["class_pixels"]["train"]["LULC"] == np.bincount(masks.ravel(), minlength=256)[[0, 1, 2, 255]].tolist()
 
 
 def test_the_same_input_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from cityheads.archive.read.parent import read_parent
 from cityheads.archive.read.sentinel1 import to_db
 from cityheads.config import resolve
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import sha256_file
 from cityheads.core.modalities import MODALITIES
 
 
@@ -200,6 +201,19 @@ def test_without_classification_there_is_no_scl_and_no_clear_fraction(tmp_path: 
     out = run(complete(tmp_path), tmp_path, S2L2A={"scl_asset": None})
     assert not (out / "SCL.tif").exists()
     assert reading(out)["layers"]["S2L2A"]["clear_fraction"] is None
+
+
+def test_cloud_probability_is_read_beside_the_classification(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    percent = np.random.default_rng(6).integers(0, 101, (60, 60)).astype(np.uint8)
+    Raster(percent, step=20, nodata=0).write(tmp_path / "assets" / "S2_A" / "cloud.tif")
+    archive.items["sentinel-2-l2a"][0]["assets"]["cloud"] = {"href": "../../assets/S2_A/cloud.tif"}
+    out = run(archive, tmp_path, S2L2A={"cloud_asset": "cloud"})
+    assert np.array_equal(pixels(out / "CLD.tif")[0], np.kron(percent, np.ones((2, 2), np.uint8))[:PX, :PX])
+    assert reading(out)["layers"]["S2L2A"]["sha256_CLD"] == sha256_file(out / "CLD.tif")
+    Raster(percent + 100, step=20, nodata=0).write(tmp_path / "assets" / "S2_A" / "cloud.tif")
+    with pytest.raises(CityHeadsError, match=r"S2_A: unit error: cloud probabilities up to 200.*cloud_asset"):
+        run(archive, tmp_path, S2L2A={"cloud_asset": "cloud"})
 
 
 def test_beyond_the_tile_there_is_nodata_not_a_stretched_image(tmp_path: Path) -> None:

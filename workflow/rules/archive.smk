@@ -72,6 +72,7 @@ rule read_parent:
             str(RESULTS.parent("{parent}").raster(layer))
             for layer in MODALITIES
             + ["SCL"] * (CITY.archive.imagery.s2.scl_asset is not None)
+            + ["CLD"] * (CITY.archive.imagery.s2.cloud_asset is not None)
         ],
         reading=str(RESULTS.parent("{parent}").reading),
     log:

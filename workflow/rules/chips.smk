@@ -5,7 +5,7 @@ rule slice_parent:
     input:
         layers=rules.read_parent.output.layers,
     output:
-        chips=pieces(MODALITIES),
+        chips=pieces(MODALITIES + [CLOUD_MASK]),
         quality=str(RESULTS.chip_quality("{parent}")),
     log:
         str(RESULTS.log("slice_parent", "{parent}")),

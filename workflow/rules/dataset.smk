@@ -8,7 +8,7 @@ rule pack_store:
         chips=[
             chip
             for parent in PARENTS
-            for chip in pieces(MODALITIES + masks_of(LEARNT), parent)
+            for chip in pieces(MODALITIES + [CLOUD_MASK] + masks_of(LEARNT), parent)
         ],
     output:
         store=[

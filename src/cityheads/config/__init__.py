@@ -26,7 +26,7 @@ from cityheads.config.config import Config
 from cityheads.config.controls import ControlsConfig, ProxyConfig
 from cityheads.config.downloads import DownloadConfig
 from cityheads.config.evaluation import EvaluationConfig, NoninferiorityConfig
-from cityheads.config.grid import GridConfig, QualityConfig
+from cityheads.config.grid import CloudMaskConfig, GridConfig, QualityConfig
 from cityheads.config.heads import HeadConfig, RunConfig
 from cityheads.config.labels import (
     FootprintsLabel,
@@ -49,6 +49,7 @@ from cityheads.config.tuning import TuningConfig
 
 __all__ = [
     "ArchiveConfig",
+    "CloudMaskConfig",
     "Config",
     "ControlsConfig",
     "CostConfig",

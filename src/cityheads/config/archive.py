@@ -116,6 +116,11 @@ class OpticalConfig(Section):
         "Asset of the scene classification, from which clear and cloudy pixels are counted; null where the catalogue "
         "has none.",
     )
+    cloud_asset: Text | None = field(
+        None,
+        "Asset of the cloud probability in percent (MSK_CLDPRB), such as cloud in sentinel-2-c1-l2a, for "
+        "quality.cloud_mask; null where the catalogue has none.",
+    )
     resampling: Resampling = field(
         "nearest",
         "How 20 and 60 m bands come onto the grid; nearest is how TerraMind's pretraining data was made.",
@@ -365,6 +370,8 @@ class ArchiveConfig(Section):
         if self.provider == "simulated":
             if self.catalog:
                 refuse("catalog", "the simulated provider makes its own; remove the key")
+            if self.imagery.s2.cloud_asset is not None:
+                refuse("imagery.S2L2A.cloud_asset", "the simulated archive has no cloud probability; remove the key")
             if self.imagery.S1GRD is not None:
                 refuse("imagery", "the simulated archive has no S1GRD; remove it")
             for name, rule in self.imagery.radar.items():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["IGNORE", "IGNORE_COLOR", "fraction_layer", "mask_layer"]
+__all__ = ["CLOUD_MASK", "IGNORE", "IGNORE_COLOR", "fraction_layer", "mask_layer"]
 
 #: Label value of a pixel that neither trains nor counts; nodata of every mask (uint8).
 IGNORE = 255
 
 #: Colour of such pixels on maps.
 IGNORE_COLOR = "#ffffff"
+
+#: Layer that says where the image does not show the ground; every label is ignored there.
+CLOUD_MASK = "CLOUDMASK"
 
 
 def mask_layer(label: str) -> str:

@@ -115,7 +115,7 @@ class ParentFolder(_Folder):
     """Everything of one parent at its full size."""
 
     def raster(self, layer: str) -> Path:
-        """One layer as GeoTIFF: a modality, ``SCL``, ``MASK_{label}`` or ``FRACTION_{label}``."""
+        """One layer as GeoTIFF: a modality, ``SCL``, ``CLD``, ``MASK_{label}`` or ``FRACTION_{label}``."""
         return self.root / f"{layer}.tif"
 
     @property

@@ -23,6 +23,7 @@ __all__ = [
     "DERIVED_FROM_S2",
     "MODALITIES",
     "RADAR",
+    "SCL_CLASSES",
     "SCL_CLEAR",
     "SCL_NODATA",
     "TRUE_COLOUR_MAX_DN",
@@ -209,8 +210,23 @@ def removable(names: Iterable[str]) -> list[str]:
     return [name for name in (*images, COORDS) if (len(images) > 1 if name in images else name in names)]
 
 
-#: Scene classification (SCL) codes that count as clear ground: 2 dark area, 4 vegetation, 5 bare soil, 6 water,
-#: 7 unclassified, 11 snow. Not clear: 1 saturated, 3 cloud shadow, 8 and 9 cloud, 10 thin cirrus.
+#: Codes of the scene classification (SCL).
 #: Sentinel-2 L2A Algorithm Theoretical Basis Document, ESA S2-PDGS-MPC-ATBD-L2A, table of SCL labels.
+SCL_CLASSES: dict[str, int] = {
+    "no_data": 0,
+    "saturated_or_defective": 1,
+    "dark_area": 2,
+    "cloud_shadow": 3,
+    "vegetation": 4,
+    "not_vegetated": 5,
+    "water": 6,
+    "unclassified": 7,
+    "cloud_medium_probability": 8,
+    "cloud_high_probability": 9,
+    "thin_cirrus": 10,
+    "snow_or_ice": 11,
+}
+
+#: Codes that count as clear ground: dark area, vegetation, bare soil, water, unclassified, snow.
 SCL_CLEAR: frozenset[int] = frozenset({2, 4, 5, 6, 7, 11})
 SCL_NODATA = 0

@@ -10,11 +10,13 @@ import numpy as np
 
 from cityheads.config import Config, QualityConfig
 from cityheads.core.artifacts.quality import QUALITY, ChipQuality
+from cityheads.core.classes import CLOUD_MASK
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import find_parent, parent_geobox, read_parents, subchips
 from cityheads.core.layout import ParentFolder, chip_file
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA, Modality
 from cityheads.core.raster import read_raster, write_raster
+from cityheads.dataset.cloud_mask import HIDDEN, cloud_mask
 
 __all__ = ["clear_fraction", "in_range_fraction", "slice_parent", "valid_mask"]
 
@@ -70,8 +72,9 @@ def slice_parent(config: Config, *, parents: Path, parent: str, parent_dir: Path
         config: Config with sections ``grid``, ``quality`` and ``archive.imagery``.
         parents: Parent sheet.
         parent: Parent id.
-        parent_dir: Folder with the parent's ``{MODALITY}.tif`` and, where the archive has one, ``SCL.tif``.
-        chips: Folder that takes ``{MODALITY}/{chip}.tif``.
+        parent_dir: Folder with the parent's ``{MODALITY}.tif`` and, where the archive has them, ``SCL.tif`` and
+            ``CLD.tif``.
+        chips: Folder that takes ``{MODALITY}/{chip}.tif`` and ``CLOUDMASK/{chip}.tif``.
         out: Quality file (JSON), written last.
 
     Raises:
@@ -89,6 +92,12 @@ def slice_parent(config: Config, *, parents: Path, parent: str, parent_dir: Path
     scl = None
     if imagery.s2.scl_asset is not None:
         scl = _read_on(rasters.raster("SCL"), geobox)[0]
+    probability = None
+    if imagery.s2.cloud_asset is not None:
+        probability = _read_on(rasters.raster("CLD"), geobox)[0]
+    seen = valid_mask(layers["S2L2A"], MODALITIES["S2L2A"])
+    hidden = cloud_mask(config.quality.cloud_mask, seen, scl, probability, grid.resolution_m)
+    values = ";".join(f"{value}={reason}" for reason, value in HIDDEN.items())
 
     quality: list[ChipQuality] = []
     for piece in pieces:
@@ -107,6 +116,15 @@ def slice_parent(config: Config, *, parents: Path, parent: str, parent_dir: Path
                 bands=modality.bands,
                 tags={"unit": modality.unit, "parent_id": parent},
             )
+        own = hidden[piece.row_slice, piece.col_slice]
+        write_raster(
+            chip_file(chips, CLOUD_MASK, piece.chip_id),
+            own,
+            piece.geobox,
+            nodata=None,
+            bands=[CLOUD_MASK],
+            tags={"values": f"0=ground is seen;{values}", "parent_id": parent},
+        )
         clear = None if scl is None else clear_fraction(scl[piece.row_slice, piece.col_slice])
         quality.append(
             {
@@ -116,6 +134,7 @@ def slice_parent(config: Config, *, parents: Path, parent: str, parent_dir: Path
                 "valid_fraction": valid,
                 "in_range_fraction": in_range,
                 "clear_fraction": clear,
+                "hidden_fraction": {reason: float((own == value).mean()) for reason, value in HIDDEN.items()},
                 "reasons": _reasons(valid, in_range, clear, config.quality),
             }
         )

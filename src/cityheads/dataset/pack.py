@@ -16,13 +16,14 @@ from cityheads.core.artifacts.chips import SUBCHIPS, subchip_schema
 from cityheads.core.artifacts.quality import QUALITY
 from cityheads.core.artifacts.scenes import read_scenes
 from cityheads.core.artifacts.store import STORE_INDEX, StoredArray
-from cityheads.core.classes import IGNORE, mask_layer
+from cityheads.core.classes import CLOUD_MASK, IGNORE, mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path, sha256_file
 from cityheads.core.grid import Grid, Parent, chip_ids, parent_polygon, read_parents, subchips
 from cityheads.core.layout import StoreFolder, chip_file, parent_file
 from cityheads.core.modalities import MODALITIES, RADAR
 from cityheads.core.raster import read_raster
+from cityheads.dataset.cloud_mask import SEEN
 from cityheads.labels.geoparquet import geo_table
 
 __all__ = ["pack_store"]
@@ -36,6 +37,10 @@ def pack_store(config: Config, *, parents: Path, scenes: Path, quality: Path, ch
     Writes one array per layer, ``subchips.parquet`` (GeoParquet, EPSG:4326, one row per sub-chip, kept or dropped with
     the reason) and, last, ``index.json``. Only the labels that some head of some run learns are looked at: another one
     changes nothing here. Nor does a split: the folds take their part of the store by the table.
+
+    Where the image does not show the ground (cloud, shadow, no data; the layer ``CLOUDMASK``) the packed masks say
+    ignore, whatever the label; the files in ``chips/MASK_*`` keep the label itself, so that another scene or another
+    mask rasterizes nothing again.
 
     Args:
         config: Config with sections ``grid``, ``archive.imagery``, ``labels``, ``heads`` and ``runs``.
@@ -99,6 +104,8 @@ def _rows(
             "chip_px": grid.chip_px,
             "resolution_m": grid.resolution_m,
             "clear_fraction": found["clear_fraction"],
+            "hidden_fraction": sum(found["hidden_fraction"].values()),
+            column.sha256(CLOUD_MASK): sha256_file(_chip(chips, CLOUD_MASK, piece.chip_id)),
             "store_index": -1,
             "simulated": chosen["simulated"],
         }
@@ -112,7 +119,7 @@ def _rows(
         for label, names in classes.items():
             layer = mask_layer(label)
             path = _chip(chips, layer, piece.chip_id)
-            mask = read_raster(path)[0][0]
+            mask = _labels(chips, layer, piece.chip_id)
             count = np.bincount(mask.ravel(), minlength=IGNORE + 1)
             if count[len(names) : IGNORE].any():
                 raise CityHeadsError(f"{path}: holds a class beyond {len(names) - 1}; delete it and run again")
@@ -131,6 +138,13 @@ def _chip(chips: Path, layer: str, chip: str) -> Path:
     if not path.exists():
         raise CityHeadsError(f"{path}: no such file; run the workflow again to make it")
     return path
+
+
+def _labels(chips: Path, layer: str, chip: str) -> np.ndarray:
+    """Read a sub-chip's mask, (H, W) uint8, with ignore where its image does not show the ground."""
+    mask = read_raster(_chip(chips, layer, chip))[0][0]
+    hidden = read_raster(_chip(chips, CLOUD_MASK, chip))[0][0] != SEEN
+    return np.where(hidden, np.uint8(IGNORE), mask)
 
 
 def _pack(
@@ -153,8 +167,10 @@ def _pack(
         with atomic_path(path) as part:
             target = np.lib.format.open_memmap(part, mode="w+", dtype=np.dtype(dtype), shape=shape)
             for index, row in enumerate(kept):
-                array = read_raster(_chip(chips, name, row["chip_id"]))[0]
-                target[index] = array if name in MODALITIES else array[0]
+                if name in MODALITIES:
+                    target[index] = read_raster(_chip(chips, name, row["chip_id"]))[0]
+                else:
+                    target[index] = _labels(chips, name, row["chip_id"])
             target.flush()
             del target
         arrays[name] = {"dtype": dtype, "shape": list(shape), "sha256": sha256_file(path)}

@@ -92,6 +92,8 @@ def _shipped(path: Path, config: Config, parent: Parent, catalog: str) -> SceneC
     needed = {name: list(MODALITIES[name].bands) for name in imagery.names}
     if imagery.s2.scl_asset is not None:
         needed["S2L2A"].append("SCL")
+    if imagery.s2.cloud_asset is not None:
+        needed["S2L2A"].append("CLD")
     needed |= {name: ["map"] for name, label in config.labels.items() if isinstance(label, LandcoverLabel)}
     for layer, bands in needed.items():
         chosen = scenes["layers"].get(layer)

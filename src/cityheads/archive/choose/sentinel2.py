@@ -51,6 +51,8 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
     assets = {band: rule.assets.get(band, band) for band in MODALITIES["S2L2A"].bands}
     if rule.scl_asset is not None:
         assets["SCL"] = rule.scl_asset
+    if rule.cloud_asset is not None:
+        assets["CLD"] = rule.cloud_asset
     flaws: Flaws = {}
     best = None
     while best is None:

@@ -32,7 +32,8 @@ def read_parent(config: Config, *, parents: Path, parent: str, scenes: Path, out
         parents: Parent sheet.
         parent: Parent id.
         scenes: Frozen scene choice of the parent.
-        out: Folder for one GeoTIFF per modality, ``SCL.tif``, and ``reading.json``, written last.
+        out: Folder for one GeoTIFF per modality, for ``SCL.tif`` and ``CLD.tif`` where the archive has them, and for
+            ``reading.json``, written last.
 
     Raises:
         CityHeadsError: A raster is missing or damaged, elevation is missing, or the values betray a unit error.
@@ -56,7 +57,7 @@ def read_parent(config: Config, *, parents: Path, parent: str, scenes: Path, out
 
     stacks: dict[str, np.ndarray] = {}
     records: dict[str, LayerRecord] = {}
-    stacks["S2L2A"], scl, records["S2L2A"] = sentinel2.stack(parent, chosen["S2L2A"], found, imagery.s2)
+    stacks["S2L2A"], beside, records["S2L2A"] = sentinel2.stack(parent, chosen["S2L2A"], found, imagery.s2)
     for name, rule in radars.items():
         stacks[name], records[name] = sentinel1.stack(
             parent, name, chosen[name], found, rule, config.quality.s1_median_db
@@ -77,9 +78,13 @@ def read_parent(config: Config, *, parents: Path, parent: str, scenes: Path, out
         more = {"unit": modality.unit} | ({"synthesized": "true"} if name in absent else {})
         write_raster(path, stack, geobox, nodata=modality.nodata, bands=modality.bands, tags=tags | more)
         layers[name] = {**records[name], "sha256": sha256_file(path)}
-    if scl is not None:
-        write_raster(folder.raster("SCL"), scl, geobox, nodata=SCL_NODATA, bands=["SCL"], tags=tags)
+    if "SCL" in beside:
+        write_raster(folder.raster("SCL"), beside["SCL"], geobox, nodata=SCL_NODATA, bands=["SCL"], tags=tags)
         layers["S2L2A"]["sha256_SCL"] = sha256_file(folder.raster("SCL"))
+    if "CLD" in beside:
+        more = {"unit": "cloud probability, percent"}
+        write_raster(folder.raster("CLD"), beside["CLD"], geobox, nodata=None, bands=["CLD"], tags=tags | more)
+        layers["S2L2A"]["sha256_CLD"] = sha256_file(folder.raster("CLD"))
     READING.write(
         folder.reading,
         {

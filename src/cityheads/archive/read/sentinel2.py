@@ -28,16 +28,20 @@ _FLOORED = 0.5
 
 
 def wanted(rule: OpticalConfig) -> dict[str, Wanted]:
-    """Say what is to be read: all bands and, where the archive has one, the scene classification."""
+    """Say what is to be read: all bands and, where the archive has them, scene classification and cloud probability."""
     bands = Wanted("S2L2A", MODALITIES["S2L2A"].bands, rule.resampling, 0, 0, dict(rule.resampling_of.items()))
-    if rule.scl_asset is None:
-        return {"S2L2A": bands}
-    return {"S2L2A": bands, "SCL": Wanted("S2L2A", ["SCL"], "nearest", SCL_NODATA, SCL_NODATA)}
+    found = {"S2L2A": bands}
+    if rule.scl_asset is not None:
+        found["SCL"] = Wanted("S2L2A", ["SCL"], "nearest", SCL_NODATA, SCL_NODATA)
+    if rule.cloud_asset is not None:
+        # Sen2Cor declares 0 % its nodata; nothing is known and no cloud are one value
+        found["CLD"] = Wanted("S2L2A", ["CLD"], "nearest", 0, 0)
+    return found
 
 
 def stack(
     parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer], rule: OpticalConfig
-) -> tuple[np.ndarray, np.ndarray | None, LayerRecord]:
+) -> tuple[np.ndarray, dict[str, np.ndarray], LayerRecord]:
     """Make reflectance of what was read.
 
     Args:
@@ -47,8 +51,9 @@ def stack(
         rule: The config's ``archive.imagery.S2L2A``.
 
     Returns:
-        (12, H, W) uint16 reflectance x 10000, 0 for nodata; (H, W) uint8 scene classification, or None where the
-        archive has none; and what the reading records.
+        (12, H, W) uint16 reflectance x 10000, 0 for nodata; what lies beside it, (H, W) uint8 each: ``SCL``, the
+        scene classification, and ``CLD``, the cloud probability in percent, where the archive has them; and what the
+        reading records.
 
     Raises:
         CityHeadsError: There is no pixel with data, or the values betray a unit error.
@@ -96,12 +101,14 @@ def stack(
             f"{where}: unit error: the brightest band's median is {medians.max():g}; "
             "CityHeads reads reflectance x 10000"
         )
-    scl = None
+    beside = {}
     clear: float | None = None
     if rule.scl_asset is not None:
-        scl = mosaic(found["SCL"].pixels["SCL"], SCL_NODATA).astype(np.uint8)
-        clear = float(np.isin(scl[valid], sorted(SCL_CLEAR)).mean())
-    return reflectance, scl, {
+        beside["SCL"] = mosaic(found["SCL"].pixels["SCL"], SCL_NODATA).astype(np.uint8)
+        clear = float(np.isin(beside["SCL"][valid], sorted(SCL_CLEAR)).mean())
+    if rule.cloud_asset is not None:
+        beside["CLD"] = _cloud_probability(found, len(items), where)
+    return reflectance, beside, {
         "items": item_ids(chosen),
         "sources": sources(chosen),
         "offset_dn": dict(zip(item_ids(chosen), offsets, strict=True)),
@@ -112,3 +119,17 @@ def stack(
         "in_range_fraction": round(in_range, 6),
         "median": {band: float(value) for band, value in zip(modality.bands, medians, strict=True)},
     }  # fmt: skip
+
+
+def _cloud_probability(found: Mapping[str, Layer], items: int, where: str) -> np.ndarray:
+    """Lay the cloud probabilities of the items under each other as their bands are: by where blue has data."""
+    layers, blue = found["CLD"].pixels["CLD"], found["S2L2A"].pixels["B02"]
+    percent = np.zeros(layers[0].shape)
+    for index in reversed(range(items)):
+        percent = np.where(blue[index] != 0, layers[index], percent)
+    if percent.max() > 100:
+        raise CityHeadsError(
+            f"{where}: unit error: cloud probabilities up to {percent.max():g}; the asset that the config key "
+            "'archive.imagery.S2L2A.cloud_asset' names is not in percent"
+        )
+    return percent.astype(np.uint8)

@@ -34,8 +34,8 @@ __all__ = [
     "valid_fraction",
 ]
 
-SUBCHIPS = Table("table of sub-chips", "pack_store", 1)
-CHIPS = Table("chip table", "assemble_dataset", 1)
+SUBCHIPS = Table("table of sub-chips", "pack_store", 2)
+CHIPS = Table("chip table", "assemble_dataset", 2)
 
 
 def valid_fraction(modality: str) -> str:
@@ -74,7 +74,7 @@ def pixels(label: str) -> str:
 
 
 def sha256(layer: str) -> str:
-    """Name the column with the SHA-256 of the sub-chip's file of a layer: a modality or ``MASK_{label}``."""
+    """Name the column with the SHA-256 of the sub-chip's file of a layer: a modality, a mask, the cloud mask."""
     return f"sha256_{layer}"
 
 
@@ -87,7 +87,7 @@ def chip_schema(modalities: Sequence[str], classes: Mapping[str, int]) -> pa.Sch
     """
     import pyarrow as pa
 
-    from cityheads.core.classes import mask_layer
+    from cityheads.core.classes import CLOUD_MASK, mask_layer
 
     text, whole, number, yes_no = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     columns = [
@@ -104,9 +104,11 @@ def chip_schema(modalities: Sequence[str], classes: Mapping[str, int]) -> pa.Sch
         ("chip_px", whole),
         ("resolution_m", number),
         ("clear_fraction", number),
+        ("hidden_fraction", number),  # share of the pixels whose labels are ignored: cloud, shadow, no data
         ("store_index", whole),  # position in the store, -1 for a sub-chip that is dropped
         ("simulated", yes_no),
     ]
+    columns += [(sha256(CLOUD_MASK), text)]
     for name in modalities:
         columns += [(valid_fraction(name), number), (in_range_fraction(name), number), (scene_ids(name), text)]
         columns += [(sha256(name), text)]

@@ -19,6 +19,8 @@ class ChipQuality(TypedDict):
         valid_fraction: Share of pixels with data in every band, per modality.
         in_range_fraction: Share of the values within physical limits, per modality; None where there is no data.
         clear_fraction: Share of the classified pixels that are clear ground; None without a scene classification.
+        hidden_fraction: Share of the pixels whose image does not show the ground, by reason (``cloud``, ``shadow``,
+            ``saturated``, ``no_data``, ``near_cloud``, ``other``); the labels are ignored there.
         reasons: Why it is dropped; empty for a sub-chip that is kept.
     """
 
@@ -28,6 +30,7 @@ class ChipQuality(TypedDict):
     valid_fraction: dict[str, float]
     in_range_fraction: dict[str, float | None]
     clear_fraction: float | None
+    hidden_fraction: dict[str, float]
     reasons: list[str]
 
 
@@ -38,4 +41,4 @@ class ParentQuality(TypedDict):
     chips: list[ChipQuality]
 
 
-QUALITY = Artifact("quality of sub-chips", "slice_parent", 1, ParentQuality)
+QUALITY = Artifact("quality of sub-chips", "slice_parent", 2, ParentQuality)

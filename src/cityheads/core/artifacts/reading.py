@@ -48,10 +48,11 @@ class LayerRecord(TypedDict):
 
 
 class LayerReading(LayerRecord):
-    """One layer with the hashes of its GeoTIFFs; only S2L2A can have a scene classification beside it."""
+    """One layer with the hashes of its GeoTIFFs; only S2L2A can have scene classification and cloud probability."""
 
     sha256: str
     sha256_SCL: NotRequired[str]
+    sha256_CLD: NotRequired[str]
 
 
 class Reading(TypedDict):
