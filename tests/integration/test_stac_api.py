@@ -172,7 +172,7 @@ def test_recorded_earth_search_items_say_whether_the_offset_is_applied(realdata:
         items = open_catalog(f"{server.url}/api", archive()).search("sentinel-2-l2a", WORLD, None)
     items = [item for item in items if item.raw["collection"] == "sentinel-2-l2a"]
     assert [item.id for item in items] == ["S2A_13TDE_20231008_0_L2A"]
-    assert offset_dn(items[0], rule["offset"]) == 0  # its flag says that it is applied
+    assert offset_dn(items[0], "item") == 0  # its flag says that it is applied
     assert offset_dn(items[0], "baseline") == 1000  # which the baseline alone cannot know
     for key in [*rule["assets"].values(), rule["scl_asset"]]:
         assert items[0].raw["assets"][key]["href"].startswith("https://sentinel-cogs.s3.us-west-2.amazonaws.com/")

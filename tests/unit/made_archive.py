@@ -166,7 +166,7 @@ def config(*, lulc: Mapping[str, Any] | None = None, **archive: Any) -> Config:
     ]
     return resolve(
         {
-            "grid": {"parent_px": PX, "chips_per_side": 2},
+            "grid": {"parent_px": PX, "chips_per_side": 2, "aligned": False},
             "archive": {"provider": "stac", "catalog": "catalog.json", "imagery": imagery, **archive},
             "labels": {"LULC": {"kind": "landcover", "classes": classes, **(lulc or {})}},
             "heads": {"lulc": {"label": "LULC"}},

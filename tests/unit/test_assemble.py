@@ -324,4 +324,4 @@ def test_an_assignment_stays_when_the_labels_change(made: Made, tmp_path: Path) 
     )
     assert squares[0] == squares[1]
     assert pixels[0] != pixels[1]
-    assert before["gap_to_training"] == {"nearest_m": 220, "median_m": 380, "touching": 0}
+    assert before["gap_to_training"] == {"nearest_m": 220, "median_m": pytest.approx(246.015, abs=1e-3), "touching": 0}

@@ -28,6 +28,7 @@ from made_archive import (
     select_config,
     sheet,
 )
+from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
@@ -298,12 +299,17 @@ def spoil_all(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], No
     return lambda folder: [flood(folder, "S2_A", band, change) for band in BANDS] and None
 
 
+def amplitude(folder: Path) -> None:
+    for key in ("vv", "vh"):
+        flood(folder, "S1_A", key, np.sqrt)
+
+
 @pytest.mark.parametrize(
     ("spoil", "settings", "says"),
     [
         (lambda folder: None, {"S1RTC": {"units": "db"}}, r"item S1_A: band VV: unit error: .* this is linear power"),
         (
-            lambda folder: flood(folder, "S1_A", "vv", lambda power: power * 1e4),
+            lambda folder: flood(folder, "S1_A", "vv", lambda power: power * 60),
             {},
             r"P1: S1RTC: item S1_A: band VV: unit error: the median is \d+\.\d dB",
         ),
@@ -319,7 +325,31 @@ def spoil_all(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], No
             r"S2_A: unit error: .* median",
         ),
         (spoil_all(lambda dn: dn.astype(np.float32) / 1e4), {}, r"item S2_A: band B01: values are float32"),
-        (spoil_all(lambda dn: (dn - 1000) // 4), {}, r"item S2_A: subtracting the offset of 1000 leaves nothing"),
+        (
+            spoil_all(lambda dn: (dn - 1000) // 4),
+            {},
+            r"item S2_A: by its tags .*offset: baseline\) its values carry \+1000, but 2 % of B\w+ lie below \d+",
+        ),
+        (
+            lambda folder: Raster(np.full((120, 120), 260, np.uint16), nodata=0).write(folder / "assets/S1_A/vv.tif"),
+            {},
+            r"item S1_A: band VV: values are uint16 digital numbers, the amplitude of a Level-1 GRD",
+        ),
+        (
+            lambda folder: flood(folder, "S1_A", "vv", lambda power: power * 1e4),
+            {},
+            r"item S1_A: band VV: values are float32 digital numbers",
+        ),
+        (
+            lambda folder: flood(folder, "S1_A", "vv", lambda power: 10 * np.log10(power)),
+            {},
+            r"item S1_A: band VV: unit error: \d+% of the values are below zero, so this is dB",
+        ),
+        (
+            amplitude,
+            {},
+            r"S1_A: unit error: as power .* set archive.imagery.S1RTC.units: amplitude, or units_check: warn",
+        ),
         (
             spoil_all(lambda dn: dn * 0),
             {"S2L2A": {"scl_asset": "SCL"}},
@@ -341,6 +371,15 @@ def test_a_unit_error_fails_and_names_the_item(
         run(archive, tmp_path, **settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "parents" / "P1" / "reading.json").exists()
+
+
+def test_amplitude_is_read_as_such_where_the_config_says_so(tmp_path: Path) -> None:
+    archive = complete(tmp_path)
+    power = pixels(run(archive, tmp_path) / "S1RTC.tif")
+    amplitude(tmp_path)
+    out = run(archive, tmp_path, S1RTC={"units": "amplitude"})
+    assert np.abs(pixels(out / "S1RTC.tif") - power).max() < 1e-4
+    run(archive, tmp_path, S1RTC={"units_check": "warn"})
 
 
 def test_missing_elevation_is_an_error_and_never_sea_level(tmp_path: Path) -> None:
@@ -379,6 +418,29 @@ def test_a_missing_raster_is_named(tmp_path: Path) -> None:
     (tmp_path / "assets" / "S2_A" / "B08.tif").unlink()
     with pytest.raises(CityHeadsError, match=r"item S2_A: band B08: assets/S2_A/B08\.tif: no such file"):
         run(archive, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gcps", "says"),
+    [
+        (None, r"S1_A/vv\.tif: the raster has no CRS; write it into the file"),
+        ([GroundControlPoint(0, 0, -73.9, 40.7), GroundControlPoint(9, 9, -73.8, 40.6)],
+         r"has no CRS; it has ground control points instead, as a Level-1 GRD does; take a collection that is terrain"),
+    ],
+    ids=["nothing", "ground control points"],
+)  # fmt: skip
+def test_a_raster_that_does_not_say_where_it_lies_is_refused_for_that(tmp_path: Path, gcps: Any, says: str) -> None:
+    archive = complete(tmp_path)
+    place = {} if gcps is None else {"gcps": gcps, "crs": "EPSG:4326"}
+    with rasterio.open(
+        tmp_path / "assets" / "S1_A" / "vv.tif", "w", driver="GTiff", count=1, height=120, width=120, dtype="uint16",
+        **place,
+    ) as target:  # fmt: skip
+        target.write(np.full((1, 120, 120), 300, np.uint16))
+    with pytest.raises(CityHeadsError, match=says) as caught:
+        run(archive, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "truncated or damaged" not in str(caught.value)
 
 
 def test_a_virtual_raster_in_disguise_cannot_reach_other_files(tmp_path: Path) -> None:
@@ -441,11 +503,12 @@ def test_native_bands_become_what_terramind_was_trained_on(realdata: Path, tmp_p
     """TerraMesh's own pixels: its coarse bands, shrunk to their native size, are read as TerraMesh has them."""
     for place in sorted((realdata / "terramesh_catalog" / "assets").iterdir()):
         folder = tmp_path / place.name
-        archive = complete(folder, baseline="02.14")
+        archive = complete(folder)
         for band in BANDS:
             seen, factor = pixels(place / f"{band}.tif")[0], GSD[band] // 10
             Raster(seen[::factor, ::factor], step=GSD[band], nodata=0).write(folder / "assets" / "S2_A" / f"{band}.tif")
-        stack = pixels(run(archive, folder) / "S2L2A.tif")
+        # as TerraMesh has them: one of the three carries the offset
+        stack = pixels(run(archive, folder, S2L2A={"offset": "none", "offset_check": "warn"}) / "S2L2A.tif")
         for index, band in enumerate(BANDS):
             np.testing.assert_array_equal(stack[index], pixels(place / f"{band}.tif")[0][:PX, :PX], err_msg=band)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cityheads.archive import tiff
+from cityheads.archive import jp2, tiff
 from cityheads.archive.addresses import Guard
 from cityheads.archive.hrefs import is_remote, locate, s3_to_https
 from cityheads.archive.http import ChangedError, check_online, client
@@ -34,6 +34,19 @@ _GDAL = {
 }
 
 
+class _PlacelessError(ValueError):
+    """A raster that does not say where it lies; over the network it may be a garbled one, so it is asked for again."""
+
+    def __init__(self, *, placed_by_points: bool) -> None:
+        advice = (
+            "it has ground control points instead, as a Level-1 GRD does; take a collection that is terrain corrected, "
+            "such as sentinel-1-rtc"
+            if placed_by_points
+            else "write it into the file (gdal_edit.py -a_srs EPSG:...), or take another source"
+        )
+        super().__init__(f"the raster has no CRS; {advice}")
+
+
 class Raster:
     """An open raster, local or remote; everything but `read`, `cost` and `close` is the rasterio dataset's own.
 
@@ -42,12 +55,18 @@ class Raster:
     """
 
     def __init__(
-        self, where: str, href: str, path: str, reopen: Callable[[], tuple[RangeFile, tiff.Layout]] | None
+        self,
+        where: str,
+        href: str,
+        path: str,
+        reopen: Callable[[], tuple[RangeFile, tiff.Layout]] | None,
+        driver: str = "GTiff",
     ) -> None:
         self._where = where
         self._href = href
         self._path = path
         self._reopen = reopen
+        self._driver = driver
         self._file: RangeFile | None = None
         self._layout: tiff.Layout | None = None
         self._dataset: Any = None
@@ -56,11 +75,11 @@ class Raster:
     def _start(self) -> None:
         if self._reopen is not None:
             self._file, self._layout = self._reopen()
-            self._path = self._file.path
+            self._path, self._driver = self._file.path, self._layout.driver
         try:
             self._dataset = self._open(0)
-            if self._file is not None and self._dataset.crs is None:
-                raise ValueError("it has no CRS")
+            if self._dataset.crs is None:
+                raise _PlacelessError(placed_by_points=bool(self._dataset.gcps[0]))
         except BaseException:
             if self._file is not None:
                 self._file.close()
@@ -74,7 +93,7 @@ class Raster:
             # GDAL must not choose an overview by itself: its blocks might not be there
             how["OVERVIEW_LEVEL"] = "NONE" if level == 0 else f"{level - 1}only"
         # other drivers could make the file's content name further files
-        return rasterio.open(self._path, driver="GTiff", **how)
+        return rasterio.open(self._path, driver=self._driver, **how)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -177,8 +196,9 @@ def open_once(href: str, base: str, *, archive: ArchiveConfig, where: str) -> Ra
                 return _open_remote(location, base, archive, where)
             if not Path(location).exists():
                 raise BadSceneError(f"{where}: {href}: no such file")
-            _check_whole(location)
-            return Raster(where, href, location, None)
+            with named(where, href):
+                driver = _check_whole(location)
+            return Raster(where, href, location, None, driver)
         except (RasterioError, OSError, ValueError) as error:
             raise _unreadable(where, href, error, location) from None
 
@@ -219,7 +239,7 @@ def _open_remote(location: str, base: str, archive: ArchiveConfig, where: str) -
     def reopen() -> tuple[RangeFile, tiff.Layout]:
         file = RangeFile(http, url, signs, functools.partial(advice, archive.sign))
         try:
-            return file, tiff.parse(file.read)
+            return file, _layout(file.read)
         except BaseException:
             file.close()
             raise
@@ -241,9 +261,27 @@ def _placed(error: CityHeadsError, where: str) -> CityHeadsError:
     return (BadSceneError if isinstance(error, BadSceneError) else CityHeadsError)(f"{where}: {error}")
 
 
-def _check_whole(location: str) -> None:
-    """Refuse a file that ends before its last block: what a broken-off copy leaves, even where the header is fine."""
+def _layout(read: Callable[[int, int], bytes]) -> tiff.Layout:
+    """Read where a raster's blocks are: a GeoTIFF's, or, where GDAL can decode it, a JPEG 2000 file's."""
+    import rasterio
 
+    if not jp2.is_jp2(read(0, 12)):
+        return tiff.parse(read)
+    layout = jp2.parse(read)
+    with rasterio.Env() as gdal:
+        if layout.driver not in gdal.drivers():
+            raise CityHeadsError(
+                f"it is JPEG 2000, and this GDAL has no driver {layout.driver}; install rasterio from PyPI or "
+                "conda-forge, or take a catalogue of GeoTIFFs"
+            )
+    return layout
+
+
+def _check_whole(location: str) -> str:
+    """Give GDAL's driver for a file, and refuse one that ends before its last block.
+
+    That is what a broken-off copy leaves, even where the header is fine.
+    """
     size = Path(location).stat().st_size
     with Path(location).open("rb") as stream:
 
@@ -251,13 +289,16 @@ def _check_whole(location: str) -> None:
             stream.seek(start)
             return stream.read(stop - start)
 
-        end = tiff.parse(read).end
-    if end > size:
-        raise ValueError(f"it has {size} bytes and its blocks reach to {end}")
+        layout = _layout(read)
+    if layout.end > size:
+        raise ValueError(f"it has {size} bytes and its blocks reach to {layout.end}")
+    return layout.driver
 
 
 def _unreadable(where: str, href: str, error: Exception, path: str) -> CityHeadsError:
     """Say which file is damaged; what GDAL says about it stands behind the exception that rasterio raises."""
+    if isinstance(error, _PlacelessError):
+        return CityHeadsError(f"{where}: {scrub(href)}: {error}")
     cause = scrub(str(error.__cause__ or error)).replace(path, posixpath.basename(urlsplit(href).path))
     return BadSceneError(
         f"{where}: {scrub(href)} cannot be read ({cause}); the file is truncated or damaged, fetch it again"

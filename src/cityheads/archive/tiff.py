@@ -63,9 +63,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Layout:
-    """The images of a file, the full one first, then the overviews from fine to coarse."""
+    """The images of a file, the full one first, then the overviews from fine to coarse.
+
+    Attributes:
+        levels: The images.
+        driver: GDAL's driver that decodes them.
+    """
 
     levels: tuple[Level, ...]
+    driver: str = "GTiff"
 
     @property
     def end(self) -> int:

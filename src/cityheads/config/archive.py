@@ -103,10 +103,22 @@ class OpticalConfig(Section):
         40.0, "Items whose tile-wide eo:cloud_cover, in percent, is above this are not looked at.", ge=0, le=100
     )
     cost: CostConfig = section(CostConfig, affects="choice")
-    offset: Literal["baseline", "none", "item"] = field(
+    offset: Literal["baseline", "asset", "none", "item"] = field(
         "baseline",
-        "How the +1000 of processing baseline 04.00 and later is known: by the item's s2:processing_baseline, not at "
-        "all (never subtracted), or by the item's earthsearch:boa_offset_applied flag.",
+        "How the +1000 of processing baseline 04.00 and later is known: by the item's s2:processing_baseline, by the "
+        "scale and offset that each asset declares (raster:bands, or bands of STAC 1.1), not at all (never "
+        "subtracted), or by the item's earthsearch:boa_offset_applied flag, which is known to be wrong for many items.",
+    )
+    offset_of: Annotated[Mapping[Text, Integer], freeze] = field(
+        {},
+        "What is subtracted from the digital numbers of single items, by their id, whatever their tags say, such as "
+        "{S2B_18TWL_20250808_0_L2A: 0}; 1000 for an item that carries the offset.",
+        affects="reading",
+    )
+    offset_check: Literal["error", "warn"] = field(
+        "error",
+        "What to do where an item's pixels contradict its tags about the +1000: stop, or say so and follow the tags.",
+        affects="reading",
     )
     assets: Annotated[Mapping[Text, Text], freeze] = field(
         {}, "Asset key per band where it differs from the band's name, such as {B02: blue}."
@@ -169,8 +181,13 @@ class RadarConfig(Section):
     orbit: Literal["ascending", "descending", "any"] = field(
         "any", "Preferred orbit direction; any takes the nearest in time."
     )
-    units: Literal["linear_power", "db"] = field(
-        "linear_power", "Unit in the archive; linear power is converted to dB."
+    units: Literal["linear_power", "amplitude", "db"] = field(
+        "linear_power", "Unit in the archive; linear power, and amplitude, its root, are converted to dB."
+    )
+    units_check: Literal["error", "warn"] = field(
+        "error",
+        "What to do where values that are said to be linear power look like amplitude: stop, or say so and go on.",
+        affects="reading",
     )
     assets: Annotated[Mapping[Text, Text], freeze] = field({"VV": "vv", "VH": "vh"}, "Asset key per polarisation.")
     missing: Literal["error", "synthesize"] = field(

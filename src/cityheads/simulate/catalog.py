@@ -224,6 +224,9 @@ def scene_item(
             band = {"name": name, "common_name": common, "description": description,
                     "center_wavelength": centre, "full_width_half_max": width}  # fmt: skip
             assets[key]["eo:bands"] = [{field: value for field, value in band.items() if value is not None}]
+            if rule.offset == "asset":
+                scaling = {"scale": 0.0001, "offset": -scene.offset_dn / 10000}
+                assets[key]["raster:bands"] = [{"nodata": 0, "data_type": "uint16", **scaling}]
     return (
         _item(identifier, rule.collection, _lonlat(first.footprint, first.crs), properties, assets,
               ("eo/v1.0.0", "sat/v1.0.0", "projection/v1.1.0")),

@@ -12,9 +12,10 @@ from cityheads.archive.catalogues.item import Item
 from cityheads.archive.catalogues.open import Catalog
 from cityheads.archive.hrefs import base_of, stored_document, stored_href
 from cityheads.archive.raster import open_raster
+from cityheads.archive.scaling import declared
 from cityheads.archive.warp import Target, read_onto
 from cityheads.config import ArchiveConfig
-from cityheads.core.artifacts.scenes import ChosenItem, Rejection
+from cityheads.core.artifacts.scenes import ChosenItem, Rejection, Scaling
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Parent
 from cityheads.core.times import Interval
@@ -88,9 +89,21 @@ class Search:
         with open_raster(self.asset(item, key, band), base, archive=self.archive, where=where) as source:
             return read_onto(source, self.coarse, resampling="nearest", fill=nodata, default_nodata=nodata)
 
+    def scaling(self, item: Item, assets: Mapping[str, str]) -> dict[str, Scaling]:
+        """Give what the assets declare about their numbers; ``assets`` maps our band names to the item's keys."""
+        found = {}
+        for band, key in assets.items():
+            try:
+                scaling = declared(item.raw["assets"].get(key) or {})
+            except ValueError as error:
+                raise CityHeadsError(f"item {item.id}: asset '{key}': {error}, no usable number") from None
+            if scaling is not None:
+                found[band] = scaling
+        return found
+
     def frozen(self, item: Item, assets: Mapping[str, str]) -> ChosenItem:
         """Give the item as scene choices keep it; ``assets`` maps our band names to the item's keys."""
-        return {
+        chosen: ChosenItem = {
             "id": item.id,
             "collection": item.raw.get("collection"),
             "self": stored_document(item.document, self.catalog.root),
@@ -98,6 +111,10 @@ class Search:
             "properties": {key: item.properties[key] for key in _KEPT if key in item.properties},
             "assets": {band: self.asset(item, key, band) for band, key in assets.items()},
         }
+        scaling = self.scaling(item, assets)
+        if scaling:
+            chosen["scaling"] = scaling
+        return chosen
 
 
 def by_cover(search: Search, items: Iterable[Item]) -> list[Item]:

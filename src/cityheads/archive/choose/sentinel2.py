@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from cityheads.archive.choose.search import NO_DATA, SPARE, Search, nothing, rea
 from cityheads.archive.choose.verify import Flaws, flaws_of, pixels_of
 from cityheads.archive.products import OFFSET_BASELINE, OFFSET_DN
 from cityheads.config import OpticalConfig
-from cityheads.core.artifacts.scenes import ChoiceCost, ChosenLayer
+from cityheads.core.artifacts.scenes import ChoiceCost, ChosenLayer, Scaling
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
 
@@ -91,7 +91,10 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
         "valid_fraction": round(best.valid, 6),
         "clear_fraction": None if best.clear is None else round(best.clear, 6),
         "cost": cost,
-        "items": [{**search.frozen(item, assets), "offset_dn": offset_dn(item, rule.offset)} for item in best.items],
+        "items": [
+            {**search.frozen(item, assets), "offset_dn": offset_dn(item, rule.offset, search.scaling(item, assets))}
+            for item in best.items
+        ],
     }
 
 
@@ -108,12 +111,13 @@ def _measure_nearest(search: Search, rule: OpticalConfig, passes: Sequence[Pass]
     return measured
 
 
-def offset_dn(item: Item, rule: str) -> int:
+def offset_dn(item: Item, rule: str, scaling: Mapping[str, Scaling] | None = None) -> int:
     """Give what must be subtracted from the item's digital numbers.
 
     Args:
         item: A Sentinel-2 Level-2A item.
-        rule: ``baseline``, ``none`` or ``item`` (config key ``archive.imagery.S2L2A.offset``).
+        rule: ``baseline``, ``asset``, ``none`` or ``item`` (config key ``archive.imagery.S2L2A.offset``).
+        scaling: What its assets declare, by band.
 
     Raises:
         CityHeadsError: The item lacks what the rule looks at.
@@ -121,6 +125,15 @@ def offset_dn(item: Item, rule: str) -> int:
     key = "config key 'archive.imagery.S2L2A.offset'"
     if rule == "none":
         return 0
+    if rule == "asset":
+        scaling = scaling or {}
+        lacking = [band for band in MODALITIES["S2L2A"].bands if band not in scaling]
+        if lacking:
+            raise CityHeadsError(
+                f"item {item.id}: band {lacking[0]}: its asset declares neither scale nor offset, at which {key} = "
+                "asset looks; use baseline"
+            )
+        return round(-scaling["B02"]["offset"] / scaling["B02"]["scale"])
     if rule == "item":
         applied = item.properties.get("earthsearch:boa_offset_applied")
         if not isinstance(applied, bool):

@@ -18,7 +18,7 @@ __all__ = ["stack", "wanted"]
 
 def wanted(rule: DemConfig) -> dict[str, Wanted]:
     """Say what is to be read; the product declares no nodata, since every pixel has a height."""
-    return {"DEM": Wanted("DEM", MODALITIES["DEM"].bands, rule.resampling, np.nan, None)}
+    return {"DEM": Wanted("DEM", MODALITIES["DEM"].bands, rule.resampling, np.nan, None, scaled=True)}
 
 
 def stack(parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer]) -> tuple[np.ndarray, LayerRecord]:
@@ -47,12 +47,15 @@ def stack(parent_id: str, chosen: ChosenLayer, found: Mapping[str, Layer]) -> tu
     low, high = float(elevation.min()), float(elevation.max())
     if low < modality.valid_min or high > modality.valid_max:
         raise CityHeadsError(f"{where}: unit error: elevations from {low:.0f} to {high:.0f} m are not of this world")
-    return elevation[None], {
+    record: LayerRecord = {
         "items": item_ids(chosen),
         "sources": sources(chosen),
         "resampling": found["DEM"].resampling,
-        "unit_conversion": "none, metres",
+        "unit_conversion": "scale and offset of the asset" if found["DEM"].scaling else "none, metres",
         "valid_fraction": 1.0,
         "clear_fraction": None,
         "range_m": [round(low, 3), round(high, 3)],
     }
+    if found["DEM"].scaling:
+        record["scaling"] = found["DEM"].scaling
+    return elevation[None], record

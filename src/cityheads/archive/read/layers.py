@@ -12,10 +12,11 @@ import numpy as np
 
 from cityheads.archive.hrefs import base_of
 from cityheads.archive.raster import Raster, named, open_once
+from cityheads.archive.scaling import IDENTITY, is_identity
 from cityheads.archive.warp import Plan, Target, plan, read_onto
 from cityheads.config import ArchiveConfig
 from cityheads.core.artifacts.reading import Source
-from cityheads.core.artifacts.scenes import ChosenLayer, SceneChoice
+from cityheads.core.artifacts.scenes import ChosenLayer, Scaling, SceneChoice
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import Grid, Parent
 
@@ -35,6 +36,7 @@ class Wanted:
         fill: Value where there is no data.
         default_nodata: Nodata of rasters that declare none; None for a product that has none.
         resampling_of: Resampling of single bands that differ.
+        scaled: Whether the scale and offset that the asset declares are applied here; the fill must be NaN then.
     """
 
     layer: str
@@ -43,6 +45,7 @@ class Wanted:
     fill: float
     default_nodata: float | None
     resampling_of: Mapping[str, str] = field(default_factory=dict)
+    scaled: bool = False
 
     def way(self, band: str) -> str:
         """Give the resampling of one band."""
@@ -56,10 +59,14 @@ class Layer:
     Attributes:
         pixels: Per band, one (H, W) array per item, in the items' order (first has priority in a mosaic).
         resampling: Per band, how the rasters came onto the grid; ``none`` where they lie on it.
+        dtypes: Per band, the type of each item's raster in the archive.
+        scaling: Scale and offset that were applied, by id of the item and band; those that change nothing left out.
     """
 
     pixels: dict[str, list[np.ndarray]]
     resampling: dict[str, str]
+    dtypes: dict[str, list[str]] = field(default_factory=dict)
+    scaling: dict[str, dict[str, Scaling]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class _Read:
     href: str
     where: str
     wanted: Wanted
+    item: str
+    scaling: Scaling
 
 
 def mosaic(layers: Sequence[np.ndarray], missing: float) -> np.ndarray:
@@ -121,15 +130,18 @@ def read_layers(
                 where = f"collection {chosen['collection']}: item {item['id']}: band {band}"
                 if band not in item["assets"]:
                     raise CityHeadsError(f"{where}: the scene choice has no such band; delete it and run again")
-                tasks.append(_Read(name, band, item["assets"][band], where, want))
+                scaling = item.get("scaling", {}).get(band, IDENTITY) if want.scaled else IDENTITY
+                tasks.append(_Read(name, band, item["assets"][band], where, want, item["id"], scaling))
     target = Target.of_parent(parent, grid)
     base = base_of(scenes["catalog"], archive.asset_base)
     opened: list[Raster | None] = [None] * len(tasks)
+    dtypes = [""] * len(tasks)
 
     def prepare(index: int) -> Plan:
         task = tasks[index]
         raster = opened[index] = open_once(task.href, base, archive=archive, where=task.where)
         with named(task.where, task.href):
+            dtypes[index] = raster.dtypes[0]
             if np.dtype(raster.dtypes[0]).kind not in "uif":
                 raise CityHeadsError(f"pixels of type {raster.dtypes[0]} are not numbers")
             return plan(raster, target)
@@ -150,6 +162,8 @@ def read_layers(
             )
         raster.close()
         meter.add(cost)
+        if not is_identity(task.scaling):
+            pixels = (pixels * task.scaling["scale"] + task.scaling["offset"]).astype(np.float32)
         return pixels
 
     meter = _Meter(parent.parent_id)
@@ -169,8 +183,11 @@ def read_layers(
     layers: dict[str, Layer] = {}
     for name, want in wanted.items():
         layers[name] = Layer({band: [] for band in want.bands}, dict.fromkeys(want.bands, "none"))
-    for task, array, planned in zip(tasks, arrays, plans, strict=True):
+    for task, array, planned, dtype in zip(tasks, arrays, plans, dtypes, strict=True):
         layers[task.name].pixels[task.band].append(array)
+        layers[task.name].dtypes.setdefault(task.band, []).append(dtype)
+        if not is_identity(task.scaling):
+            layers[task.name].scaling.setdefault(task.item, {})[task.band] = task.scaling
         if planned.window is not None and planned.paste is None:
             layers[task.name].resampling[task.band] = task.wanted.way(task.band)
     return layers

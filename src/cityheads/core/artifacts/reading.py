@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
 from cityheads.core.artifacts.base import Artifact
+from cityheads.core.artifacts.scenes import Scaling
 
-__all__ = ["READING", "LayerReading", "LayerRecord", "Reading", "Source"]
+__all__ = ["READING", "LayerReading", "LayerRecord", "OffsetCheck", "Reading", "Source"]
 
 
 class Source(TypedDict):
@@ -17,6 +18,18 @@ class Source(TypedDict):
     datetime: str | None
     baseline: str | float | None
     hrefs: dict[str, str]
+
+
+class OffsetCheck(TypedDict):
+    """Whether an item's pixels agree with what is subtracted from them, and what that rests on.
+
+    ``floor_dn`` is the second percentile of the darkest band before anything is subtracted, None where nothing was
+    looked at. ``set`` is a value that the config gives (``offset_of``), whatever pixels and catalogue say.
+    """
+
+    verdict: Literal["agrees", "disagrees", "undecided", "set"]
+    because: str
+    floor_dn: float | None
 
 
 class LayerRecord(TypedDict):
@@ -35,6 +48,10 @@ class LayerRecord(TypedDict):
     clear_fraction: float | None
     #: S2L2A: what was subtracted, by id of the item.
     offset_dn: NotRequired[dict[str, int]]
+    #: S2L2A: whether the pixels agree with that, by id of the item.
+    offset_check: NotRequired[dict[str, OffsetCheck]]
+    #: Scale and offset that the assets declare and that were applied, by id of the item and band.
+    scaling: NotRequired[dict[str, dict[str, Scaling]]]
     #: S2L2A: share of the values that are physically possible.
     in_range_fraction: NotRequired[float]
     #: S2L2A: by band, in digital numbers.
@@ -66,4 +83,4 @@ class Reading(TypedDict):
     versions: dict[str, str]
 
 
-READING = Artifact("reading", "read_parent", 1, Reading)
+READING = Artifact("reading", "read_parent", 2, Reading)

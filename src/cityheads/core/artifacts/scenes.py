@@ -22,6 +22,7 @@ __all__ = [
     "ChosenLayer",
     "Place",
     "Rejection",
+    "Scaling",
     "SceneChoice",
     "item_time",
     "read_scenes",
@@ -44,6 +45,13 @@ class Rejection(TypedDict):
     reason: str
 
 
+class Scaling(TypedDict):
+    """How an asset's numbers become values: number x scale + offset."""
+
+    scale: float
+    offset: float
+
+
 class ChosenItem(TypedDict):
     """One STAC item; ``assets`` maps our band names to hrefs, ``properties`` are those that explain the choice."""
 
@@ -56,6 +64,8 @@ class ChosenItem(TypedDict):
     properties: dict[str, Any]
     #: Sentinel-2 only: what is subtracted from the digital numbers.
     offset_dn: NotRequired[int]
+    #: Where assets declare it, by our band names.
+    scaling: NotRequired[dict[str, Scaling]]
     assets: dict[str, str]
 
 
