@@ -422,7 +422,7 @@ VERBS: dict[str, Verb] = {
                 _DATASET,
                 _out("folder of the catalogue; catalog.json is written last"),
             ),
-            version=2,
+            version=3,
         ),
         Verb(
             "fetch",

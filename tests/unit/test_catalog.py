@@ -16,11 +16,14 @@ import shapely
 from config_fixtures import make_config
 from dataset_fixtures import assemble
 from made_archive import EPSG, LEFT, TOP, complete
+from pystac.extensions.eo import EOExtension
 from pystac.extensions.projection import ProjectionExtension
+from pystac.extensions.raster import RasterExtension
 
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.read.parent import read_parent
 from cityheads.core.artifacts.chips import CHIPS
+from cityheads.core.modalities import MODALITIES
 from cityheads.dataset.catalog import publish_catalog
 from cityheads.dataset.chips import slice_parent
 from cityheads.dataset.pack import pack_store
@@ -125,7 +128,7 @@ def test_it_lists_the_kept_sub_chips_and_counts_the_dropped(published: Path) -> 
 def test_grids_files_and_checksums_are_those_of_the_rasters(published: Path) -> None:
     for item in items(published):
         projection = ProjectionExtension.ext(item)
-        assert set(item.assets) == {"S2L2A", "S1RTC", "DEM", "MASK_LULC", "MASK_WATER"}
+        assert set(item.assets) == {"S2L2A", "S1RTC", "DEM", "CLOUDMASK", "MASK_LULC", "MASK_WATER"}
         for asset in item.assets.values():
             path = Path(asset.get_absolute_href() or "")
             content = path.read_bytes()
@@ -137,7 +140,7 @@ def test_grids_files_and_checksums_are_those_of_the_rasters(published: Path) -> 
                 assert projection.transform == list(raster.transform)[:6]
                 bands = asset.to_dict()["bands"]
                 assert [band["data_type"] for band in bands] == list(raster.dtypes)
-                assert str(bands[0]["nodata"]) == f"{raster.nodata:g}"
+                assert str(bands[0].get("nodata")) == ("None" if raster.nodata is None else f"{raster.nodata:g}")
                 place = shapely.box(*rasterio.warp.transform_bounds(raster.crs, 4326, *raster.bounds))
             assert shapely.geometry.shape(item.geometry).within(place.buffer(1e-6))
 
@@ -158,6 +161,47 @@ def test_the_classes_are_told_with_their_colours(published: Path) -> None:
         (0, "water"), (1, "dry_land"), (255, "ignore"),
     ]  # fmt: skip
     assert mask["classification:classes"][0]["color_hint"] == "3A7BC8"
+
+
+def test_each_band_is_found_by_its_names(published: Path) -> None:
+    """As odc-stac finds them: by name and common name in ``eo:bands``, with a dtype in ``raster:bands``."""
+    for item in items(published):
+        places: dict[str, list[tuple[str, int]]] = {}
+        for key, asset in item.assets.items():
+            bands, rasters = EOExtension.ext(asset).bands, RasterExtension.ext(asset).bands
+            assert bands is not None
+            assert rasters is not None
+            with rasterio.open(asset.get_absolute_href() or "") as source:
+                assert len(bands) == len(rasters) == source.count
+                assert [band.data_type for band in rasters] == list(source.dtypes)
+                if key in MODALITIES:
+                    assert tuple(band.name for band in bands) == source.descriptions
+            assert [band["name"] for band in asset.to_dict()["bands"]] == [band.name for band in bands]
+            for index, band in enumerate(bands, start=1):
+                for name in {band.name, band.common_name} - {None, key}:
+                    places.setdefault(str(name), []).append((key, index))
+        assert places["B02"] == places["blue"] == [("S2L2A", 2)]
+        assert places["B8A"] == places["nir08"] == [("S2L2A", 9)]
+        assert places["VH"] == [("S1RTC", 2)]
+        assert places["LULC"] == [("MASK_LULC", 1)]
+        assert RasterExtension.ext(item.assets["S2L2A"]).bands[1].scale == 0.0001  # type: ignore[index]
+
+
+def test_terms_of_what_was_read_are_linked(published: Path, tmp_path: Path) -> None:
+    def terms(folder: Path) -> list[str]:
+        collection = json.loads((folder / "stac" / "made-chips" / "collection.json").read_text())
+        return [link["title"] for link in collection["links"] if link["rel"] == "license"]
+
+    assert terms(published) == [], "simulated pixels have none"
+    place = tmp_path / "copy"
+    shutil.copytree(published, place, ignore=shutil.ignore_patterns("stac"))
+    for path in (place / "scenes").iterdir():
+        path.write_text(path.read_text().replace('"simulated": true', '"simulated": false'))
+    publish_catalog(
+        make_config(CITY).restricted_to(VERBS["publish_catalog"].sections), scenes=place / "scenes",
+        parents_dir=place / "parents", chips=place / "chips", dataset=place / "dataset" / "0", out=place / "stac",
+    )  # fmt: skip
+    assert [title.split()[0] for title in terms(place)] == ["Legal", "Licence", "ESA"]
 
 
 def test_no_machine_path_is_published(published: Path) -> None:

@@ -29,7 +29,7 @@ def write(path: Path, pixels: np.ndarray, block: int = 64) -> bytes:
     with rasterio.open(
         path, "w", driver="JP2OpenJPEG", count=1, height=pixels.shape[0], width=pixels.shape[1], dtype="uint16",
         crs=f"EPSG:{EPSG}", transform=rasterio.transform.from_origin(LEFT, TOP, 10, 10),
-        QUALITY="100", REVERSIBLE="YES", BLOCKXSIZE=block, BLOCKYSIZE=block,
+        tiled=True, blockxsize=block, blockysize=block, QUALITY="100", REVERSIBLE="YES",
     ) as made:  # fmt: skip
         made.write(pixels, 1)
     return path.read_bytes()

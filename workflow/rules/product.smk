@@ -50,7 +50,7 @@ rule publish_catalog:
         chips=[
             chip
             for parent in PARENTS
-            for chip in pieces(MODALITIES + masks_of(LABELS), parent)
+            for chip in pieces(MODALITIES + [CLOUD_MASK] + masks_of(LABELS), parent)
         ],
         readings=of_parents(lambda parent: RESULTS.parent(parent).reading),
     output:

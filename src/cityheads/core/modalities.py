@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "COMMON_NAMES",
     "COORDS",
     "DERIVED",
     "DERIVED_FROM_S2",
@@ -123,6 +124,12 @@ MODALITIES: dict[str, Modality] = {
         valid_min=-500,
         valid_max=9000,
     ),
+}  # fmt: skip
+
+#: Common names of Sentinel-2's bands: STAC electro-optical extension v1.1.0, table "Common Band Names".
+COMMON_NAMES: dict[str, str] = {
+    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge", "B06": "rededge", "B07": "rededge",
+    "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
 
 #: Modalities from Sentinel-1: both are backscatter in dB, and are chosen and read alike.

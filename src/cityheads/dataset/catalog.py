@@ -18,24 +18,41 @@ from cityheads.core.artifacts.classes import CLASSES
 from cityheads.core.artifacts.reading import READING, Reading
 from cityheads.core.artifacts.scenes import SCENES, SceneChoice, item_time
 from cityheads.core.artifacts.splits import SPLIT_ASSIGNMENT
-from cityheads.core.classes import IGNORE, mask_layer
+from cityheads.core.classes import CLOUD_MASK, IGNORE, mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file, write_json
 from cityheads.core.layout import DatasetFolder, ParentFolder, chip_file, parent_file
-from cityheads.core.modalities import MODALITIES
+from cityheads.core.modalities import COMMON_NAMES, MODALITIES
 from cityheads.core.redaction import scrub
+from cityheads.dataset.cloud_mask import HIDDEN, SEEN
 
 __all__ = ["publish_catalog"]
 
 log = logging.getLogger(__name__)
 
 _STAC = "1.1.0"
+#: Bands are told twice: as STAC 1.1 does, and by version 1 of the extensions, which is what pystac and with it odc-stac
+#: read. The schemas of version 2 refuse the latter, so that they are not declared.
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 ]
+#: Terms of what the pixels and labels were made of; a label of another source has the terms of that source.
+_LICENCES = {
+    "sentinel": (
+        "https://sentinels.copernicus.eu/documents/247904/690755/Sentinel_Data_Legal_Notice",
+        "Legal notice on the use of Copernicus Sentinel data",
+    ),
+    "cop-dem": (
+        "https://spacedata.copernicus.eu/documents/20123/121286/CSCDA_ESA_Mission-specific+Annex_31_Oct_22.pdf",
+        "Licence of the Copernicus DEM",
+    ),
+    "esa-worldcover": ("https://creativecommons.org/licenses/by/4.0/", "ESA WorldCover: CC BY 4.0"),
+}
+
 _COG = "image/tiff; application=geotiff"
 
 #: Code of SHA-256 and the length of its digest, which the file extension wants before a checksum (multihash).
@@ -51,6 +68,8 @@ _COLUMNS = (
     "chip_px",
     "resolution_m",
     "clear_fraction",
+    "hidden_fraction",
+    column.sha256(CLOUD_MASK),
     "simulated",
     "geometry",
 )
@@ -105,7 +124,9 @@ def publish_catalog(config: Config, *, scenes: Path, parents_dir: Path, chips: P
         boxes.append(geometry.bounds)
         times.append(item["properties"]["datetime"])
         write_json(place, item)
-    write_json(folder / "collection.json", _collection(name, config, rows, kept, held_out, boxes, times))
+    collection = _collection(name, config, rows, kept, held_out, boxes, times)
+    collection["links"] += _licences(choices.values())
+    write_json(folder / "collection.json", collection)
     root = {"rel": "root", "href": "./catalog.json", "type": "application/json"}
     catalog: dict[str, Any] = {
         "type": "Catalog",
@@ -163,6 +184,16 @@ def _collection(
     }
 
 
+def _licences(choices: Iterable[SceneChoice]) -> list[dict[str, str]]:
+    """Link to the terms of the collections that were read; simulated pixels have none."""
+    read = {layer["collection"] or "" for one in choices if not one["simulated"] for layer in one["layers"].values()}
+    return [
+        {"rel": "license", "href": href, "title": title}
+        for start, (href, title) in _LICENCES.items()
+        if any(collection.startswith(start) for collection in read)
+    ]
+
+
 def _item(
     row: Mapping[str, Any],
     geometry: Any,
@@ -185,7 +216,11 @@ def _item(
         **held_out,
         "cityheads:simulated": row["simulated"],
         "cityheads:clear_fraction": row["clear_fraction"],
+        "cityheads:hidden_fraction": row["hidden_fraction"],
         "cityheads:offset_dn": reading["layers"]["S2L2A"]["offset_dn"],
+        "cityheads:offset_check": {
+            name: check["verdict"] for name, check in reading["layers"]["S2L2A"].get("offset_check", {}).items()
+        },
         "cityheads:resampling": {name: layer["resampling"] for name, layer in reading["layers"].items()},
         "cityheads:synthesized": [name for name, layer in reading["layers"].items() if layer.get("synthesized")],
         "cityheads:versions": reading["versions"],
@@ -194,6 +229,7 @@ def _item(
     for name in config.archive.imagery.names:
         assets[name] = _imagery_asset(name, row, chips, place)
         properties[f"cityheads:valid_fraction_{name}"] = row[column.valid_fraction(name)]
+    assets[CLOUD_MASK] = _cloud_mask_asset(row, chips, place)
     for name, label in config.labels.items():
         assets[mask_layer(name)] = _mask_asset(name, label, row, chips, place)
     return {
@@ -253,20 +289,55 @@ def _file(layer: str, row: Mapping[str, Any], chips: Path, place: Path) -> dict[
     }
 
 
+def _bands(names: Iterable[str], resolution_m: float, **values: Any) -> dict[str, Any]:
+    """Describe the bands of a file, in their order, as STAC 1.1 does and as version 1 of the extensions does.
+
+    Args:
+        names: Names of the bands.
+        resolution_m: Side of a pixel.
+        **values: What holds for the values of each band: ``data_type``, ``nodata`` and, where they have them, ``unit``,
+            ``scale`` and ``classification:classes``.
+    """
+    scale = values.pop("scale", None)
+    newer, electro_optical, older = [], [], []
+    for name in names:
+        common = COMMON_NAMES.get(name)
+        grid = {"spatial_resolution": resolution_m, "sampling": "area"} | ({} if scale is None else {"scale": scale})
+        newer.append(
+            {"name": name}
+            | ({} if common is None else {"eo:common_name": common})
+            | values
+            | {f"raster:{key}": value for key, value in grid.items()}
+        )
+        electro_optical.append({"name": name} | ({} if common is None else {"common_name": common}))
+        older.append(values | grid)
+    return {"bands": newer, "eo:bands": electro_optical, "raster:bands": older}
+
+
 def _imagery_asset(name: str, row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
     modality = MODALITIES[name]
-    shared: dict[str, Any] = {
+    values: dict[str, Any] = {
         "data_type": modality.dtype,
         "nodata": "nan" if math.isnan(modality.nodata) else modality.nodata,
         "unit": modality.unit,
-        "raster:spatial_resolution": row["resolution_m"],
-        "raster:sampling": "area",
     }
     if name == "S2L2A":
         # stored are whole numbers; times the scale they are reflectance
-        shared |= {"raster:scale": 0.0001, "unit": "surface reflectance"}
-    bands = [{"name": band, **shared} for band in modality.bands]
-    return {**_file(name, row, chips, place), "title": name, "roles": ["data"], "bands": bands}
+        values |= {"scale": 0.0001, "unit": "surface reflectance"}
+    bands = _bands(modality.bands, row["resolution_m"], **values)
+    return {**_file(name, row, chips, place), "title": name, "roles": ["data"], **bands}
+
+
+def _cloud_mask_asset(row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
+    classes = [{"value": SEEN, "name": "ground", "description": "the image shows the ground"}]
+    classes += [{"value": value, "name": reason, "description": reason.replace("_", " ")}
+                for reason, value in sorted(HIDDEN.items(), key=lambda pair: pair[1])]  # fmt: skip
+    return {
+        **_file(CLOUD_MASK, row, chips, place),
+        "title": "where the image does not show the ground; the labels of the packed dataset are ignored there",
+        "roles": ["cloud", "cloud-shadow", "saturation"],
+        **_bands([CLOUD_MASK], row["resolution_m"], **{"data_type": "uint8", "classification:classes": classes}),
+    }
 
 
 def _mask_asset(name: str, label: Label, row: Mapping[str, Any], chips: Path, place: Path) -> dict[str, Any]:
@@ -276,18 +347,10 @@ def _mask_asset(name: str, label: Label, row: Mapping[str, Any], chips: Path, pl
         for value, item in enumerate(label.classes)
     ]  # fmt: skip
     ignored = {"value": IGNORE, "name": "ignore", "description": "not labelled", "nodata": True}
+    values = {"data_type": "uint8", "nodata": IGNORE, "classification:classes": [*classes, ignored]}
     return {
         **_file(mask_layer(name), row, chips, place),
         "title": f"labels {name}",
         "roles": ["labels"],
-        "bands": [
-            {
-                "name": name,
-                "data_type": "uint8",
-                "nodata": IGNORE,
-                "raster:spatial_resolution": row["resolution_m"],
-                "raster:sampling": "area",
-                "classification:classes": [*classes, ignored],
-            }
-        ],
+        **_bands([name], row["resolution_m"], **values),
     }
