@@ -184,6 +184,18 @@ def test_whole_numbers_become_floats_where_nodata_is_nan(tmp_path: Path) -> None
     assert (found[:20, :20] == -3).all()
 
 
+@pytest.mark.parametrize("fill", [-32768, 70000])
+def test_a_fill_that_whole_numbers_cannot_hold_makes_floats(tmp_path: Path, fill: float) -> None:
+    """Such as the nodata of backscatter for a Level-1 GRD, which is uint16."""
+    path = tmp_path / "a.tif"
+    Raster(np.full((20, 20), 7, np.uint16)).write(path)
+    with rasterio.open(path) as source:
+        found = read_onto(source, target(40), resampling="nearest", fill=fill, default_nodata=fill)
+    assert found.dtype == np.float32
+    assert (found[:20, :20] == 7).all()
+    assert (found[20:] == fill).all()
+
+
 def test_a_raster_without_place_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with rasterio.open(path, "w", driver="GTiff", count=1, height=8, width=8, dtype="uint8") as made:

@@ -176,7 +176,7 @@ def read_onto(
     how = plan(source, target) if planned is None else planned
     nodata = source.nodata if source.nodata is not None else default_nodata
     dtype = np.dtype(source.dtypes[0])
-    if math.isnan(fill) and dtype.kind != "f":
+    if dtype.kind != "f" and (math.isnan(fill) or not np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max):
         dtype = np.dtype(np.float32)
     result = np.full(target.shape, fill, dtype)
     if how.window is None:
