@@ -400,7 +400,7 @@ VERBS: dict[str, Verb] = {
                 "report",
             ),
             (_RESULTS, _out("report.html")),
-            version=3,
+            version=4,
         ),
         Verb(
             "publish",
@@ -408,7 +408,7 @@ VERBS: dict[str, Verb] = {
             "cityheads.product.publish:publish",
             _RECIPE,
             (_PARENTS, _RESULTS, _out("folder of the bundle")),
-            version=2,
+            version=3,
         ),
         Verb(
             "publish_catalog",

@@ -7,11 +7,13 @@ from typing import Any
 
 import product_fixtures
 from pyproj import Transformer
+from scene_fixtures import chosen_item, chosen_layer, scene_choice
 
 from cityheads.config import SynthesisConfig, load_config
 from cityheads.core.files import read_json, write_json
+from cityheads.core.grid import Parent
 from cityheads.product.city_map import CityMap
-from cityheads.product.notes import synthesized_notes
+from cityheads.product.notes import synthesized_notes, year_notes
 from cityheads.product.publish import publish
 
 SYNTHESIS = SynthesisConfig(backbone="terramind_v1_base_generate", pretrained=True)
@@ -20,6 +22,18 @@ CHIPS = {"train": 30, "val": 10, "test": 20}
 
 def statistics(**counts: int) -> Any:
     return {"chips": CHIPS, "synthesized": {"S1RTC": dict.fromkeys(CHIPS, 0) | counts}}
+
+
+def test_labels_of_another_year_are_told_of() -> None:
+    parents = [Parent(name, 32618, 587000.0, 4512000.0) for name in ("P1", "P2")]
+    world = chosen_item("w", datetime=None, properties={"start_datetime": "2021-01-01T00:00:00Z"})
+    choices = [
+        scene_choice(parent, {"S2L2A": chosen_layer([chosen_item("s", datetime=time)]), "LULC": chosen_layer([world])})
+        for parent, time in zip(parents, ("2024-07-10T15:50:00Z", "2021-07-10T15:50:00Z"), strict=True)
+    ]
+    (note,) = year_notes(choices, ["LULC", "BUILDINGS"])
+    assert note.startswith("The labels of LULC are of 2021, the images of 2024 (in 1 of 2 parents)")
+    assert year_notes(choices[1:], ["LULC"]) == []
 
 
 def test_a_sentence_counts_and_names_the_maker() -> None:

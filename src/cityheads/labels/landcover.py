@@ -17,7 +17,7 @@ from cityheads.archive.hrefs import base_of
 from cityheads.archive.raster import open_raster
 from cityheads.archive.warp import Target
 from cityheads.config import Config, LandcoverLabel
-from cityheads.core.artifacts.scenes import read_scenes
+from cityheads.core.artifacts.scenes import read_scenes, years_of
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import find_parent, read_parents
@@ -161,6 +161,14 @@ def rasterize_landcover(
     log.info(
         "%s: %s from %d items, %.1f %% of the pixels ignored", parent, label, len(layer["items"]), 100 * unlabelled
     )
+    mapped, seen = years_of(chosen, label), years_of(chosen, "S2L2A")
+    if mapped and seen and not set(mapped) & set(seen):
+        log.warning(
+            "%s: the labels of %s are of %s, the images of %s; what changed in between is wrong in the mask",
+            parent,
+            label,
+            *(", ".join(map(str, years)) for years in (mapped, seen)),
+        )
     items = ";".join(item["id"] for item in layer["items"])
-    tags = {"items": items, "collection": str(layer["collection"])}
+    tags = {"items": items, "collection": str(layer["collection"]), "label_years": ";".join(map(str, mapped))}
     write_mask(mask, row, grid, label, section.class_names, out, chips, tags=tags)

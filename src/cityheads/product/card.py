@@ -88,6 +88,7 @@ class Published:
         statistics: Counts of the dataset.
         splits: Split of each parent.
         sources: Where the layers come from.
+        year_notes: Which labels are of other years than the images.
     """
 
     model: SavedModel
@@ -99,6 +100,7 @@ class Published:
     statistics: DatasetStatistics
     splits: SplitAssignment
     sources: Sequence[Source]
+    year_notes: Sequence[str]
 
 
 def sources(choices: Iterable[SceneChoice]) -> list[Source]:
@@ -278,6 +280,7 @@ def _limits(config: Config, published: Published) -> list[str]:
     return [
         *published.gate["caveats"],
         *synthesized_notes(published.statistics, config.archive.synthesis),
+        *published.year_notes,
         *missing,
         f"{counted(len(published.metrics['parents']), 'held-out parent')} of one region can say little about others.",
         "Labels are products with errors of their own; the scores measure agreement with them, not with the ground.",

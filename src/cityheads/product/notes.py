@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cityheads.config import SynthesisConfig
 from cityheads.core.artifacts.gate import HeadComparison, Reference
+from cityheads.core.artifacts.scenes import SceneChoice, years_of
 from cityheads.core.artifacts.statistics import DatasetStatistics
 
-__all__ = ["CONTROLS", "control_name", "floor_of", "synthesized_notes"]
+__all__ = ["CONTROLS", "control_name", "floor_of", "synthesized_notes", "year_notes"]
 
 #: What each control is, in words that need no other.
 CONTROLS = {
@@ -58,3 +61,35 @@ def synthesized_notes(statistics: DatasetStatistics, synthesis: SynthesisConfig)
                 f"from the other modalities by {maker}."
             )
     return notes
+
+
+def year_notes(choices: Iterable[SceneChoice], labels: Iterable[str]) -> list[str]:
+    """Say which labels from the archive are of other years than the images.
+
+    Args:
+        choices: The scenes of all parents.
+        labels: Names of the label layers.
+
+    Returns:
+        A sentence for each label of which some parent's map and images share no year.
+    """
+    choices = list(choices)
+    notes = []
+    for label in labels:
+        apart = []
+        for choice in choices:
+            mapped, seen = years_of(choice, label), years_of(choice, "S2L2A")
+            if mapped and seen and not set(mapped) & set(seen):
+                apart.append((mapped, seen))
+        if apart:
+            mapped, seen = ({year for pair in apart for year in pair[side]} for side in (0, 1))
+            notes.append(
+                f"The labels of {label} are of {_years(mapped)}, the images of {_years(seen)} (in {len(apart)} of "
+                f"{len(choices)} parents): where the ground changed in between, the labels are wrong, and a model that "
+                "sees the change is counted as wrong."
+            )
+    return notes
+
+
+def _years(years: set[int]) -> str:
+    return ", ".join(map(str, sorted(years)))

@@ -28,6 +28,7 @@ from cityheads.core.layout import BundleFolder, Layout
 from cityheads.core.redaction import portable
 from cityheads.product.bundle import seal, unseal
 from cityheads.product.card import Published, sources, write_card
+from cityheads.product.notes import year_notes
 
 __all__ = ["choose_seed", "publish"]
 
@@ -74,6 +75,7 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
     trained = layout.run(run, fold, seed)
     model = MODEL.read(trained.model)
     splits = SPLIT_ASSIGNMENT.read(layout.dataset(fold).splits)
+    choices = [SCENES.read(layout.scene_choice(parent)) for parent in splits["parents"]]
     published = Published(
         model=model | {"model": portable(model["model"])},
         training=trainings[seed],
@@ -83,7 +85,8 @@ def publish(config: Config, *, parents: Path, results: Path, out: Path) -> None:
         gate=GATE.read(layout.gate),
         statistics=STATISTICS.read(layout.dataset(fold).statistics),
         splits=splits,
-        sources=sources(SCENES.read(layout.scene_choice(parent)) for parent in splits["parents"]),
+        sources=sources(choices),
+        year_notes=year_notes(choices, config.labels),
     )
     _check(layout, fold, published, trained.model)
     if not trained.weights.is_file():

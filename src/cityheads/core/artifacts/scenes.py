@@ -26,6 +26,7 @@ __all__ = [
     "SceneChoice",
     "item_time",
     "read_scenes",
+    "years_of",
 ]
 
 
@@ -135,6 +136,13 @@ def read_scenes(path: Path, parent: Parent) -> SceneChoice:
             f"is not where {parent.parent_id} lies now; delete it and run again"
         )
     return choice
+
+
+def years_of(choice: SceneChoice, layer: str) -> list[int]:
+    """Give the years of a layer's items, sorted; none where the layer is not there or its items have no time."""
+    items = choice["layers"][layer]["items"] if layer in choice["layers"] else []
+    times = [item["datetime"] or item["properties"].get("start_datetime") for item in items]
+    return sorted({int(time[:4]) for time in times if time})
 
 
 def item_time(item: ChosenItem) -> str:

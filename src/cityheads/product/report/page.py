@@ -17,7 +17,7 @@ from cityheads.core.redaction import portable
 from cityheads.core.text import share
 from cityheads.evaluation.verdict import MEANING, Margins, rule
 from cityheads.product.figures.style import SEQUENTIAL
-from cityheads.product.notes import synthesized_notes
+from cityheads.product.notes import synthesized_notes, year_notes
 from cityheads.product.render import render
 from cityheads.product.report import dataset, first, provenance, scores, trainings
 from cityheads.product.report.application import application
@@ -74,7 +74,11 @@ def _context(config: Config, results: Results) -> dict[str, Any]:
         "simulated": results.simulated,
         "facts": dataset.facts(config, results),
         "gate": gate,
-        "caveats": gate["caveats"] + synthesized_notes(results.statistics, config.archive.synthesis),
+        "caveats": [
+            *gate["caveats"],
+            *synthesized_notes(results.statistics, config.archive.synthesis),
+            *year_notes(map(results.scenes, results.splits["parents"]), config.labels),
+        ],
         "meaning": MEANING[gate["verdict"]],
         "sign": first.verdict_sign(gate["verdict"]),
         "rule": rule(Margins(**gate["margins"])),
