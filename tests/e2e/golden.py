@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from cityheads.config.controls import UNTRAINED
-from cityheads.core.classes import mask_layer
+from cityheads.core.classes import CLOUD_MASK, mask_layer
 from cityheads.core.layout import Layout
 from cityheads.verbs import VERBS
 
@@ -80,7 +80,7 @@ def files(results: Path, labels: dict[str, str], modalities: list[str]) -> dict[
         "select_scenes": {"scenes": under(at.scenes)},
         "read_parent": {f"parents/*/{name}.tif": under(at.parents, f"*/{name}.tif") for name in read}
         | {"parents/*/reading.json": under(at.parents, "*/reading.json")},
-        "slice_parent": {f"chips/{name}": under(at.chips / name) for name in modalities}
+        "slice_parent": {f"chips/{name}": under(at.chips / name) for name in [*modalities, CLOUD_MASK]}
         | {"quality": under(at.quality)},
         "prepare_footprints": {
             name: under(at.label(name).root) for name, kind in labels.items() if kind == "footprints"

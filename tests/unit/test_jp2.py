@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,40 @@ def test_a_window_is_decoded_from_its_tiles_and_the_headers_alone(
     path.write_bytes(sparse)
     with rasterio.open(path, driver="JP2OpenJPEG") as source:
         assert np.array_equal(source.read(1, window=window), noise[100:125, 70:120])
+
+
+class _Remote:
+    """What `cityheads.archive.ranges.RangeFile` is, over bytes: a sparse file of the spans that were asked for."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self.path, self._content, self.size = str(path), content, len(content)
+        path.write_bytes(bytes(self.size))
+
+    def read(self, start: int, stop: int) -> bytes:
+        self.fetch([(start, min(stop, self.size))])
+        return self._content[start:stop]
+
+    def fetch(self, spans: Iterable[tuple[int, int]]) -> None:
+        with Path(self.path).open("r+b") as sparse:
+            for start, stop in spans:
+                sparse.seek(start)
+                sparse.write(self._content[start:stop])
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_remote_file_costs_the_tiles_of_its_window(tmp_path: Path, content: bytes, noise: np.ndarray) -> None:
+    def reopen() -> Any:
+        file = _Remote(tmp_path / "sparse.jp2", content)
+        return file, raster._layout(file.read)
+
+    opened = raster.Raster("item X", "a.jp2", "a.jp2", reopen)
+    window = Window(60, 0, 10, 64)
+    assert opened.crs.to_epsg() == EPSG
+    assert opened.cost(window) < 0.2 * len(content), "two of 20 tiles"
+    assert np.array_equal(opened.read(1, window=window), noise[:64, 60:70])
+    opened.close()
 
 
 def test_an_archive_of_jpeg_2000_is_read_as_one_of_geotiffs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

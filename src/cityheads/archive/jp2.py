@@ -20,6 +20,7 @@ _START, _SIZE, _TILE_PART, _END = b"\xff\x4f", b"\xff\x51", b"\xff\x90", b"\xff\
 _MAX_BOXES = 64
 _MAX_MARKERS = 256
 _MAX_TILE_PARTS = 2**14
+_MAX_HEADER_BYTES = 2**24
 
 
 def is_jp2(start: bytes) -> bool:
@@ -50,6 +51,10 @@ def _parse(read: Callable[[int, int], bytes]) -> Layout:
     if (left, top, tile_left, tile_top) != (0, 0, 0, 0) or not (width and height and tile_width and tile_height):
         raise ValueError("its image or its tiles do not begin at its corner")
     at = _first_tile_part(read, at + 2)
+    if at > _MAX_HEADER_BYTES:
+        raise ValueError(f"its headers are {at} bytes long")
+    # GDAL reads all of it, also where it is longer than the first bytes that are fetched of any file
+    read(0, at)
     count = -(-width // tile_width) * -(-height // tile_height)
     starts, stops = [0] * count, [0] * count
     for _ in range(_MAX_TILE_PARTS):
