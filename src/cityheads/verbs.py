@@ -97,6 +97,18 @@ VERBS: dict[str, Verb] = {
             version=2,
         ),
         Verb(
+            "agree_scenes",
+            "look over the scenes of all parents, and agree on dates and orbit for their choices",
+            "cityheads.archive.choose.together:agree_scenes",
+            ("grid", "archive"),
+            (
+                _PARENTS,
+                Argument("catalog", "URL or path of the catalogue; default: that of the config", str, False),
+                _out("agreement.json"),
+            ),
+            version=1,
+        ),
+        Verb(
             "select_scenes",
             "choose the scenes of one parent and freeze the choice",
             "cityheads.archive.choose.scenes:select_scenes",
@@ -105,6 +117,7 @@ VERBS: dict[str, Verb] = {
                 _PARENTS,
                 _PARENT,
                 Argument("catalog", "URL or path of the catalogue; default: that of the config", str, False),
+                Argument("agreement", "what the choices of all parents keep to (JSON)", required=False),
                 _out("scenes/PARENT.json"),
             ),
             version=2,

@@ -312,7 +312,7 @@ def _sources(layout: Layout, parents: list[Parent], simulated: bool) -> None:
         s1 = chosen_item(
             f"S1A_IW_GRDH_1SDV_{days[1].replace('-', '')}T225124_20240718T225149_054821_06ACF1_rtc",
             collection="sentinel-1-rtc", datetime=f"{days[1]}T22:51:36Z",
-            properties={"sat:orbit_state": "ascending", "platform": "SENTINEL-1A"},
+            properties={"sat:orbit_state": "ascending", "sat:relative_orbit": 33, "platform": "SENTINEL-1A"},
         )  # fmt: skip
         dem = chosen_item("Copernicus_DSM_COG_10_N40_00_W074_00_DEM", collection="cop-dem-glo-30", datetime=None)
         lulc = chosen_item(
@@ -329,6 +329,10 @@ def _sources(layout: Layout, parents: list[Parent], simulated: bool) -> None:
         }
         layers["S2L2A"] |= {
             "rejected": [{"id": "S2A_OTHER", "reason": "cloud over the parent 0.64"}], "clear_fraction": 0.97,
+            "cost": {
+                "points": 4.2, "cloud_percent": 3.0, "missing_percent": 0.0, "days": 6.0, "cloud_points": 3.0,
+                "missing_points": 0.0, "day_points": 1.2,
+            },
         }  # fmt: skip
         choice = scene_choice(parent, layers, simulated=simulated, catalog="results/archive/catalog.json")
         SCENES.write(layout.scene_choice(parent.parent_id), choice)

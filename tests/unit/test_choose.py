@@ -23,14 +23,18 @@ from made_archive import (
     config,
     s1_rasters,
     s2_rasters,
+    select_config,
     sheet,
 )
 
 from cityheads.archive.catalogues.item import Item
 from cityheads.archive.choose.scenes import select_scenes
 from cityheads.archive.choose.sentinel2 import offset_dn
+from cityheads.archive.choose.together import agree_scenes
 from cityheads.config import load_config, resolve
+from cityheads.core.artifacts.agreement import AGREEMENT
 from cityheads.core.errors import CityHeadsError
+from cityheads.verbs import VERBS
 
 
 def ids(scenes: dict[str, Any], layer: str) -> list[str]:
@@ -487,3 +491,98 @@ def test_the_real_configs_are_valid_and_their_sheets_fit(repository: Path, name:
         whole = read_parents(repository / "config" / "parents.tsv", loaded.grid.grid)
         places = {(one.parent_id, one.left, one.top) for one in whole}
         assert {(one.parent_id, one.left, one.top) for one in parents} <= places
+
+
+# --- choices made together --------------------------------------------------------------------------------------------
+
+
+def three_parents(folder: Path) -> Path:
+    """Write a sheet of three parents in a row from west to east."""
+    path = folder / "parents.tsv"
+    rows = "".join(f"P{number}\t32618\t{LEFT + 640 * (number - 1)}\t{TOP}\n" for number in (1, 2, 3))
+    path.write_text(f"parent_id\tepsg\tleft\ttop\n{rows}")
+    return path
+
+
+def city(folder: Path) -> MadeArchive:
+    """Make an archive over three parents, each of which is best on a day of its own."""
+    archive = complete(folder)
+    for items in ("sentinel-2-l2a", "sentinel-1-rtc", "cop-dem-glo-30"):
+        archive.items[items].clear()
+    hills = Raster(np.ones((400, 400), np.float32), -73.97, 40.76, 1 / 3600, 4326)
+    archive.add("cop-dem-glo-30", "DEM", {"data": hills}, datetime="2021-04-22T00:00:00Z")
+    rng = np.random.default_rng(5)
+    # cloud in eighths over each parent (32 columns of 20 m each); 60 days lie between first and last
+    for name, day, eighths in (
+        ("MAY", "2024-05-20", (0, 4, 4)),
+        ("JULY", "2024-07-18", (1, 1, 1)),
+        ("JULY_LATE", "2024-07-21", (4, 0, 4)),
+        ("AUGUST", "2024-08-25", (8, 8, 0)),
+    ):
+        codes = np.full((110, 110), 4, np.uint8)
+        for number, share in enumerate(eighths):
+            codes[: 4 * share, 32 * number : 32 * (number + 1)] = 9
+        archive.add("sentinel-2-l2a", name, s2_rasters(rng, px=220, scl=codes), datetime=f"{day}T15:50:00Z", **{
+            "eo:cloud_cover": 5.0, "s2:processing_baseline": "05.10", "platform": "Sentinel-2A"})  # fmt: skip
+    for name, day, orbit, number in (
+        ("A33", "2024-07-17", 33, 1), ("A33_MAY", "2024-05-18", 33, 2), ("A33_AUGUST", "2024-08-26", 33, 4),
+        ("A106", "2024-07-18", 106, 3),
+    ):  # fmt: skip
+        # the swath of orbit 106 ends within the second parent
+        px = 100 if orbit == 106 else 220
+        archive.add("sentinel-1-rtc", name, s1_rasters(rng, px=px), datetime=f"{day}T15:00:00Z", **{
+            "sat:orbit_state": "ascending", "sat:relative_orbit": orbit, "sat:absolute_orbit": number,
+            "platform": "SENTINEL-1A"})  # fmt: skip
+    return archive
+
+
+def together(folder: Path, archive: MadeArchive, parents: Path, agreement: Path | None, **keys: Any) -> dict[str, Any]:
+    """Choose for the three parents and give the choices."""
+    used = select_config(together=keys, S2L2A={"target_date": "2024-07-16"}, S1RTC={"max_days": 12}, verify="none")
+    found = {}
+    for parent in ("P1", "P2", "P3"):
+        out = folder / f"{parent}.json"
+        select_scenes(used, parents=parents, parent=parent, catalog=str(archive.catalog), agreement=agreement, out=out)
+        found[parent] = json.loads(out.read_text())
+    return found
+
+
+def test_choices_made_together_share_dates_and_orbit_where_that_costs_not_too_much(tmp_path: Path) -> None:
+    archive, parents = city(tmp_path), three_parents(tmp_path)
+    archive.write()
+    apart = together(tmp_path, archive, parents, None)
+    # 12.5 points of cloud in July against 11.4 points of days in May and 8 in August
+    assert [ids(one, "S2L2A") for one in apart.values()] == [["MAY"], ["JULY_LATE"], ["AUGUST"]]
+    keys = {"window_days": 5, "relative_orbit": True}
+    used = config(together=keys, S2L2A={"target_date": "2024-07-16"}).restricted_to(VERBS["agree_scenes"].sections)
+    out = tmp_path / "agreement.json"
+    agree_scenes(used, parents=parents, catalog=str(archive.catalog), out=out)
+    assert json.loads(out.read_text()) == {
+        "format_version": 1,
+        "parents": ["P1", "P2", "P3"],
+        "window": {"start": "2024-07-18T15:50:00+00:00", "end": "2024-07-23T15:50:00+00:00", "parents": 3},
+        # 106 is nearer in time, and covers one parent
+        "orbits": {"S1RTC": {"relative_orbit": 33, "orbit_state": "ascending", "parents": 3}},
+    }
+    same = together(tmp_path, archive, parents, out, **keys)
+    assert [ids(one, "S2L2A") for one in same.values()] == [["JULY"], ["JULY_LATE"], ["JULY"]]
+    assert [ids(one, "S1RTC") for one in same.values()] == [["A33"]] * 3
+    assert reasons(same["P1"], "S2L2A")["MAY"].endswith("but outside the dates that all parents agreed on")
+    assert reasons(same["P1"], "S1RTC")["A106"] == "its relative orbit is 106, and all parents agreed on 33"
+    assert "within the agreed 2024-07-18 to 2024-07-23" in same["P1"]["layers"]["S2L2A"]["why"]
+    # one that loses too much goes its own way, and says so
+    strict = together(tmp_path, archive, parents, out, **keys, tolerance_points=3)
+    assert [ids(one, "S2L2A") for one in strict.values()] == [["JULY"], ["JULY_LATE"], ["AUGUST"]]
+    assert "none that is good enough here" in strict["P3"]["layers"]["S2L2A"]["why"]
+
+
+def test_a_bad_scene_within_the_window_gives_way_to_the_next_best_there(tmp_path: Path) -> None:
+    archive, parents = city(tmp_path), three_parents(tmp_path)
+    archive.write()
+    out = tmp_path / "agreement.json"
+    AGREEMENT.write(out, {"parents": [], "orbits": {}, "window": {
+        "start": "2024-07-18T00:00:00+00:00", "end": "2024-07-22T00:00:00+00:00", "parents": 3}})  # fmt: skip
+    spoil(archive, "JULY_LATE/SCL", "gone")
+    found = together(tmp_path, archive, parents, out, window_days=4)
+    assert ids(found["P2"], "S2L2A") == ["JULY"]
+    assert "no such file" in reasons(found["P2"], "S2L2A")["JULY_LATE"]

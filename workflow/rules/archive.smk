@@ -1,5 +1,16 @@
 # From a catalogue to one raster per parent and modality.
 
+# what the choices of all parents keep to; a shipped choice keeps to what it was made with
+TOGETHER = CITY.archive.together.asked_for and CITY.archive.frozen_scenes is None
+
+
+def catalog_option(wildcards, input):
+    """Give the option that names the simulated catalogue.
+
+    A catalogue's URL may hold credentials, which a command line would show: the job reads it in the config.
+    """
+    return f"--catalog {quote(str(input.catalog))}" if input.catalog else ""
+
 
 if SIMULATED:
 
@@ -31,9 +42,42 @@ if SIMULATED:
             " --parents {params.sheet:q} --out {params.out:q}"
 
 
+if TOGETHER:
+
+    rule agree_scenes:
+        input:
+            catalog=str(RESULTS.archive.catalog) if SIMULATED else [],
+        output:
+            str(RESULTS.agreement),
+        log:
+            str(RESULTS.log("agree_scenes", "all")),
+        benchmark:
+            str(RESULTS.benchmark("agree_scenes", "all"))
+        conda:
+            "../../envs/cityheads.yaml"
+        threads: 1
+        resources:
+            mem_mb=500,
+            network=1,
+        params:
+            config=untracked(CONFIG),
+            # neither a version nor the places of the parents: what is agreed on is kept, and a parent that is added keeps to
+            # it; it changes when the question does, and when asked for (--forcerun agree_scenes select_scenes)
+            settings=settings("agree_scenes", scene_search=True),
+            sheet=untracked(SHEET),
+            catalog=catalog_option,
+        message:
+            "Agree on dates and orbit for the scenes of all parents"
+        shell:
+            "exec cityheads agree_scenes --config {params.config:q} --log {log:q}"
+            " --parents {params.sheet:q} {params.catalog} --out {output:q}"
+
+
 rule select_scenes:
     input:
         catalog=str(RESULTS.archive.catalog) if SIMULATED else [],
+        # ancient: an agreement that is made anew does not undo choices that exist
+        agreement=ancient(str(RESULTS.agreement)) if TOGETHER else [],
     output:
         str(RESULTS.scene_choice("{parent}")),
     log:
@@ -53,15 +97,15 @@ rule select_scenes:
         settings=settings("select_scenes", scene_search=True),
         place=own_place,
         sheet=untracked(SHEET),
-        # a catalogue's URL may hold credentials, which a command line would show: the job reads it in the config
-        catalog=lambda wildcards, input: (
-            f"--catalog {quote(str(input.catalog))}" if input.catalog else ""
+        catalog=catalog_option,
+        agreement=lambda wildcards, input: (
+            f"--agreement {quote(str(input.agreement))}" if input.agreement else ""
         ),
     message:
         "Choose the scenes of parent {wildcards.parent}"
     shell:
         "exec cityheads select_scenes --config {params.config:q} --log {log:q}"
-        " --parents {params.sheet:q} --parent {wildcards.parent} {params.catalog} --out {output:q}"
+        " --parents {params.sheet:q} --parent {wildcards.parent} {params.catalog} {params.agreement} --out {output:q}"
 
 
 rule read_parent:

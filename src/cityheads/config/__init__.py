@@ -20,6 +20,7 @@ from cityheads.config.archive import (
     RtcConfig,
     SimulateConfig,
     SynthesisConfig,
+    TogetherConfig,
 )
 from cityheads.config.base import UndeclaredSectionError
 from cityheads.config.config import Config
@@ -86,6 +87,7 @@ __all__ = [
     "SplitsConfig",
     "SynthesisConfig",
     "TimConfig",
+    "TogetherConfig",
     "TrainConfig",
     "TuningConfig",
     "UndeclaredSectionError",

@@ -45,6 +45,7 @@ __all__ = [
     "RtcConfig",
     "SimulateConfig",
     "SynthesisConfig",
+    "TogetherConfig",
 ]
 
 Resampling = Literal["nearest", "bilinear", "cubic"]
@@ -332,6 +333,37 @@ class SynthesisConfig(Section):
         return self
 
 
+class TogetherConfig(Section):
+    """What the scenes of all parents shall have in common, where the archive has it.
+
+    What is agreed on is kept: a parent that is added to the sheet keeps to it, and the others are not chosen again.
+    """
+
+    window_days: Number | None = field(
+        None,
+        "Days within which the Sentinel-2 scenes of all parents shall lie; null chooses each parent's alone.",
+        affects="choice",
+        ge=0,
+    )
+    tolerance_points: Number = field(
+        30.0,
+        "A parent whose best scene within the window costs this many points (archive.imagery.S2L2A.cost) more than its "
+        "best one of the whole period takes that one.",
+        affects="choice",
+        ge=0,
+    )
+    relative_orbit: Flag = field(
+        False,
+        "Take Sentinel-1 scenes of one relative orbit for all parents, so that all are seen under the same angle.",
+        affects="choice",
+    )
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether there is anything to agree on."""
+        return self.window_days is not None or self.relative_orbit
+
+
 class ArchiveConfig(Section):
     """Where imagery comes from."""
 
@@ -378,6 +410,7 @@ class ArchiveConfig(Section):
     )
     network: NetworkConfig = section(NetworkConfig)
     imagery: ImageryConfig = field({"S2L2A": {}, "S1RTC": {}, "DEM": {}}, doc_of(ImageryConfig))
+    together: TogetherConfig = section(TogetherConfig, affects="choice")
     synthesis: SynthesisConfig = section(SynthesisConfig, affects="reading")
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ __all__ = [
 #: The rules in the order in which the data pass through them.
 STAGES = (
     "simulate_archive",
+    "agree_scenes",
     "select_scenes",
     "read_parent",
     "slice_parent",
@@ -381,6 +382,11 @@ class Layout(_Folder):
     def scenes(self) -> Path:
         """Folder of the frozen scene choices."""
         return self.root / "scenes"
+
+    @property
+    def agreement(self) -> Path:
+        """What the scene choices of all parents keep to."""
+        return self.root / "agreement.json"
 
     def scene_choice(self, parent: str) -> Path:
         """The frozen scene choice of a parent."""

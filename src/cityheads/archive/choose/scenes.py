@@ -12,11 +12,11 @@ from cityheads.archive.choose.landcover import choose_landcover
 from cityheads.archive.choose.search import Search
 from cityheads.archive.choose.sentinel1 import choose_sentinel1
 from cityheads.archive.choose.sentinel2 import choose_sentinel2
-from cityheads.archive.warp import Target
 from cityheads.config import Config, LandcoverLabel
+from cityheads.core.artifacts.agreement import read_agreement
 from cityheads.core.artifacts.scenes import SCENES, ChosenLayer, SceneChoice, item_time, read_scenes
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Parent, find_parent, parent_polygon, read_parents
+from cityheads.core.grid import Parent, find_parent, read_parents
 from cityheads.core.layout import parent_file
 from cityheads.core.modalities import MODALITIES
 from cityheads.core.redaction import scrub
@@ -25,11 +25,16 @@ __all__ = ["select_scenes"]
 
 log = logging.getLogger(__name__)
 
-#: The parent is measured at this many times its pixel size: 40 m, an overview of the 20 m scene classification.
-_COARSE = 4
 
-
-def select_scenes(config: Config, *, parents: Path, parent: str, out: Path, catalog: str | None = None) -> None:
+def select_scenes(
+    config: Config,
+    *,
+    parents: Path,
+    parent: str,
+    out: Path,
+    catalog: str | None = None,
+    agreement: Path | None = None,
+) -> None:
     """Choose the scenes of one parent and freeze the choice.
 
     Args:
@@ -38,6 +43,7 @@ def select_scenes(config: Config, *, parents: Path, parent: str, out: Path, cata
         parent: Parent id.
         out: ``scenes/{parent}.json``.
         catalog: URL of a STAC API, or URL or path of a static ``catalog.json``; None takes that of the config.
+        agreement: What the choices of all parents keep to (`agree_scenes`); None holds this one to nothing.
 
     Raises:
         CityHeadsError: A collection that is not there, no usable scene, an item without a needed band.
@@ -53,15 +59,14 @@ def select_scenes(config: Config, *, parents: Path, parent: str, out: Path, cata
         SCENES.write(out, _shipped(shipped, config, square, catalog))
         return
     source = open_catalog(catalog, archive)
-    factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
-    coarse, polygon = Target.of_parent(square, grid, factor), parent_polygon(square, grid, 4326)
-    search = Search(archive, square, coarse, Target.of_parent(square, grid), polygon, source)
+    search = Search.of(archive, square, grid, source)
+    agreed = read_agreement(agreement)
     imagery = archive.imagery
-    layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(search, imagery.s2)}
+    layers: dict[str, ChosenLayer] = {"S2L2A": choose_sentinel2(search, imagery.s2, agreed["window"])}
     first = layers["S2L2A"]["items"][0]
     when = time_of(item_time(first), f"item {first['id']}")
     for name, rule in imagery.radar.items():
-        layers[name] = choose_sentinel1(search, name, rule, when)
+        layers[name] = choose_sentinel1(search, name, rule, when, agreed["orbits"].get(name))
     if imagery.DEM is not None:
         layers["DEM"] = choose_dem(search, imagery.DEM)
     for name, label in config.labels.items():

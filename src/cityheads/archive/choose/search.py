@@ -17,7 +17,7 @@ from cityheads.archive.warp import Target, read_onto
 from cityheads.config import ArchiveConfig
 from cityheads.core.artifacts.scenes import ChosenItem, Rejection, Scaling
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import Parent
+from cityheads.core.grid import Grid, Parent, parent_polygon
 from cityheads.core.times import Interval
 
 __all__ = ["NO_DATA", "SPARE", "Search", "by_cover", "lack", "nothing", "reasons"]
@@ -25,6 +25,9 @@ __all__ = ["NO_DATA", "SPARE", "Search", "by_cover", "lack", "nothing", "reasons
 #: Why an item was not taken, in words that the choices of all sensors share.
 NO_DATA = "no pixel over the parent has data"
 SPARE = "another tile or frame of the chosen pass already covers its part of the parent"
+
+#: The parent is measured at this many times its pixel size: 40 m, an overview of the 20 m scene classification.
+_COARSE = 4
 
 #: What of an item's properties is kept in the frozen choice, to explain it.
 _KEPT = (
@@ -53,6 +56,13 @@ class Search:
     fine: Target
     polygon: shapely.Geometry
     catalog: Catalog
+
+    @classmethod
+    def of(cls, archive: ArchiveConfig, parent: Parent, grid: Grid, catalog: Catalog) -> Search:
+        """Search a catalogue for a parent."""
+        factor = next(step for step in range(_COARSE, 0, -1) if grid.parent_px % step == 0)
+        coarse, fine = Target.of_parent(parent, grid, factor), Target.of_parent(parent, grid)
+        return cls(archive, parent, coarse, fine, parent_polygon(parent, grid, 4326), catalog)
 
     def find(self, collection: str, interval: Interval | None) -> tuple[list[Item], list[Item], list[tuple[Item, str]]]:
         """Search a collection for what lies over the parent.

@@ -17,25 +17,22 @@ from cityheads.archive.choose.search import NO_DATA, SPARE, Search, nothing, rea
 from cityheads.archive.choose.verify import Flaws, flaws_of, pixels_of
 from cityheads.archive.products import OFFSET_BASELINE, OFFSET_DN
 from cityheads.config import OpticalConfig
+from cityheads.core.artifacts.agreement import AgreedWindow
 from cityheads.core.artifacts.scenes import ChoiceCost, ChosenLayer, Scaling
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.modalities import MODALITIES, SCL_CLEAR, SCL_NODATA
+from cityheads.core.times import parse_time
 
-__all__ = ["choose_sentinel2", "offset_dn"]
+__all__ = ["choose_sentinel2", "measured_passes", "offset_dn"]
 
 #: Two processings of a product have footprints that differ by their rounding; this share may stick out.
 _SUPERSEDED_REST = 0.02
 
 
-def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
-    """Choose the pass that costs least over the parent (`cityheads.archive.choose.cost`), of equals the nearest.
-
-    Raises:
-        CityHeadsError: No usable item, or one without a needed band or baseline.
-    """
-    collection = rule.collection
-    interval, target = rule.period, rule.target_time
-    items, allowed, rejected = search.find(collection, interval)
+def _candidates(search: Search, rule: OpticalConfig) -> tuple[list[Item], list[Item], list[tuple[Item, str]]]:
+    """Give all items over the parent; those of the period that are clear enough; and the others with the reason."""
+    interval = rule.period
+    items, allowed, rejected = search.find(rule.collection, interval)
     kept = []
     for item in allowed:
         cloud = item.properties.get("eo:cloud_cover")
@@ -45,7 +42,30 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
             rejected.append((item, f"tile cloud cover {cloud:.1f} % is above {rule.max_cloud_percent:g} %"))
         else:
             kept.append(item)
-    kept = _drop_superseded(kept, search.polygon, rejected)
+    return items, _drop_superseded(kept, search.polygon, rejected), rejected
+
+
+def measured_passes(search: Search, rule: OpticalConfig) -> list[Pass]:
+    """Measure all passes over a parent, and give those that show something of it."""
+    _, kept, _ = _candidates(search, rule)
+    passes = group_by_pass(kept, _s2_pass)
+    measure = measure_in_batches(search.archive.workers, passes, lambda one: _measure(search, rule, one))
+    return [one for one in measure if one.valid > 0] if passes else []
+
+
+def choose_sentinel2(search: Search, rule: OpticalConfig, window: AgreedWindow | None = None) -> ChosenLayer:
+    """Choose the pass that costs least over the parent (`cityheads.archive.choose.cost`), of equals the nearest.
+
+    Args:
+        search: The parent and its catalogue.
+        rule: The config's ``archive.imagery.S2L2A``.
+        window: What all parents agreed on; a pass within it goes before one that costs not much less.
+
+    Raises:
+        CityHeadsError: No usable item, or one without a needed band or baseline.
+    """
+    collection, target = rule.collection, rule.target_time
+    items, kept, rejected = _candidates(search, rule)
     if not kept:
         raise nothing(search, "S2L2A", collection, items, rejected)
     assets = {band: rule.assets.get(band, band) for band in MODALITIES["S2L2A"].bands}
@@ -59,13 +79,18 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
         passes = group_by_pass((item for item in kept if item.id not in flaws), _s2_pass)
         passes.sort(key=lambda one: (abs(one.when - target), one.when))
         measured = _measure_nearest(search, rule, passes)
+        unseen = passes[len(measured) :]
+        if window is not None:
+            late = [one for one in unseen if _inside(one, window)]
+            measured += measure_in_batches(search.archive.workers, late, lambda one: _measure(search, rule, one))
+            unseen = [one for one in unseen if not _inside(one, window)]
         for one in measured:
             flaws |= one.flaws
         usable = [one for one in measured if one.valid > 0]
         if not usable:
             told_all = [(item, flaws.get(item.id, NO_DATA)) for item in kept]
             raise nothing(search, "S2L2A", collection, items, [*rejected, *told_all])
-        best = min(usable, key=lambda one: cost_of(one, rule)["points"])
+        best = _best(usable, rule, window, search.archive.together.tolerance_points)
         found = flaws_of(search, "S2L2A", best.items, assets)
         if found:
             flaws |= found
@@ -78,14 +103,14 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
     for one in measured:
         if one is not best:
             rejected += [(item, _why_not(one, rule, cost)) for item in one.members if item in kept]
-    for one in passes[len(measured) :]:
+    for one in unseen:
         reason = (
             f"{days_between(one.when, target):.0f} days from {target:%Y-%m-%d} cost as much as all of the chosen one"
         )
         rejected += [(item, reason) for item in one.members]
     return {
         "collection": collection,
-        "why": f"{told(cost, target)}, the fewest of {len(passes)} pass(es); {len(best.items)} tile(s)",
+        "why": f"{told(cost, target)}, of {len(passes)} pass(es){_kept_to(best, window)}; {len(best.items)} tile(s)",
         "considered": len(items),
         "rejected": reasons(rejected),
         "valid_fraction": round(best.valid, 6),
@@ -96,6 +121,30 @@ def choose_sentinel2(search: Search, rule: OpticalConfig) -> ChosenLayer:
             for item in best.items
         ],
     }
+
+
+def _inside(one: Pass, window: AgreedWindow) -> bool:
+    return parse_time(window["start"]) <= one.when <= parse_time(window["end"])
+
+
+def _best(usable: Sequence[Pass], rule: OpticalConfig, window: AgreedWindow | None, tolerance: float) -> Pass:
+    """Give the pass that costs least; within the window, if there the parent loses no more points than is tolerated."""
+
+    def points(one: Pass) -> float:
+        return cost_of(one, rule)["points"]
+
+    best = min(usable, key=points)
+    inside = [one for one in usable if window is not None and _inside(one, window)]
+    together = min(inside, key=points, default=best)
+    return together if points(together) <= points(best) + tolerance else best
+
+
+def _kept_to(best: Pass, window: AgreedWindow | None) -> str:
+    """Say whether the choice keeps to what all parents agreed on."""
+    if window is None:
+        return ""
+    dates = f"the agreed {window['start'][:10]} to {window['end'][:10]}"
+    return f" within {dates}" if _inside(best, window) else f", since {dates} has none that is good enough here"
 
 
 def _measure_nearest(search: Search, rule: OpticalConfig, passes: Sequence[Pass]) -> list[Pass]:
@@ -222,4 +271,6 @@ def _why_not(one: Pass, rule: OpticalConfig, chosen: ChoiceCost) -> str:
     cost = cost_of(one, rule)
     if cost["points"] == chosen["points"]:
         return f"{told(cost, rule.target_time)}, as many as the chosen one, which is nearer or earlier"
+    if cost["points"] < chosen["points"]:
+        return f"{told(cost, rule.target_time)}, but outside the dates that all parents agreed on"
     return f"{told(cost, rule.target_time)}, the chosen one {chosen['points']:.1f}"

@@ -108,6 +108,9 @@ def _context(config: Config, results: Results) -> dict[str, Any]:
         "dropped": dataset.dropped_table(account),
         "footprints": dataset.footprints(config, results),
         "scenes": provenance.scene_table(scenes),
+        "seen": provenance.seen_when(
+            results, config.archive.together.asked_for and config.archive.frozen_scenes is None
+        ),
         "layers": provenance.layer_table(scenes),
         "origin": provenance.origin(results),
         "environments": provenance.environments(results),

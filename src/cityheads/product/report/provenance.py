@@ -6,17 +6,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cityheads.core.artifacts.scenes import ChosenItem
+from cityheads.core.artifacts.agreement import AGREEMENT
+from cityheads.core.artifacts.scenes import ChoiceCost, ChosenItem
 from cityheads.core.artifacts.store import STORE_INDEX
 from cityheads.core.files import sha256_file
 from cityheads.core.modalities import RADAR
 from cityheads.core.redaction import shown
-from cityheads.core.text import counted, duration, percent
+from cityheads.core.text import counted, duration, number, percent
 from cityheads.product.report.dataset import parents
-from cityheads.product.report.tables import Cell, Column, Table, count, score, words
+from cityheads.product.report.seen import Seen, seen
+from cityheads.product.report.tables import UNDEFINED, Cell, Column, Table, count, score, words
 from cityheads.product.results import Results, require
 
-__all__ = ["environments", "hashes", "layer_table", "origin", "scene_table", "scenes", "timing_table"]
+__all__ = ["environments", "hashes", "layer_table", "origin", "scene_table", "scenes", "seen_when", "timing_table"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Scene:
     baseline: str | None
     offset_dn: int | None
     orbit: str | None
+    relative_orbit: int | None
 
     @classmethod
     def of(cls, item: ChosenItem) -> Scene:
@@ -41,6 +44,7 @@ class Scene:
             properties.get("s2:processing_baseline"),
             item.get("offset_dn"),
             properties.get("sat:orbit_state"),
+            properties.get("sat:relative_orbit"),
         )
 
 
@@ -65,6 +69,7 @@ class ParentScenes:
     radar: Sequence[Scene]
     synthesized: Sequence[str]
     clear_fraction: float | None
+    cost: ChoiceCost | None
     layers: Sequence[Layer]
 
 
@@ -80,6 +85,7 @@ def scenes(results: Results) -> list[ParentScenes]:
                 optical=[Scene.of(item) for item in layers["S2L2A"]["items"]],
                 radar=[Scene.of(item) for name in RADAR if name in layers for item in layers[name]["items"]],
                 synthesized=[name for name, layer in layers.items() if layer.get("synthesized")],
+                cost=layers["S2L2A"].get("cost"),
                 clear_fraction=results.reading(parent)["layers"]["S2L2A"]["clear_fraction"],
                 layers=[
                     Layer(
@@ -103,24 +109,47 @@ def _told(scene: Scene) -> str:
     return f"{scene.id}: {scene.date}, cloud {cloud}, baseline {scene.baseline or 'n/a'}, offset {offset}"
 
 
+def _told_radar(scene: Scene) -> str:
+    """Tell of a radar scene."""
+    orbit = scene.orbit or "orbit n/a"
+    return f"{scene.id}: {scene.date}, {orbit}" + ("" if scene.relative_orbit is None else f" {scene.relative_orbit}")
+
+
+def _cost_cells(cost: ChoiceCost | None) -> list[Cell]:
+    """Give days, cloud and points of a choice; a choice that was made without a cost has none."""
+    values = [cost["days"], cost["cloud_percent"], cost["points"]] if cost is not None else [None] * 3
+    return [
+        Cell(UNDEFINED, defined=False) if value is None else Cell(number(value, 1), value=value) for value in values
+    ]
+
+
+def seen_when(results: Results, together: bool) -> Seen:
+    """Draw when each parent was seen; ``together`` says whether the choices keep to an agreement."""
+    path = results.layout.agreement
+    agreement = AGREEMENT.read(path) if together and path.is_file() else None
+    return seen({parent: results.scenes(parent) for parent in parents(results)}, agreement)
+
+
 def scene_table(found: Sequence[ParentScenes]) -> Table:
     """Give the scenes of every parent as a table."""
     rows = []
     for one in found:
         optical = [_told(scene) for scene in one.optical]
-        radar = [f"{scene.id}: {scene.date}, {scene.orbit or 'orbit n/a'}" for scene in one.radar]
+        radar = [_told_radar(scene) for scene in one.radar]
         if not radar:
             radar = [f"none found; {', '.join(one.synthesized)} was generated" if one.synthesized else "not used"]
         rows.append(
             [words(one.parent), words(one.split), words("\n".join(optical)), score(one.clear_fraction),
-             words("\n".join(radar))]
+             *_cost_cells(one.cost), words("\n".join(radar))]
         )  # fmt: skip
     columns = [
         Column("parent", number=False), Column("split", number=False), Column("Sentinel-2", number=False),
-        Column("clear, %"), Column("Sentinel-1", number=False),
+        Column("clear, %"), Column("days off"), Column("cloud, %"), Column("cost, points"),
+        Column("Sentinel-1", number=False),
     ]  # fmt: skip
     caption = (
-        "Scenes per parent. Clear is the share of clear pixels over the parent itself, cloud that of the whole scene; "
+        "Scenes per parent. Clear is the share of clear pixels over the parent as it was read; days from the target "
+        "date, cloud over the parent and cost are what it was chosen by; cloud beside a scene is that of the whole; "
         "offset is what was subtracted from the digital numbers. Of several scenes, the first valid pixel wins."
     )
     return Table("scenes", caption, columns, rows)

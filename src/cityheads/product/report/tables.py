@@ -14,7 +14,7 @@ from markupsafe import Markup
 from cityheads.core.redaction import shown
 from cityheads.core.text import number, signed
 
-__all__ = ["Cell", "Column", "Table", "count", "points", "score", "words"]
+__all__ = ["UNDEFINED", "Cell", "Column", "Table", "count", "points", "score", "words"]
 
 #: A table of more rows gets a field to filter them, and one of even more rows is folded away.
 _MANY_ROWS, _TOO_MANY_ROWS = 10, 30
