@@ -50,23 +50,23 @@ def _of(period: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "on", "says"),
+    ("changes", "says"),
     [
-        ({"model": {"backbone": "terramind_v1_bse"}}, {}, "TerraTorch knows no backbone 'terramind_v1_bse'"),
-        ({"splits": {"method": "folds"}}, {}, "3 parents cannot fill 5 folds"),
-        ({"archive": _of("2031-05-01/2031-06-01")}, {}, "has not begun yet"),
-        ({"archive": _of("2014-05-01/2014-06-01")}, {}, "before Sentinel-2's first"),
-        ({"archive": {"catalog": "nowhere.json"}}, {}, "archive.catalog': nowhere.json: no such file"),
-        ({"archive": {"catalog": "https://a.example/v1", "offline": True}}, {}, "'archive.offline': true"),
-        ({"archive": {"catalog": "s3://bucket/catalog.json"}}, {}, "needs credentials; set AWS_ACCESS_KEY_ID"),
-        ({"labels": {"BUILDINGS": {"source": "gone.geojson"}}}, {}, "labels.BUILDINGS.source': gone.geojson: no such"),
-        ({"model": {"weights": "gone.pt"}}, {}, "'model.weights': gone.pt: no such file"),
-        ({"splits": {"test_lock": "01234567-89abcdef"}}, {}, "'splits.test_lock': the tested squares are"),
-        ({"results": "."}, {}, "is the working directory"),
-        ({"parents": "none.tsv"}, {}, "none.tsv: no such parent sheet"),
+        ({"model": {"backbone": "terramind_v1_bse"}}, "TerraTorch knows no backbone 'terramind_v1_bse'"),
+        ({"splits": {"method": "folds"}}, "3 parents cannot fill 5 folds"),
+        ({"archive": _of("2031-05-01/2031-06-01")}, "has not begun yet"),
+        ({"archive": _of("2014-05-01/2014-06-01")}, "before Sentinel-2's first"),
+        ({"archive": {"catalog": "nowhere.json"}}, "archive.catalog': nowhere.json: no such file"),
+        ({"archive": {"catalog": "https://a.example/v1", "offline": True}}, "'archive.offline': true"),
+        ({"archive": {"sign": "s3"}}, "variable AWS_SECRET_ACCESS_KEY is not set"),
+        ({"labels": {"BUILDINGS": {"source": "gone.geojson"}}}, "labels.BUILDINGS.source': gone.geojson: no such"),
+        ({"model": {"weights": "gone.pt"}}, "'model.weights': gone.pt: no such file"),
+        ({"splits": {"test_lock": "01234567-89abcdef"}}, "'splits.test_lock': the tested squares are"),
+        ({"results": "."}, "is the working directory"),
+        ({"parents": "none.tsv"}, "none.tsv: no such parent sheet"),
     ],
 )
-def test_what_fails_hours_later_is_a_problem_at_once(changes: dict[str, Any], on: dict[str, Any], says: str) -> None:
+def test_what_fails_hours_later_is_a_problem_at_once(changes: dict[str, Any], says: str) -> None:
     found = preflight(real(**changes), MACHINE, now=NOW)
     assert [line for line in found.problems if says in line], found.problems
     assert all("\n" not in line for line in found.problems)

@@ -214,11 +214,12 @@ def _check_archive(config: Config, on: Machine, now: datetime, found: Preflight)
             "the Planetary Computer may ask for an account to read sentinel-1-rtc; where it does, set "
             "PC_SDK_SUBSCRIPTION_KEY"
         )
-    known = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST", "AWS_WEB_IDENTITY_TOKEN_FILE")
-    if catalog.startswith("s3://") and not any(on.environment.get(name) for name in known):
-        found.problems.append(
-            f"{catalog}: needs credentials; set AWS_ACCESS_KEY_ID or AWS_PROFILE, or AWS_NO_SIGN_REQUEST"
-        )
+    if archive.sign == "s3":
+        found.problems += [
+            f"config key 'archive.sign' is s3, but the environment variable {name} is not set"
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            if not on.environment.get(name)
+        ]
 
 
 def _check_files(config: Config, found: Preflight) -> None:
