@@ -102,8 +102,9 @@ def test_the_estimate_scales_with_what_costs() -> None:
     double = estimate(nyc, 44, cores=2, gpu=False)
     assert (double.download_mb, double.train_s) == pytest.approx((2 * one.download_mb, 2 * one.train_s))
     big = estimate(real(grid={"parent_px": 896}, train={"batch_size": 32}), 22, cores=2, gpu=False)
-    assert big.memory_mb > 1.5 * one.memory_mb
+    assert big.host_mb == big.memory_mb > 1.5 * one.memory_mb
     gpu = estimate(nyc, 22, cores=2, gpu=True)
+    assert gpu.host_mb < one.host_mb, "the batches lie on the GPU"
     assert gpu.train_s < one.train_s
     assert "USD" in "".join(gpu.lines())
     assert "USD" not in "".join(one.lines())

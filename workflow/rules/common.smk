@@ -60,6 +60,12 @@ SIMULATED = CITY.archive.provider == "simulated"
 MODALITIES = list(CITY.archive.imagery.names)
 SYNTHESIS = bool(CITY.archive.imagery.synthesized)
 LABELS = CITY.labels
+NEEDS = estimate(
+    CITY,
+    len(PARENTS),
+    cores=os.cpu_count() or 1,
+    gpu=CITY.train.accelerator == "cuda",
+)
 DOWNLOADS = CITY.downloads
 LEARNT = CITY.labels_learnt
 LANDCOVER = [name for name, label in LABELS.items() if label.kind == "landcover"]
@@ -154,8 +160,7 @@ def bar_of_screen():
     main = workflow.modifier.is_main_snakefile() and workflow.is_main_process
     if asked or told or screen is None or not main or "CITYHEADS_LINES" in os.environ:
         return None
-    needs = estimate(CITY, len(PARENTS), cores=os.cpu_count() or 1, gpu=False)
-    training = needs.train_s / max(1, needs.trainings)
+    training = NEEDS.train_s / max(1, NEEDS.trainings)
     expected = {"train": training, "tune": training} | measured_seconds(
         Path(placed(RESULTS.benchmarks))
     )

@@ -67,7 +67,9 @@ if FOOTPRINTS:
                 ],
             ),
             # what lies near no parent is not prepared
-            places=sorted(f"{row.epsg}:{row.left!r}:{row.top!r}" for row in ROWS.values()),
+            places=sorted(
+                f"{row.epsg}:{row.left!r}:{row.top!r}" for row in ROWS.values()
+            ),
             sheet=untracked(SHEET),
         message:
             "Clean the footprints of {wildcards.label}"

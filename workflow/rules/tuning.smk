@@ -19,7 +19,8 @@ rule tune:
         "../../envs/cityheads.yaml"
     threads: CITY.train.threads
     resources:
-        mem_mb=3500,
+        # scaled by batch, sub-chips, decoders, encoder and loader processes (cityheads.config.estimate)
+        mem_mb=max(3500, round(NEEDS.host_mb)),
         gpu=0 if CITY.train.accelerator == "cpu" else 1,
     params:
         config=untracked(CONFIG),

@@ -48,6 +48,7 @@ class Estimate:
         download_mb: Imagery and land cover from a real archive, in MB; 0 for the simulated one.
         disk_mb: All that the results folder will hold, in MB.
         memory_mb: Most memory of one training, its loaders included, in MB; on a GPU that of the GPU.
+        host_mb: Most main memory of one training, its loaders included, in MB.
         prepare_s: Time of everything before the trainings on ``cores``, download included, in seconds.
         train_s: Time of all trainings one after the other, in seconds.
         trainings: Number of trainings, those of the controls included.
@@ -57,6 +58,7 @@ class Estimate:
     download_mb: float
     disk_mb: float
     memory_mb: float
+    host_mb: float
     prepare_s: float
     train_s: float
     trainings: int
@@ -115,7 +117,8 @@ def estimate(config: Config, parents: int, *, cores: int, gpu: bool) -> Estimate
         activations /= 2
     # weights, gradients and AdamW's two moments
     state = 4 * 4 * (sizes + 5 * heads)
-    memory = activations + state + (500 if gpu else _PROCESS_MB + config.train.workers * _WORKER_MB)
+    host = _PROCESS_MB + config.train.workers * _WORKER_MB
+    memory = activations + state + (500 if gpu else host)
     train_share = 0.6 if config.splits.method != "folds" else 1 - 2 / config.splits.folds
     pixels = mpx * 1e6 * train_share * config.train.epochs * (trainings + tuned)
     slower = max(1.0, sizes / _PARAMETERS_M["tiny"]) ** 0.7 * max(1.0, channels * 4)
@@ -125,6 +128,7 @@ def estimate(config: Config, parents: int, *, cores: int, gpu: bool) -> Estimate
         download_mb=download_mb,
         disk_mb=raw_mb * (1 + 2 * _GEOTIFF_SHARE) + models_mb + (raw_mb if not download_mb else 0),
         memory_mb=memory,
+        host_mb=host if gpu else memory,
         prepare_s=prepare_s,
         train_s=train_s,
         trainings=trainings + tuned,
