@@ -222,12 +222,12 @@ def test_every_rule_has_what_a_rule_must_have() -> None:
         assert "mem_mb=" in body, f"rule {name} states no memory"
         assert f"exec cityheads {name} " in body
         # a candidate is a training: what else is in the grid is none of its business
-        source = text if name == "fetch_footprints" else body
+        source = re.sub(r"\(\s+", "(", text if name == "fetch_footprints" else body)
         assert f'settings("{"train" if name == "tune" else name}"' in source
         taken = "config=config_of_run" if name in ("train", "evaluate") else "config=untracked(CONFIG)"
         assert taken in body, f"rule {name}: the config's date is no reason to run again"
         # choices of scenes and splits are frozen: an upgrade does not search again
-        assert (f'version("{name}")' in body) == (name not in ("select_scenes", "assign_splits")), name
+        assert (f'version("{name}")' in body) == (name not in ("select_scenes", "agree_scenes", "assign_splits")), name
         if name in ("select_scenes", "read_parent", "rasterize_landcover", "fetch_footprints"):
             assert "network=1" in body, f"rule {name} is not throttled"
         assert not re.search(r"message:\n.*{(?!wildcards|input|output)", body), f"rule {name}: names of this file only"
