@@ -69,8 +69,8 @@ class Estimate:
         where = f"a GPU, assumed {_GPU_FACTOR:g} times as fast as two cores" if self.gpu else "two cores"
         memory = "GPU memory" if self.gpu else "memory"
         lines = [
-            f"download {_size(self.download_mb)} (whole {_BLOCK_PX} px blocks of one scene per parent and sensor, and "
-            f"the scene classification of {_CANDIDATES} candidates)"
+            f"download {_size(self.download_mb)} (whole {_BLOCK_PX} px blocks of one scene per parent and sensor, "
+            f"twice with archive.verify pixels, and the scene classification of {_CANDIDATES} candidates)"
             if self.download_mb
             else "download nothing: the archive is simulated",
             f"disk {_size(self.disk_mb)} (parents, sub-chips and store by their pixels, models by their parameters)",
@@ -147,7 +147,9 @@ def _parent_mb(config: Config) -> float:
     s2 = sum(count * window(resolution) * _S2_BYTES for resolution, count in _S2_BANDS.items())
     scl = _CANDIDATES * window(20) * 0.3
     radar = 2 * window(10) * _S1_BYTES if len(config.archive.imagery.names) > 2 else 0
-    return (s2 + scl + radar + window(30) * 3) / 1e6
+    # what is about to be chosen is read once to try it, and again by the reading
+    tried = 2 if config.archive.verify == "pixels" else 1
+    return (tried * (s2 + radar) + scl + window(30) * 3) / 1e6
 
 
 def _parameters_m(backbone: str) -> float:

@@ -25,8 +25,9 @@ CLEAR = "\r\033[K"
 
 #: Seconds of a job in the default run on two cores, until one of the rule has been measured.
 JOB_SECONDS: Mapping[str, float] = {
-    "simulate_archive": 30, "fetch_footprints": 120, "prepare_footprints": 5, "select_scenes": 2, "read_parent": 3,
-    "slice_parent": 2, "rasterize_landcover": 2, "rasterize_buildings": 2, "rasterize_layer": 2, "pack_store": 5,
+    "simulate_archive": 30, "fetch_footprints": 120, "prepare_footprints": 5, "agree_scenes": 15, "select_scenes": 3,
+    "read_parent": 3, "slice_parent": 2, "rasterize_landcover": 2, "rasterize_buildings": 2, "rasterize_layer": 2,
+    "pack_store": 5,
     "assign_splits": 3, "assemble_dataset": 4, "check_labels": 5, "publish_catalog": 5, "tune": 90, "train": 90,
     "evaluate": 30, "evaluate_control": 20, "compare": 6, "draw_figures": 15, "report": 12, "publish": 20,
 }  # fmt: skip
