@@ -50,6 +50,7 @@ class FaultServer:
         folder: What is served.
         latency_s: Wait before each answer.
         signature: Only requests with ``?sig=`` this are answered, except for JSON; None asks for none.
+        moved: Where paths are redirected to.
         answer: Gives (status, body, headers) of paths that are no files; None for 404.
     """
 
@@ -58,6 +59,7 @@ class FaultServer:
     signature: str | None = None
     faults: list[Fault] = field(default_factory=list)
     answer: Callable[[str, str, bytes], tuple[int, bytes] | None] | None = None
+    moved: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     bytes_sent: int = 0
     open_now: int = 0
@@ -145,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         with state.lock:
             state.requests.append((self.command, self.path, self.headers.get("Range", "")))
+        if parts.path in state.moved:
+            return self._send(302, b"", {"Location": state.moved[parts.path]})
         fault = state.strike(parts.path)
         if fault is not None and fault.kind in ("429", "500", "503", "403", "404"):
             extra = {"Retry-After": fault.retry_after} if fault.retry_after is not None else {}

@@ -237,29 +237,12 @@ def test_sizes_are_bounded(tmp_path: Path, client: Client) -> None:
 def test_redirects_are_followed_but_not_out_of_the_allowed_schemes(tmp_path: Path, client: Client) -> None:
     (tmp_path / "a.json").write_text('{"a": 1}')
     with FaultServer(tmp_path) as server:
-        places = {"/good": f"{server.url}/a.json", "/bad": "file:///etc/passwd", "/loop": f"{server.url}/loop"}
-
-        class Redirecting(type(server)):  # type: ignore[misc]
-            pass
-
-        from fault_server import _Handler
-
-        original = _Handler._answer
-
-        def answer(self: Any, state: FaultServer, sent: bytes) -> None:
-            if self.path in places:
-                return self._send(302, b"", {"Location": places[self.path]})
-            return original(self, state, sent)
-
-        _Handler._answer = answer  # type: ignore[method-assign]
-        try:
-            assert client.get_json(f"{server.url}/good") == {"a": 1}
-            with pytest.raises(NetworkError, match="scheme that is not allowed"):
-                client.get(f"{server.url}/bad")
-            with pytest.raises(NetworkError, match="more than 5 redirects"):
-                client.get(f"{server.url}/loop")
-        finally:
-            _Handler._answer = original  # type: ignore[method-assign]
+        server.moved |= {"/good": f"{server.url}/a.json", "/bad": "file:///etc/passwd", "/loop": f"{server.url}/loop"}
+        assert client.get_json(f"{server.url}/good") == {"a": 1}
+        with pytest.raises(NetworkError, match="scheme that is not allowed"):
+            client.get(f"{server.url}/bad")
+        with pytest.raises(NetworkError, match="more than 5 redirects"):
+            client.get(f"{server.url}/loop")
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, client: Client) -> None:
@@ -348,6 +331,15 @@ def test_an_expired_signature_is_signed_again(signed_site: Site) -> None:
     signed_site.read(sign="planetary-computer")
     assert signed_site.server.count("sig=secretword2") > 10
     assert signed_site.server.tokens_given == 2  # one for all, however many were refused
+
+
+def test_a_scene_that_goes_bad_after_the_choice_is_named_with_the_mend(site: Site) -> None:
+    site.select()
+    site.server.requests.clear()
+    site.server.faults.append(Fault("404", match="S2_A/B11"))
+    with pytest.raises(CityHeadsError, match=r"item S2_A: band B11: .*answers 404; .*'archive\.exclude'"):
+        site.read()
+    assert site.server.count("S2_A/B11") == 1
 
 
 def test_a_signature_that_is_never_accepted_names_item_and_band(signed_site: Site) -> None:
@@ -528,9 +520,7 @@ def test_neither_can_a_redirect(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
     guard = Guard.of(read_config().archive, site.server.url)
     http = Client(NetworkConfig(**QUICK), guard)
     assert http.get_json(f"{site.server.url}/catalog.json")["id"] == "made"
-    monkeypatch.setattr(remote, "urljoin", lambda *_: f"http://127.0.0.2:{home}/catalog.json")
-    site.server.answer = lambda *_: (302, b"")
-    monkeypatch.setattr(remote.urllib3.HTTPResponse, "get_redirect_location", lambda self: self.status == 302 and "x")
+    site.server.moved["/moved"] = f"http://127.0.0.2:{home}/catalog.json"
     with pytest.raises(CityHeadsError, match=r"127\.0\.0\.2 has the loopback address"):
         http.get(f"{site.server.url}/moved")
     trusting = Guard.of(read_config(trusted_hosts=["127.0.0.2"]).archive, site.server.url)

@@ -12,6 +12,7 @@ from cityheads.archive.read.layers import read_layers
 from cityheads.config import Config
 from cityheads.core.artifacts.reading import READING, LayerReading, LayerRecord
 from cityheads.core.artifacts.scenes import read_scenes
+from cityheads.core.errors import BadSceneError
 from cityheads.core.files import sha256_file
 from cityheads.core.grid import find_parent, parent_geobox, read_parents
 from cityheads.core.layout import ParentFolder
@@ -53,7 +54,10 @@ def read_parent(config: Config, *, parents: Path, parent: str, scenes: Path, out
         wanted |= sentinel1.wanted(name, rule)
     if imagery.DEM is not None:
         wanted |= dem.wanted(imagery.DEM)
-    found = read_layers(choice, wanted, square, grid, config.archive)
+    try:
+        found = read_layers(choice, wanted, square, grid, config.archive)
+    except BadSceneError as error:
+        raise BadSceneError(f"{error}; to have another scene chosen, list the item in 'archive.exclude'") from None
 
     stacks: dict[str, np.ndarray] = {}
     records: dict[str, LayerRecord] = {}
