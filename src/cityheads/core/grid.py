@@ -247,10 +247,14 @@ def _check_places(path: Path, parents: list[Parent], epsg: int, grid: Grid) -> N
         if known and (used is None or _near(lon, lat, used.bounds)):
             continue
         where = f"at longitude {lon:.1f}, latitude {lat:.1f}" if known else "nowhere on Earth"
-        there = f", which is used from {used.west:g} to {used.east:g} east and {used.south:g} to {used.north:g} north"
+        there = ""
+        if used is not None:
+            there = (
+                f", which is used from {used.west:g} to {used.east:g} east and {used.south:g} to {used.north:g} north"
+            )
         raise CityHeadsError(
             f"{path}: {parent.parent_id}: left {parent.left:g}, top {parent.top:g} lies {where} in EPSG:{epsg}"
-            f"{there if used else ''}; are left and top swapped, or is it another CRS?"
+            f"{there}; are left and top swapped, or is it another CRS?"
         )
 
 

@@ -186,11 +186,6 @@ class DatasetFolder(_Folder):
         return self.root / "statistics.json"
 
     @property
-    def assignment(self) -> Path:
-        """Which parents are held out when."""
-        return self.datasets / "assignment.json"
-
-    @property
     def store(self) -> StoreFolder:
         """The packed sub-chips of all folds."""
         return StoreFolder(self.root.parent / "store")
