@@ -192,7 +192,7 @@ class _Cleaner:
         self._section, self._columns, self._reader, self._epsg = section, columns, reader, epsg
         self._region = region
         self._frame = (*region[:, :2].min(axis=0).tolist(), *region[:, 2:].max(axis=0).tolist())
-        self._there = np.array([_box_in(reader.crs, epsg, row[None]) for row in region])
+        self._there = _boxes_in(reader.crs, epsg, region)
         self._row = 0
         self._polygons = self._buildings = 0
         reasons = ("ground", "duplicate", "elsewhere")
@@ -464,12 +464,19 @@ def _provenance(path: Path, crs: Any, assumed: bool) -> VectorSource:
 
 
 def _box_in(crs: Any, epsg: int, region: np.ndarray) -> tuple[float, float, float, float]:
-    """Give a box in another CRS that holds boxes (left, bottom, right, top) of EPSG ``epsg``, (N, 4)."""
-    outline = project(shapely.box(*region.T), epsg, crs)
-    left, bottom, right, top = shapely.total_bounds(outline).tolist()
-    # what the divided outline's corners leave out between them
-    margin = 0.001 * max(right - left, top - bottom)
-    return left - margin, bottom - margin, right + margin, top + margin
+    """Give one box in another CRS that holds all boxes (left, bottom, right, top) of EPSG ``epsg``, (N, 4)."""
+    boxes_there = _boxes_in(crs, epsg, region)
+    left, bottom = boxes_there[:, :2].min(axis=0).tolist()
+    right, top = boxes_there[:, 2:].max(axis=0).tolist()
+    return left, bottom, right, top
+
+
+def _boxes_in(crs: Any, epsg: int, region: np.ndarray) -> np.ndarray:
+    """Give boxes in another CRS, (N, 4), that hold boxes (left, bottom, right, top) of EPSG ``epsg``, (N, 4)."""
+    bounds = shapely.bounds(project(shapely.box(*region.T), epsg, crs)).reshape(-1, 4)
+    # what the divided outlines' corners leave out between them
+    margin = 0.001 * np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])[:, None]
+    return np.concatenate([bounds[:, :2] - margin, bounds[:, 2:] + margin], axis=1)
 
 
 def _meets(bounds: np.ndarray, region: Iterable[np.ndarray]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,21 @@ def project(geometry: np.ndarray, source: Any, target: Any) -> np.ndarray:
     Long edges are divided first, so that a straight edge of the file stays where it was. A geometry in degrees that
     jumps over the antimeridian goes across it, not around the Earth.
     """
-    from pyproj import CRS, Transformer
+    from pyproj import CRS
 
     source, target = CRS.from_user_input(source), CRS.from_user_input(target)
     if source == target or not len(geometry):
         return geometry
-    to = Transformer.from_crs(source, target, always_xy=True)
+    to = _transformer(source, target)
     return shapely.transform(_dense(geometry, source), lambda xy: np.column_stack(to.transform(xy[:, 0], xy[:, 1])))
+
+
+@lru_cache(maxsize=16)
+def _transformer(source: Any, target: Any) -> Any:
+    """Give the transformer between two CRS; finding one takes PROJ a tenth of a second."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _dense(geometry: np.ndarray, crs: Any) -> np.ndarray:
