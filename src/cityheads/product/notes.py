@@ -82,9 +82,9 @@ def year_notes(choices: Iterable[SceneChoice], labels: Iterable[str]) -> list[st
             if mapped and seen and not set(mapped) & set(seen):
                 apart.append((mapped, seen))
         if apart:
-            mapped, seen = ({year for pair in apart for year in pair[side]} for side in (0, 1))
+            maps, images = ({year for pair in apart for year in pair[side]} for side in (0, 1))
             notes.append(
-                f"The labels of {label} are of {_years(mapped)}, the images of {_years(seen)} (in {len(apart)} of "
+                f"The labels of {label} are of {_years(maps)}, the images of {_years(images)} (in {len(apart)} of "
                 f"{len(choices)} parents): where the ground changed in between, the labels are wrong, and a model that "
                 "sees the change is counted as wrong."
             )
