@@ -3,15 +3,6 @@
 # what the choices of all parents keep to; a shipped choice keeps to what it was made with
 TOGETHER = CITY.archive.together.asked_for and CITY.archive.frozen_scenes is None
 
-
-def catalog_option(wildcards, input):
-    """Give the option that names the simulated catalogue.
-
-    A catalogue's URL may hold credentials, which a command line would show: the job reads it in the config.
-    """
-    return f"--catalog {quote(str(input.catalog))}" if input.catalog else ""
-
-
 if SIMULATED:
 
     rule simulate_archive:

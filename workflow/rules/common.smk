@@ -414,3 +414,11 @@ def footprint_boundary(wildcards):
     """Give the file of a footprints label's surveyed area, likewise."""
     named = LABELS[wildcards.label].boundary
     return users(named) if named else str(RESULTS.archive.boundary)
+
+
+def catalog_option(wildcards, input):
+    """Give the option that names the simulated catalogue.
+
+    A catalogue's URL may hold credentials, which a command line would show: the job reads it in the config.
+    """
+    return f"--catalog {quote(str(input.catalog))}" if input.catalog else ""
