@@ -47,6 +47,13 @@ class TrainConfig(Section):
         gt=0,
         le=1,
     )
+    auxiliary_weight: Number = field(
+        0.0,
+        "Weight of a further loss of each head (deep supervision): a linear classifier on the encoder's last map is to "
+        "give the share of each class per patch. It makes an encoder learn that starts from random weights below a "
+        "decoder that sees the image; 0 leaves it out.",
+        ge=0,
+    )
     accumulate: Integer = field(1, "Batches whose gradients make one step.", ge=1)
     gradient_checkpointing: Flag = field(
         False,

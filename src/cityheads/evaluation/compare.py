@@ -188,7 +188,7 @@ class _Reader:
             models.setdefault(baseline, {}).update(self._run(baseline, self.seeds, [head]))
         controls = {name: self._run(name, None, heads, optional=True) for name in config.untrained_controls}
         trained = {name: self._run(name, config.control_seeds, heads) for name in config.trained_controls}
-        ceiling = self._run(floor.CEILING, None, heads, optional=True) if self._is_there(floor.CEILING) else {}
+        ceiling = self._run(floor.CEILING, None, heads, optional=True) if self._has_ceiling() else {}
         parents = [name for _, one in self.first.values() for name in one["parents"]]
         for name in parents:
             if parents.count(name) > 1:
@@ -221,8 +221,10 @@ class _Reader:
     def _path(self, name: str, fold: int, seed: int) -> Path:
         return EvaluationFolder(self.folder / name / str(fold) / str(seed)).metrics
 
-    def _is_there(self, name: str) -> bool:
-        return all(self._path(name, fold, 0).is_file() for fold in self.config.folds)
+    def _has_ceiling(self) -> bool:
+        # asked for, and made: only a simulated archive has one
+        made = (self._path(floor.CEILING, fold, 0).is_file() for fold in self.config.folds)
+        return floor.CEILING in self.config.controls.made and all(made)
 
     def _metrics(self, name: str, fold: int, seed: int) -> tuple[Path, Metrics]:
         path = self._path(name, fold, seed)

@@ -30,7 +30,7 @@ REQUIRED = ("majority", "pixels", "pixels_context")
 
 #: The tested run with another encoder, trained as it was.
 TRAINED = {
-    "no_encoder": "the same decoders without an encoder",
+    "no_encoder": "the same model without an encoder",
     "frozen_encoder": "the same model with its encoder as it was before training",
     "random_encoder": "the same model from random weights",
 }

@@ -218,6 +218,7 @@ def build(spec: ModelSpec, kind: type[Model]) -> Model:
         },
         heads,
         indices=indices,
+        map_channels=channels[-1],
         neck=neck,
         merge=concat,
         modality_dropout=spec.modality_dropout,

@@ -21,12 +21,17 @@ class FullResolutionDecoder(nn.Module):
     The UNet ends at a quarter of the input's resolution, and interpolation from there cannot give an edge back. Each
     further stage doubles the resolution and joins a shallow convolution of the input.
 
+    What a pixel is can depend on where it lies: the same light pixel is a roof in one district and a yard in another.
+    That is a product of both inputs, which a sum of them cannot say. So the encoder's maps scale and shift the channels
+    of the skip (feature-wise linear modulation: Perez et al. 2018, arXiv:1709.07871) before both are joined.
+
     Args:
         embed_dim: Channels of the feature maps.
         channels: Channels of the UNet's stages.
         image_channels: Bands of all modalities together.
         stages: 1 ends at half the input's resolution, 2 at the whole.
         stem_channels: Channels of the convolutions of the input.
+        modulate: Let the encoder's maps scale and shift the skip; False joins it as it is.
     """
 
     needs_image = True
@@ -38,6 +43,7 @@ class FullResolutionDecoder(nn.Module):
         image_channels: int,
         stages: int = 2,
         stem_channels: int = 16,
+        modulate: bool = True,
     ) -> None:
         from terratorch.models.decoders import UNetDecoder
 
@@ -48,14 +54,21 @@ class FullResolutionDecoder(nn.Module):
         self.out_channels = self.unet.out_channels
         strides = (2, 1)[:stages]
         self.stems = nn.ModuleList(_conv(image_channels, stem_channels, stride) for stride in strides)
+        # scale and shift of each channel of the skip
+        modulations = (nn.Conv2d(self.out_channels, 2 * stem_channels, 1) for _ in strides if modulate)
+        self.modulations = nn.ModuleList(modulations)
         self.ups = nn.ModuleList(_conv(self.out_channels + stem_channels, self.out_channels, 1) for _ in strides)
 
     def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
         """Give (B, out_channels, H, W), or half of it, of maps and the standardised input (B, C, H, W)."""
         x: Tensor = self.unet(features)
-        for stem, up in zip(self.stems, self.ups, strict=True):
+        for stage, (stem, up) in enumerate(zip(self.stems, self.ups, strict=True)):
             skip = stem(image)
-            x = up(torch.cat([F.interpolate(x, size=skip.shape[-2:], mode="nearest"), skip], dim=1))
+            x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
+            if self.modulations:
+                scale, shift = self.modulations[stage](x).chunk(2, dim=1)
+                skip = skip * (1 + scale) + shift
+            x = up(torch.cat([x, skip], dim=1))
         return x
 
 

@@ -58,15 +58,19 @@ class MultiHeadOutput(ModelOutput):
 class TerraTorchMultiHeadModel(MultiHeadModel, Model):
     """The multi-head model with TerraTorch's interface; its weights have the same names."""
 
-    def forward(self, x: Any, **kwargs: Any) -> MultiHeadOutput:  # type: ignore[override]
-        """Give the output per head at the size of the input.
+    def forward(self, x: Any, *, with_maps: bool = False, **kwargs: Any) -> Any:
+        """Give the output per head at the size of the input, a `MultiHeadOutput`; ``with_maps`` the encoder's maps too.
 
         Args:
             x: {modality: (B, C, H, W)}, or one tensor for a model of one modality.
+            with_maps: As for `MultiHeadModel.forward`.
             kwargs: Passed on to the encoder, but for ``image_size``, which the input tells.
         """
         kwargs.pop("image_size", None)
         images = x if isinstance(x, Mapping) else {self.input_modalities[0]: x}
+        if with_maps:
+            logits, maps = super().forward(images, with_maps=True, **kwargs)
+            return MultiHeadOutput(logits), maps
         return MultiHeadOutput(super().forward(images, **kwargs))
 
 

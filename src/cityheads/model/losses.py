@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cityheads.core.classes import IGNORE
 
-__all__ = ["LOSSES", "REGRESSION_LOSSES", "HeadLoss", "RegressionLoss", "dice_loss", "focal_loss"]
+__all__ = ["LOSSES", "REGRESSION_LOSSES", "HeadLoss", "RegressionLoss", "dice_loss", "focal_loss", "fraction_loss"]
 
 #: Names that a head's ``loss`` may take.
 LOSSES = ("dice", "ce", "dice_ce", "focal", "lovasz")
@@ -59,6 +59,30 @@ def dice_loss(logits: Tensor, target: Tensor, *, weight: Tensor | None = None, i
     dice = (2 * hit + _EPS) / (probability.sum(dim=(0, 2, 3)) + size + _EPS)
     share = (size > 0).float() if weight is None else (size > 0) * weight
     return ((1 - dice) * share).sum() / share.sum()
+
+
+def fraction_loss(logits: Tensor, target: Tensor, *, ignore_index: int = IGNORE) -> Tensor:
+    """Give the cross-entropy between class scores on a coarse grid and the share of each class in its cells.
+
+    Deep supervision (Lee et al. 2015, "Deeply-Supervised Nets", arXiv:1409.5185) of maps that are coarser than the
+    labels: a cell of 160 m holds several classes, and what it can be asked for is how much of each.
+
+    Args:
+        logits: (B, C, h, w) scores before the softmax.
+        target: (B, H, W) int64 class ids, ``ignore_index`` where unknown.
+        ignore_index: Label of pixels that do not count.
+
+    Returns:
+        Scalar: the mean over the labelled pixels, or 0 without a gradient where there is none.
+    """
+    known = target != ignore_index
+    truth = F.one_hot(target.where(known, 0), logits.shape[1]).permute(0, 3, 1, 2) * known.unsqueeze(1)
+    # the share among all pixels of a cell, so that a cell counts by its labelled pixels
+    share = F.adaptive_avg_pool2d(truth.float(), (logits.shape[-2], logits.shape[-1]))
+    total = share.sum()
+    if not total:
+        return logits.new_zeros(())
+    return -(share * logits.float().log_softmax(dim=1)).sum() / total
 
 
 def focal_loss(

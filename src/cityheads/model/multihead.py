@@ -33,6 +33,7 @@ class MultiHeadModel(nn.Module):
         normalization: One per modality, in the order in which the encoder gets them.
         heads: Name -> head.
         indices: Layers of the encoder that the heads see.
+        map_channels: Channels of the last of these layers, as merged.
         neck: Neck of the heads that have none of their own.
         merge: Module from the encoder's tokens per modality to one set of tokens, where the encoder does not merge.
         modality_dropout: Chance that a modality is left out of a training batch; at least one stays.
@@ -47,6 +48,7 @@ class MultiHeadModel(nn.Module):
         heads: Mapping[str, nn.Module],
         *,
         indices: Sequence[int],
+        map_channels: int,
         neck: nn.Module | None = None,
         merge: nn.Module | None = None,
         modality_dropout: float = 0.0,
@@ -61,6 +63,7 @@ class MultiHeadModel(nn.Module):
         self.neck = neck
         self.merge = merge
         self.indices = list(indices)
+        self.map_channels = map_channels
         self.backbone = dict(vars(backbone))
         del self.backbone["module"]
         self.modality_dropout = modality_dropout
@@ -116,8 +119,9 @@ class MultiHeadModel(nn.Module):
         *,
         drop: Sequence[str] = (),
         occlude: Occlusion | None = None,
+        with_maps: bool = False,
         **encoder_arguments: Any,
-    ) -> dict[str, Tensor]:
+    ) -> Any:
         """Give the logits of every head at the size of the input.
 
         Args:
@@ -127,10 +131,12 @@ class MultiHeadModel(nn.Module):
             occlude: What to hide from the decoders, to see what they do without it: with ``zeroed`` the encoder's maps
                 are zeros, with ``permuted`` each chip gets the maps of the chip half a batch further on (zeros where
                 the batch is one chip), with ``image_skip`` decoders that look at the input see its mean in its place.
+            with_maps: Give the encoder's last maps as well.
             encoder_arguments: Passed on to the encoder, such as Prithvi's ``temporal_coords``.
 
         Returns:
-            {head: (B, n_classes, H, W)}.
+            {head: (B, n_classes, H, W)}; ``with_maps`` that and {head: (B, map_channels, h, w)}, the last map of the
+            encoder that the head's neck sees, one cell per patch of the padded input.
 
         Raises:
             CityHeadsError: A modality is missing, or all of them are left out.
@@ -151,20 +157,25 @@ class MultiHeadModel(nn.Module):
             if occlude == "image_skip":
                 image = torch.zeros_like(image)
         layers = self._layers(inputs, **encoder_arguments)
-        shared = (
-            self.neck(self._maps(layers, inner, occlude=occlude), image_size=inner) if self.neck is not None else None
-        )
+        maps: dict[str, Tensor] = {}
+        shared = common = None
+        if self.neck is not None:
+            common = self._maps(layers, inner, occlude=occlude)
+            shared = self.neck(common, image_size=inner)
         logits: dict[str, Tensor] = {}
         for name, head in self.heads.items():
-            own = shared
+            own, seen = shared, common
             if isinstance(head.neck, nn.Module):
-                own = head.neck(self._maps(layers, inner, head.merge, occlude), image_size=inner)
+                seen = self._maps(layers, inner, head.merge, occlude)
+                own = head.neck(seen, image_size=inner)
+            assert seen is not None, "a head without a neck of its own shares one"
+            maps[name] = seen[-1]
             out = head(own, image) if head.needs_image else head(own)
             if out.shape[-2:] != inner:
                 out = F.interpolate(out, size=inner, mode="bilinear")
             top, left = (inner[0] - size[0]) // 2, (inner[1] - size[1]) // 2
             logits[name] = out[..., top : top + size[0], left : left + size[1]]
-        return logits
+        return (logits, maps) if with_maps else logits
 
     def _layers(self, inputs: Mapping[str, Tensor], **encoder_arguments: Any) -> list[Any]:
         """Give the tokens of the encoder's chosen layers: merged, per modality, or all in a row."""

@@ -17,7 +17,7 @@ CONTROLS = {
     "proxy": "the class of another reference map",
     "pixels": "boosted trees that see one pixel",
     "pixels_context": "boosted trees that see a pixel and means around it",
-    "no_encoder": "the same decoder without an encoder",
+    "no_encoder": "the same model without an encoder",
     "frozen_encoder": "the encoder left at its starting weights",
     "random_encoder": "the same training from random weights",
     "ceiling": "the true cover held against the same imperfect labels",

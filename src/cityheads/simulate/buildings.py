@@ -72,11 +72,8 @@ _MIX: dict[str, tuple[tuple[str, float], ...]] = {
 
 #: Use of the land that is not built up, and the share of the neighbourhoods up to and with it, by part of the city.
 _LAND: dict[str, tuple[tuple[str, float], ...]] = {
-    "core": (("nature", 1.0),),
-    "rows": (("nature", 0.7), ("forestry", 1.0)),
-    "port": (("nature", 0.5), ("farm", 0.75), ("forestry", 1.0)),
-    "suburb": (("nature", 0.34), ("farm", 0.67), ("forestry", 1.0)),
-    "wild": (("nature", 0.34), ("farm", 0.67), ("forestry", 1.0)),
+    "core": (("nature", 0.5), ("forestry", 1.0)),
+    **dict.fromkeys(("rows", "port", "suburb", "wild"), (("nature", 0.34), ("farm", 0.67), ("forestry", 1.0))),
 }
 
 #: Shares of the kinds of roof, in the order of `spectra.ROOFS`, where roofs are light and where they are dark.
@@ -86,7 +83,7 @@ _ROOFS = {
 }
 
 #: Spacing of the neighbourhoods' lattice for parents of 2.56 km, in metres.
-_SPACING_M = 850.0
+_SPACING_M = 1500.0
 
 
 @dataclass(frozen=True)

@@ -387,10 +387,7 @@ def sentinel1(
     layers = {}
     roof_share = world.roofs.sum(axis=0)
     named = f"{frame.epsg}/moisture/{radar.when.date().isoformat()}"
-    moisture = noise(plan.seed, named, *frame.centres(10), 100 * plan.scale, 2)
     land = 1 - world.ground[_CODE["water"]]
-    level_db = simulate.s1_moisture_db * moisture + simulate.s1_district_db * world.moisture
-    moist = np.float32(10) ** (level_db.astype(np.float32) / np.float32(10) * land)
     # cars, containers and fences on paved ground return like walls, more of them in districts of dark yards
     lots = (world.ground[_CODE["paved"]] + world.ground[_CODE["street"]]) * (
         np.float32(0.012) + np.float32(0.04) * world.light_roofs
@@ -403,7 +400,12 @@ def sentinel1(
         # a rough tenth of the double bounce comes back cross-polarised
         walls = world.bounce[radar.orbit] * np.exp(np.float32(0.9) * world.clutter)
         mean += (walls + lots * np.exp(world.clutter)) * np.float32((1.0, 0.11)[index])
-        mean *= moist * np.exp(np.float32(0.12) * world.texture[0] * land)
+        # patches differ in each polarisation, or their ratio would show the tone of the roofs in a few pixels
+        patches = noise(plan.seed, f"{named}/{name}", *frame.centres(10), 150 * plan.scale, 2)
+        district = world.moisture + np.float32((0.4, -0.4)[index]) * (2 * world.light_roofs - 1)
+        level_db = np.float32(simulate.s1_moisture_db) * patches + np.float32(simulate.s1_district_db) * district
+        mean *= np.float32(10) ** (level_db / np.float32(10) * land)
+        mean *= np.exp(np.float32(0.12) * world.texture[0] * land)
         mean = np.float32(0.6) * mean + np.float32(0.4) * box_mean(mean)
         # a resolution cell is two pixels wide: speckle of a quarter of the looks, averaged over 2 x 2 pixels
         looks = simulate.s1_looks / 4

@@ -97,7 +97,7 @@ def make_world(plan: Plan, place: Place, demolished_fraction: float = 0.0) -> Wo
 
     found = neighbourhoods(plan, frame)
     altitude = _altitude(plan, place, x, y, field)
-    kinds, number, block, built = _ground(plan, place, found, x, y, altitude, field)
+    kinds, number, block = _ground(plan, place, found, x, y, altitude, field)
     listed = put_up(plan, place, found, np.where(block, number + np.uint16(1), np.uint16(0)))
     gone = hash_uniform(name_key(plan.seed, "demolished"), listed.uid.astype(np.int64)) < demolished_fraction
     buildings = listed.take(~gone)
@@ -144,7 +144,7 @@ def make_world(plan: Plan, place: Place, demolished_fraction: float = 0.0) -> Wo
         buildings,
         listed,
         np.array([one.light_roofs for one in found])[number[::2, ::2]].astype(np.float32),
-        _aggregate(_moisture(found, number, built), 2),
+        np.array([_MOISTURE[one.land] for one in found])[number[::2, ::2]].astype(np.float32),
     )
 
 
@@ -312,17 +312,8 @@ def _managed(
     return np.asarray(codes[np.searchsorted(shares, draw, side="right").clip(0, len(codes) - 1)])
 
 
-#: What the radar tells of a district as a whole: irrigated fields are wet and rough, planted stands are drained.
+#: What the radar's mean level tells of a district: irrigated fields are wet and rough, planted stands are drained.
 _MOISTURE = {"nature": 0.0, "farm": 1.0, "forestry": -1.0}
-#: The same of built-up districts with light roofs, which are the newer ones with more metal, and with dark ones.
-_MOISTURE_BUILT = {True: 0.6, False: -0.6}
-
-
-def _moisture(found: list[Neighbourhood], number: NDArray[np.uint16], built: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give the district's part of moisture and roughness on 5 m cells."""
-    in_city = np.array([_MOISTURE_BUILT[one.light_roofs] for one in found], np.float32)
-    outside = np.array([_MOISTURE[one.land] for one in found], np.float32)
-    return np.where(built, in_city[number], outside[number])
 
 
 def _shares(

@@ -146,6 +146,7 @@ def fit(
         warmup_fraction=options.warmup_fraction,
         balance=options.balance,
         layer_decay=options.layer_decay,
+        auxiliary_weight=options.auxiliary_weight,
         seed=own_seed,
     )
     work = RunFolder(out).work

@@ -21,8 +21,8 @@ from cityheads.core.files import write_bytes
 from cityheads.model.backbones.base import blocks, fine_tuned
 from cityheads.model.backbones.tuning import merged_state
 from cityheads.model.factory import MultiHeadModelFactory
-from cityheads.model.losses import HeadLoss, RegressionLoss
-from cityheads.model.seeds import mix
+from cityheads.model.losses import HeadLoss, RegressionLoss, fraction_loss
+from cityheads.model.seeds import mix, seeded
 from cityheads.training.balancing import BALANCES, balanced, gradient_cosine, projected_backward
 from cityheads.training.meters import Confusion, Residuals
 
@@ -72,7 +72,11 @@ class MultiHeadTask(TerraTorchTask):
         tiled_inference_parameters: Arguments of TerraTorch's ``tiled_inference``, for predictions.
         tiled_inference_on_testing: Tile in tests too.
         tiled_inference_on_validation: Tile in validation too.
-        seed: Seed of PCGrad's order.
+        auxiliary_weight: Weight of a further loss on each segmentation head's last map of the encoder: a linear
+            classifier is to give the share of each class in every cell (`fraction_loss`). It sees that the encoder
+            learns what the head needs, which a decoder that looks at the image itself would not ask of it. The
+            classifiers belong to the training and not to the model. 0 leaves them out.
+        seed: Seed of PCGrad's order, and of the auxiliary classifiers.
     """
 
     ignore = ("weights", "model")
@@ -98,6 +102,7 @@ class MultiHeadTask(TerraTorchTask):
         tiled_inference_parameters: dict[str, Any] | None = None,
         tiled_inference_on_testing: bool = False,
         tiled_inference_on_validation: bool = False,
+        auxiliary_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
         if balance not in BALANCES:
@@ -116,6 +121,7 @@ class MultiHeadTask(TerraTorchTask):
         self.balance = balance
         self.layer_decay = layer_decay
         self.interference_every = interference_every
+        self.auxiliary_weight = auxiliary_weight
         self.seed = seed
         super().__init__(
             task="multihead",
@@ -136,6 +142,14 @@ class MultiHeadTask(TerraTorchTask):
         for wanted, method in (("backbone", "encoder"), ("decoder", "decoder"), ("head", "head")):
             if self.hparams[f"freeze_{wanted}"]:
                 getattr(self.model, f"freeze_{method}")()
+        classifiers: dict[str, nn.Module] = {}
+        # an encoder that does not train has nothing to learn from them
+        if self.auxiliary_weight and any(p.requires_grad for p in self.model.encoder.parameters()):
+            for name, head in self.head_specs.items():
+                if head.get("target", "segmentation") == "segmentation":
+                    with seeded(self.seed, f"auxiliary/{name}"):
+                        classifiers[name] = nn.Conv2d(self.model.map_channels, self._outputs(head), 1)
+        self.auxiliary = nn.ModuleDict(classifiers)
 
     def configure_losses(self) -> None:
         """Build the losses, and the log variances that uncertainty weighting learns."""
@@ -167,8 +181,16 @@ class MultiHeadTask(TerraTorchTask):
         assert isinstance(meter, Confusion | Residuals)
         return meter
 
+    @staticmethod
+    def _located(batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: batch[key] for key in ("temporal_coords", "location_coords") if key in batch}
+
+    @staticmethod
+    def _outputs(head: Mapping[str, Any]) -> int:
+        return head["classes"] if isinstance(head["classes"], int) else len(head["classes"])
+
     def _logits(self, batch: Mapping[str, Any], *, tiled: bool = False) -> dict[str, Tensor]:
-        extra = {key: batch[key] for key in ("temporal_coords", "location_coords") if key in batch}
+        extra = self._located(batch)
         if tiled:
             if not self.tiled_inference_parameters:
                 raise ValueError("tiled inference needs tiled_inference_parameters")
@@ -179,6 +201,19 @@ class MultiHeadTask(TerraTorchTask):
             )  # fmt: skip
             return dict(zip(self.head_specs, joined.split(widths, dim=1), strict=True))
         return _tensors(self(batch["image"], **extra))
+
+    def _with_auxiliary(
+        self, batch: Mapping[str, Any], masks: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Give the logits, and the auxiliary loss of each head that has one."""
+        if not self.auxiliary:
+            return self._logits(batch), {}
+        output, maps = self(batch["image"], with_maps=True, **self._located(batch))
+        losses = {
+            name: fraction_loss(classifier(maps[name]), masks[name], ignore_index=self._unlabelled(name))
+            for name, classifier in self.auxiliary.items()
+        }
+        return _tensors(output), losses
 
     def _width(self, name: str) -> int:
         meter = self._meter(name)
@@ -201,8 +236,10 @@ class MultiHeadTask(TerraTorchTask):
     def training_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
         """Give the balanced sum of the losses, or None (no step) where no head has a label."""
         masks = self._masks(batch)
-        losses = self._losses(self._logits(batch), masks)
-        shares = balanced(losses, self.weights, self.log_variance)
+        logits, auxiliary = self._with_auxiliary(batch, masks)
+        losses = self._losses(logits, masks)
+        asked = {name: loss + self.auxiliary_weight * auxiliary.get(name, 0.0) for name, loss in losses.items()}
+        shares = balanced(asked, self.weights, self.log_variance)
         total = torch.stack(list(shares.values())).sum()
         size = next(iter(masks.values())).shape[0]
         self._log_losses("train", losses, total, size)
@@ -225,6 +262,8 @@ class MultiHeadTask(TerraTorchTask):
         # what the precision plugin and gradient accumulation have multiplied the loss with
         scale = (loss / torch.stack(list(self._step_losses.values())).sum()).detach()
         own = {name: [p for p in self.model.heads[name].parameters() if p.requires_grad] for name in self._step_losses}
+        for name, classifier in self.auxiliary.items():
+            own.get(name, []).extend(classifier.parameters())
         of_heads = {id(p) for p in self.model.heads.parameters()}
         shared = [p for p in self.model.parameters() if p.requires_grad and id(p) not in of_heads]
         projected_backward(self._step_losses, scale, own, shared, random.Random(mix(self.seed, self.global_step)))

@@ -101,6 +101,7 @@ def read_readings(path: Path) -> list[TestReading]:
         try:
             value = json.loads(line)
         except json.JSONDecodeError:
+            # killed while it wrote, so before it saw the test split: no reading
             continue
         if not isinstance(value, dict) or not keys <= set(value):
             raise CityHeadsError(f"{path}: line {number} is no reading of the test split; take the line out")
