@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cityheads.core.errors import CityHeadsError
+from cityheads.model.decoders import FullResolutionDecoder
 from cityheads.model.factory import MultiHeadModelFactory, TerraTorchMultiHeadModel
 
 PX = 64
@@ -99,3 +101,24 @@ def test_trying_a_head_changes_nothing_in_it() -> None:
     shared = build("smp_FPN", head={"neck": "shared"})
     assert shared.heads["roads"].neck is None
     assert shared.neck is not None
+
+
+@pytest.mark.parametrize("modulate", [True, False])
+def test_the_maps_scale_and_shift_the_skip(modulate: bool) -> None:
+    torch.manual_seed(0)
+    decoder = FullResolutionDecoder([4] * 4, [8] * 4, image_channels=2, stem_channels=3, modulate=modulate).eval()
+    seen: list[torch.Tensor] = []
+    decoder.ups[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    features = [torch.randn(1, 4, side, side) for side in (16, 8, 4, 2)]
+    image = torch.randn(1, 2, PX, PX)
+    with torch.no_grad():
+        decoder(features, image)
+        maps, skip = seen[0][:, :8], seen[0][:, 8:]
+        stem = decoder.stems[-1](image)
+        if not modulate:
+            assert torch.equal(skip, stem)
+            return
+        layer = decoder.modulations[-1]
+        weight, bias = layer.weight[:, :, 0, 0].numpy(), layer.bias.numpy()
+    both = np.einsum("oc,chw->ohw", weight, maps[0].numpy()) + bias[:, None, None]
+    np.testing.assert_allclose(skip[0].numpy(), stem[0].numpy() * (1 + both[:3]) + both[3:], atol=1e-5)

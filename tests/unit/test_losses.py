@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cityheads.core.classes import IGNORE
-from cityheads.model.losses import LOSSES, HeadLoss, dice_loss, focal_loss
+from cityheads.model.losses import LOSSES, HeadLoss, dice_loss, focal_loss, fraction_loss
 
 
 def sample(seed: int = 0, classes: int = 4, ignored: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,6 +47,28 @@ def test_dice_equals_numpy(seed: int, classes: int, ignored: float) -> None:
     assert float(dice_loss(logits, target)) == pytest.approx(numpy_dice(logits64, target.numpy()), abs=1e-5)
     weighted = dice_loss(logits, target, weight=torch.tensor(weight))
     assert float(weighted) == pytest.approx(numpy_dice(logits64, target.numpy(), weight), abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), ignored=st.floats(0, 0.9))
+def test_the_loss_of_fractions_equals_numpy(seed: int, ignored: float) -> None:
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 3, (2, 8, 12))
+    target[rng.random(target.shape) < ignored] = IGNORE
+    target[0, 0, 0] = 1
+    logits = rng.normal(size=(2, 3, 2, 3))
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    # every labelled pixel counts once, in the cell that it lies in
+    expected = [
+        -log_p[b, target[b, y, x], y // 4, x // 4] for b, y, x in zip(*np.nonzero(target != IGNORE), strict=True)
+    ]
+    found = fraction_loss(torch.from_numpy(logits), torch.from_numpy(target))
+    assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_the_loss_of_fractions_is_zero_without_labels() -> None:
+    logits = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    assert float(fraction_loss(logits, torch.full((1, 8, 8), IGNORE))) == 0
 
 
 def test_a_class_without_labels_does_not_dilute_dice() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import small_config, write_store
+from safetensors.torch import load_file
 
 import cityheads.training.recorder
 import cityheads.training.run
@@ -22,11 +23,12 @@ from cityheads.core.artifacts.history import columns, read_history, write_histor
 from cityheads.core.confusion import HeadMetric, class_iou
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import sha256_file
-from cityheads.model.builder import load_model
+from cityheads.model.builder import build_model, load_model
 from cityheads.training.meters import Confusion
 from cityheads.training.recorder import Recorder
 from cityheads.training.run import train
-from cityheads.training.task import schedule
+from cityheads.training.spec import make_spec
+from cityheads.training.task import MultiHeadTask, schedule
 
 
 @pytest.fixture(scope="module")
@@ -503,6 +505,41 @@ def test_other_ways_of_training_leave_a_model_that_loads(
     tolerance = 0.02 if config.train.precision != "32-true" else 1e-3
     assert float(row["val/buildings/iou"]) == pytest.approx(counts.compute(), abs=tolerance)
     assert list(spec["modalities"]) == list(config.model.modalities)
+
+
+def test_the_auxiliary_loss_teaches_the_encoder_and_leaves_nothing_in_the_model(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    changed = {"epochs": 3, "auxiliary_weight": 0.5}
+    train(small_config(train=changed), run="multihead", seed=0, dataset=dataset_dir, out=tmp_path / "a")
+    plain, taught = (load_file(folder / "model.safetensors") for folder in (run_dir, tmp_path / "a"))
+    assert list(plain) == list(taught)
+    load_model(tmp_path / "a")
+    name = "encoder.encoder.0.attn.qkv.weight"
+    assert not torch.equal(plain[name], taught[name])
+    # a head that was asked for more has a larger objective, of which the losses of the heads are a part
+    for row in rows(tmp_path / "a"):
+        assert float(row["train/loss"]) > float(row["train/lulc/loss"]) + float(row["train/buildings/loss"])
+    config = small_config(train=changed | {"balance": "pcgrad"})
+    train(config, run="multihead", seed=0, dataset=dataset_dir, out=tmp_path / "b")
+    assert not torch.equal(load_file(tmp_path / "b" / "model.safetensors")[name], taught[name])
+
+
+def test_an_encoder_that_does_not_train_is_asked_for_nothing_more(dataset_dir: Path) -> None:
+    spec = make_spec(small_config(model={"encoder": "frozen"}), run="multihead", seed=0, dataset=dataset_dir)
+    frozen = MultiHeadTask(spec["heads"], build_model(spec), auxiliary_weight=0.5)
+    assert not frozen.auxiliary
+    spec = make_spec(small_config(), run="multihead", seed=0, dataset=dataset_dir)
+    task = MultiHeadTask(spec["heads"], build_model(spec), auxiliary_weight=0.5)
+    image = {name: torch.rand(2, len(one["bands"]), 64, 64) for name, one in spec["modalities"].items()}
+    masks = {name: torch.zeros(2, 64, 64, dtype=torch.int64) for name in spec["heads"]}
+    _, losses = task._with_auxiliary({"image": image}, masks)
+    for loss in losses.values():
+        task.zero_grad()
+        loss.backward(retain_graph=True)
+        gradient = task.model.encoder.state_dict(keep_vars=True)["encoder.0.attn.qkv.weight"].grad
+        assert float(gradient.abs().sum()) > 0
+    assert set(losses) == {"lulc", "buildings"}
 
 
 def test_class_weights_must_fit_the_classes() -> None:

@@ -58,7 +58,7 @@ class MultiHeadOutput(ModelOutput):
 class TerraTorchMultiHeadModel(MultiHeadModel, Model):
     """The multi-head model with TerraTorch's interface; its weights have the same names."""
 
-    def forward(self, x: Any, *, with_maps: bool = False, **kwargs: Any) -> Any:
+    def forward(self, x: Any, *, with_maps: bool = False, **kwargs: Any) -> Any:  # type: ignore[override]
         """Give the output per head at the size of the input, a `MultiHeadOutput`; ``with_maps`` the encoder's maps too.
 
         Args:

@@ -61,7 +61,7 @@ class World:
         buildings: The buildings that stand.
         listed: The buildings that stand and those that are gone, as the city's table has them before its own errors.
         light_roofs: (H, W) 1 where the district has light roofs and dark yards, else 0.
-        moisture: (H, W) how wet and rough the ground is that the radar sees, -1 to 1, the same all over a district.
+        moisture: (H, W) how wet and rough the ground is that the radar sees: 1 farmed, -1 planted, 0 other districts.
     """
 
     ground: NDArray[np.float32]
@@ -226,8 +226,8 @@ def _ground(
     y: NDArray[np.float64],
     altitude: tuple[NDArray[np.float32], NDArray[np.float32]],
     field: Field,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Give the kind of ground per 5 m cell, the neighbourhood's number, where blocks to build on are, and the city."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.bool_]]:
+    """Give the kind of ground per 5 m cell, the neighbourhood's number, and where blocks to build on are."""
     level = altitude[0]
     character = [
         _blend(plan, place, x, y, lambda other, k=k: _CHARACTER[other.kind][k], (0.0, 0.2, 0.5)[k])  # type: ignore[misc]
@@ -284,7 +284,7 @@ def _ground(
     kinds[highway] = _CODE["street"]
     block &= ~highway
     kinds[(level <= 0) & ~highway] = _CODE["water"]
-    return kinds, number, block, built
+    return kinds, number, block
 
 
 #: Size of a parcel or stand, in metres, along and across the neighbourhood's grid, and the share of the parcels up to

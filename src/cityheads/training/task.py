@@ -243,6 +243,8 @@ class MultiHeadTask(TerraTorchTask):
         total = torch.stack(list(shares.values())).sum()
         size = next(iter(masks.values())).shape[0]
         self._log_losses("train", losses, total, size)
+        further = {f"train/{name}/auxiliary": loss.detach() for name, loss in auxiliary.items()}
+        self.log_dict(further, on_step=False, on_epoch=True, batch_size=size)
         counts = {f"train/{name}/chips": _labelled(masks[name], self._unlabelled(name)) for name in self.head_specs}
         self.log_dict(counts, on_step=False, on_epoch=True, reduce_fx="sum", batch_size=size)
         self._step_losses = {name: share for name, share in shares.items() if share.requires_grad}
