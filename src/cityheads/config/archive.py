@@ -442,7 +442,7 @@ class SimulateConfig(Section):
         0.012, "Standard deviation of the noise within a material, in reflectance (0 to 1).", ge=0
     )
     material_overlap: Number = field(
-        0.85,
+        1.0,
         "How alike the spectra of different things are that look alike (roof and yard, tilled field and bare ground, "
         "young stand and meadow): 0 leaves them apart, 1 makes them equal.",
         ge=0,
@@ -459,12 +459,13 @@ class SimulateConfig(Section):
     )
     haze_reflectance: Number = field(0.012, "Mean reflectance that haze adds in the blue.", ge=0)
     s1_moisture_db: Number = field(
-        4.0, "Standard deviation of the radar's backscatter in patches of 100 m (moisture, roughness), in dB.", ge=0
+        4.0, "Standard deviation of the radar's backscatter in patches of 150 m (moisture, roughness), in dB.", ge=0
     )
     s1_district_db: Number = field(
         5.5,
-        "How far the radar's backscatter of a district as a whole lies from that of another land use, in dB; smaller "
-        "than what patches, speckle and materials add to a pixel, and seen where many pixels are averaged.",
+        "How far the radar's backscatter of a district as a whole lies from that of another land use, in dB; the ratio "
+        "of its polarisations differs by 1.6 times that between districts with light and dark roofs. Smaller than what "
+        "patches, speckle and materials add to a pixel, and seen where many pixels are averaged.",
         ge=0,
     )
     cover_error_fraction: Number = field(
