@@ -31,6 +31,7 @@ class FullResolutionDecoder(nn.Module):
         image_channels: Bands of all modalities together.
         stages: 1 ends at half the input's resolution, 2 at the whole.
         stem_channels: Channels of the convolutions of the input.
+        convolutions: Convolutions of a stage after both are joined.
         modulate: Let the encoder's maps scale and shift the skip; False joins it as it is.
     """
 
@@ -42,7 +43,8 @@ class FullResolutionDecoder(nn.Module):
         channels: list[int],
         image_channels: int,
         stages: int = 2,
-        stem_channels: int = 16,
+        stem_channels: int = 32,
+        convolutions: int = 2,
         modulate: bool = True,
     ) -> None:
         from terratorch.models.decoders import UNetDecoder
@@ -50,6 +52,8 @@ class FullResolutionDecoder(nn.Module):
         super().__init__()
         if stages not in (1, 2):
             raise ValueError(f"stages must be 1 or 2, not {stages}")
+        if convolutions < 1:
+            raise ValueError(f"convolutions must be at least 1, not {convolutions}")
         self.unet = UNetDecoder(embed_dim, channels=channels)
         self.out_channels = self.unet.out_channels
         strides = (2, 1)[:stages]
@@ -57,7 +61,10 @@ class FullResolutionDecoder(nn.Module):
         # scale and shift of each channel of the skip
         modulations = (nn.Conv2d(self.out_channels, 2 * stem_channels, 1) for _ in strides if modulate)
         self.modulations = nn.ModuleList(modulations)
-        self.ups = nn.ModuleList(_conv(self.out_channels + stem_channels, self.out_channels, 1) for _ in strides)
+        widths = [self.out_channels + stem_channels] + [self.out_channels] * (convolutions - 1)
+        self.ups = nn.ModuleList(
+            nn.Sequential(*(_conv(width, self.out_channels, 1) for width in widths)) for _ in strides
+        )
 
     def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
         """Give (B, out_channels, H, W), or half of it, of maps and the standardised input (B, C, H, W)."""
