@@ -94,7 +94,7 @@ VERBS: dict[str, Verb] = {
             "cityheads.simulate.archive:simulate_archive",
             ("grid", "simulate", "archive.imagery"),
             (_PARENTS, _out("folder of the archive; catalog.json is written last")),
-            version=2,
+            version=3,
         ),
         Verb(
             "agree_scenes",
@@ -289,7 +289,7 @@ VERBS: dict[str, Verb] = {
                 _DATASET,
                 _out("folder of the candidate"),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "choose_settings",
@@ -317,7 +317,7 @@ VERBS: dict[str, Verb] = {
                 Argument("settings", "settings that a search chose for the run (JSON)", required=False),
                 _out("folder of the run"),
             ),
-            version=2,
+            version=3,
         ),
         Verb(
             "evaluate",
@@ -376,7 +376,7 @@ VERBS: dict[str, Verb] = {
                 Argument("page", "the verdict as a Markdown page"),
                 _out("gate.json"),
             ),
-            version=2,
+            version=3,
         ),
         Verb(
             "draw_figures",
