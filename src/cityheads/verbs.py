@@ -351,7 +351,7 @@ VERBS: dict[str, Verb] = {
                 Argument("archive", "folder of the simulated archive, for the ceiling", required=False),
                 Argument("parents", "parent sheet (TSV), for the ceiling", required=False),
             ),
-            version=1,
+            version=2,
         ),
         Verb(
             "leaderboard",
