@@ -61,8 +61,8 @@ _RUN = Argument("run", "name of the run", str)
 _FOLD = Argument("fold", "fold whose test split is held out", int)
 _SEED = Argument("seed", "seed", int)
 _RECIPE = (
-    "project", "grid", "archive", "simulate", "quality", "labels", "splits", "heads", "runs", "seeds", "model",
-    "train", "tuning", "evaluation", "controls", "noninferiority", "report",
+    "project", "grid", "archive", "simulate", "downloads", "quality", "labels", "splits", "heads", "runs", "seeds",
+    "model", "train", "tuning", "evaluation", "controls", "noninferiority", "report",
 )  # fmt: skip
 
 

@@ -524,7 +524,7 @@ def test_decoders_alone_that_do_as_well_are_no_evidence(tmp_path: Path) -> None:
     write_metrics(tmp_path, "no_encoder", 0, {head: matrices(head, pair[0]) for head, pair in FAIR.items()})
     gate, _ = run_compare(tmp_path)
     assert gate["verdict"] == "no evidence"
-    assert gate["reason"].count("the same decoders without an encoder") == 2
+    assert gate["reason"].count("the same model without an encoder") == 2
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,6 @@ def test_only_a_sheet_that_is_accepted_is_written(tmp_path: Path) -> None:
     for epsg, message in ((2263, "not a projected CRS in metres"), (4326, "not a projected"), (99999, "is unknown")):
         with pytest.raises(CityHeadsError, match=message):
             cover_boundary(CONFIG, boundary=city, out=tmp_path / "p.tsv", epsg=epsg)
-    with pytest.raises(CityHeadsError, match=r"p.tsv: row 1: parent_id 'no id01' is unfit"):
+    with pytest.raises(CityHeadsError, match=r"p.tsv: line 5: parent_id 'no id01' is unfit"):
         cover_boundary(CONFIG, boundary=city, out=tmp_path / "p.tsv", epsg=32618, prefix="no id")
     assert not (tmp_path / "p.tsv").exists()

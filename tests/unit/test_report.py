@@ -313,7 +313,7 @@ def test_the_account_of_sub_chips(fake: fake_results.Fake, html: str) -> None:
 
 def test_the_account_of_footprints(html: str) -> None:
     text = Page(html).text()
-    assert "120,004 rows = 119,990 kept + 14 dropped. Dropped: 13 other feature code, 1 duplicate." in text
+    assert "120,004 rows = 119,990 kept + 14 dropped. Dropped: 13 coded as ground, 1 duplicate." in text
     assert "12 outlines were repaired. Those kept cover 41.25 km²." in text
 
 

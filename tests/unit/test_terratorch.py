@@ -215,7 +215,8 @@ def test_pcgrad_changes_the_shared_part_only() -> None:
     heads = {name: HEADS[name] for name in ("lulc", "buildings")}
     gradients: dict[str, dict[str, torch.Tensor]] = {}
     for balance in ("fixed", "pcgrad"):
-        torch.manual_seed(0)
+        # a start from which the heads pull the encoder apart; where they agree, there is nothing to project
+        torch.manual_seed(2)
         task = MultiHeadTask(heads, model_args=ARGUMENTS, balance=balance, interference_every=10**6)
         quiet(task)
         task.trainer = type("Trainer", (), {"global_step": 0})()  # type: ignore[assignment]

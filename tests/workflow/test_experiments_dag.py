@@ -54,4 +54,4 @@ def test_a_wrong_row_stops_before_any_job(snakemake: Run, place: Path) -> None:
     assert done.returncode != 0
     line = next(line for line in (done.stdout + done.stderr).splitlines() if "experiments.tsv" in line)
     says = "column set: 'model.merge': 'sum' is none of mean, max, concat, dict, none"
-    assert line == f"config/experiments.tsv: row 3 (bad): {says}"
+    assert line == f"config/experiments.tsv: line 4 (bad): {says}"

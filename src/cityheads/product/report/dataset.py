@@ -219,12 +219,20 @@ class Footprints:
     dropped: dict[str, int]
 
 
+#: Reasons for which a footprint is left out, where the key does not say enough.
+_DROPPED = {"ground": "coded as ground", "elsewhere": "far from all parents"}
+
+
 def footprints(config: Config, results: Results) -> list[Footprints]:
     """Say for each footprints label what was kept, repaired and dropped."""
     found = []
     for label, options in config.labels.items():
         if isinstance(options, FootprintsLabel):
             summary = FOOTPRINTS_SUMMARY.read(results.layout.label(label).summary)
-            dropped = {reason.replace("_", " "): count for reason, count in summary["dropped"].items() if count}
+            dropped = {
+                _DROPPED.get(reason, reason.replace("_", " ")): count
+                for reason, count in summary["dropped"].items()
+                if count
+            }
             found.append(Footprints(label, options, summary, dropped))
     return found
