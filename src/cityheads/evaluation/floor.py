@@ -199,10 +199,16 @@ def _idle(head: str, found: Encoder, run: str) -> list[str]:
         one = found["zeroed"] if name == "zeroed" else found["permuted"]
         if one is not None and _lost(one["models"][run]):
             lead = one["models"][run]
-            lines.append(
-                f"{head}: the encoder is idle: the shared model scores {lead['score']:.3f}, "
-                f"and {one['score']:.3f} {words}."
-            )
+            scores = f"the shared model scores {lead['score']:.3f}, and {one['score']:.3f} {words}"
+            if (lead["delta_pp"] or 0) > 0 and lead["interval_pp"] is not None:
+                # a loss that the test parents cannot tell from none is not yet an idle encoder
+                low, high = lead["interval_pp"]
+                lines.append(
+                    f"{head}: the encoder is not shown to matter: {scores} "
+                    f"(lead {lead['delta_pp']:+.2f} pp [{low:+.2f}, {high:+.2f}])."
+                )
+            else:
+                lines.append(f"{head}: the encoder is idle: {scores}.")
     one = found["trained"].get("no_encoder")
     if one is not None and _lost(one["models"][run]):
         lines.append(_sentence(head, TRAINED["no_encoder"], one, "the shared model", run))
