@@ -17,6 +17,7 @@ from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon, subchips
 from cityheads.dataset.splits import (
     Splits,
+    asked_of,
     check_lock,
     gap_to_training,
     lock_of,
@@ -142,7 +143,7 @@ def test_an_assignment_of_other_parents_or_without_the_fold_is_refused() -> None
     found = seek_assignment(sheet_of(6), {"A": np.ones((6, 1))}, splitting(method="folds", folds=3))
     with pytest.raises(CityHeadsError, match="no fold 3: method folds has the folds 0 to 2"):
         splits_of(found, sheet_of(6), 3)
-    with pytest.raises(CityHeadsError, match="--forcerun assign_splits"):
+    with pytest.raises(CityHeadsError, match="remove dataset/assignment.json"):
         splits_of(found, sheet_of(7), 0)
 
 
@@ -227,3 +228,11 @@ def test_the_buffer_leaves_that_distance_between_splits(buffer_m: int, seed: int
             for other in SPLITS[SPLITS.index(own) + 1 :]
         }
         assert (found is not None) == any(gap < buffer_m for gap in gaps.values())
+
+
+def test_what_was_sought_is_kept_until_the_question_changes() -> None:
+    sheet, counts = sheet_of(6), {"A": np.arange(12).reshape(6, 2)}
+    first = seek_assignment(sheet, counts, splitting())
+    assert first["asked"] == asked_of(sheet[::-1], splitting(buffer_m=5))
+    for other in (asked_of(sheet[:5], splitting()), asked_of(sheet, splitting(seed=8))):
+        assert first["asked"] != other

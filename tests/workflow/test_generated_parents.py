@@ -22,12 +22,18 @@ UNTRAINED = {"backbone": "terramind_v1_tiny_generate", "pretrained": False, "ste
 
 
 def make_place(folder: Path, missing: str) -> Path:
-    """Make an archive whose only radar scene is of another year, a sheet of one parent, and a config."""
+    """Make an archive whose only radar scene is of another year, a sheet of its parent and two more, and a config."""
     archive = complete(folder / "archive")
     archive.items["sentinel-1-rtc"][0]["properties"]["datetime"] = "2023-01-01T00:00:00Z"
     catalog = archive.write()
     made = config(catalog=str(catalog), S1RTC={"missing": missing}, synthesis=UNTRAINED).to_dict()
-    made |= {"parents": str(sheet(folder)), "results": "results"}
+    parents = sheet(folder)
+    # a sheet of one parent cannot be split; the target asks for the first one only
+    head, first = parents.read_text().splitlines()
+    _, epsg, left, top = first.split("\t")
+    more = [f"P{k}\t{epsg}\t{left}\t{float(top) + 100_000 * k}" for k in (2, 3)]
+    parents.write_text("\n".join([head, first, *more]) + "\n")
+    made |= {"parents": str(parents), "results": "results"}
     (folder / "config.yaml").write_text(yaml.safe_dump(made))
     return folder
 

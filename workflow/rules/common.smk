@@ -19,7 +19,7 @@ from cityheads.config.experiments import read_experiments, with_experiments
 from cityheads.config.inputs import check_names, check_results, check_splits, typed
 from cityheads.core.classes import CLOUD_MASK, fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
-from cityheads.core.grid import chip_ids, read_parents
+from cityheads.core.grid import area, chip_ids, read_parents
 from cityheads.core.layout import Layout
 from cityheads.core.modalities import removable
 from cityheads.core.progress import Bar, measured_seconds

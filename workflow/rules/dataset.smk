@@ -45,10 +45,11 @@ rule pack_store:
 
 rule assign_splits:
     input:
-        # kept when labels, heads or pixels change: who is tested stays, and scores compare
-        table=ancient(rules.pack_store.output.table),
+        table=rules.pack_store.output.table,
     output:
-        str(RESULTS.assignment),
+        # the job sees what is there, and keeps it when labels, heads or pixels change: who is tested stays, and scores
+        # compare (an ancient input would hide a new row from Snakemake, which then asks nothing more of this job)
+        update(str(RESULTS.assignment)),
     log:
         str(RESULTS.log("assign_splits", "splits")),
     benchmark:
@@ -60,7 +61,6 @@ rule assign_splits:
         mem_mb=500,
     params:
         config=untracked(CONFIG),
-        # no version either: sought again when the sheet or the question changes, and when asked for
         settings=settings("assign_splits"),
         rows=split_rows(),
         sheet=untracked(SHEET),

@@ -25,6 +25,7 @@ __all__ = [
     "Parent",
     "Split",
     "SubChip",
+    "area",
     "chip_id",
     "chip_ids",
     "find_parent",
@@ -42,6 +43,8 @@ _REQUIRED = ("parent_id", "epsg", "left", "top")
 _OPTIONAL = ("split", "region")
 #: Width of a UTM zone: cities that lie on two are mapped in one of them.
 _ZONE_DEG = 6.0
+#: Side of the squares for which files of a whole city are read, in metres.
+AREA_M = 50_000
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}(_[A-Za-z0-9-]+)*")
 
 
@@ -134,6 +137,21 @@ def subchips(parent: Parent, grid: Grid) -> list[SubChip]:
             rows, cols = slice(row * px, (row + 1) * px), slice(col * px, (col + 1) * px)
             cut.append(SubChip(chip_id(parent.parent_id, row, col), row, col, box[rows, cols], rows, cols))
     return cut
+
+
+def area(parent: Parent, grid: Grid) -> tuple[int, int, int, int]:
+    """Give the squares of 50 km that a parent touches: left, bottom, right, top in metres of its CRS.
+
+    What is read for the parents of a city as a whole is read for these, so that a parent more changes nothing for the
+    others.
+    """
+    left, top, right, bottom = parent.left, parent.top, parent.left + grid.side_m, parent.top - grid.side_m
+    return (
+        math.floor(left / AREA_M) * AREA_M,
+        math.floor(bottom / AREA_M) * AREA_M,
+        math.ceil(right / AREA_M) * AREA_M,
+        math.ceil(top / AREA_M) * AREA_M,
+    )
 
 
 def parent_polygon(parent: Parent, grid: Grid, epsg: int | None = None) -> Polygon:

@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 
 from cityheads.config import FractionsConfig, SplitsConfig
+from cityheads.config.base import plain
 from cityheads.config.inputs import check_splits
 from cityheads.core.artifacts.splits import MissingClass, ParentAssignment
 from cityheads.core.errors import CityHeadsError
@@ -24,6 +25,7 @@ from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon
 __all__ = [
     "Gap",
     "Splits",
+    "asked_of",
     "check_lock",
     "gap_to_training",
     "lock_of",
@@ -84,24 +86,39 @@ def seek_assignment(
     ids = [parent.parent_id for parent in parents]
     if splitting.method == "folds":
         groups = _search(np.arange(len(parents)) % splitting.folds, shares, rng).tolist()
-        return _assignment("folds", splitting, {}, dict(zip(ids, groups, strict=True)))
+        return _assignment("folds", parents, splitting, {}, dict(zip(ids, groups, strict=True)))
     given = {parent.parent_id: parent.split for parent in parents if parent.split}
     if splitting.method == "search" and len(given) == len(parents):
-        return _assignment("sheet", splitting, given)
+        return _assignment("sheet", parents, splitting, given)
     if splitting.method == "region":
         assigned = _leave_out(parents, shares, splitting, rng)
-        return _assignment(f"region {splitting.region} left out", splitting, assigned)
+        return _assignment(f"region {splitting.region} left out", parents, splitting, assigned)
     sizes = split_sizes(len(parents), splitting.fractions)
     groups = _search(np.repeat(np.arange(len(SPLITS)), [sizes[name] for name in SPLITS]), shares, rng)
     found = {identifier: SPLITS[group] for identifier, group in zip(ids, groups, strict=True)}
-    return _assignment("search", splitting, found)
+    return _assignment("search", parents, splitting, found)
+
+
+def asked_of(parents: Sequence[Parent], splitting: SplitsConfig) -> str:
+    """Give a hash of what an assignment answers: the places, in any order, and how they are to be split."""
+    column = {"search": "split", "region": "region"}.get(splitting.method)
+    rows = sorted(
+        [one.parent_id, one.epsg, one.left, one.top, getattr(one, column) if column else None] for one in parents
+    )
+    how = [splitting.method, plain(splitting.fractions), splitting.seed, splitting.folds, splitting.region]
+    return sha256_bytes(canonical_json([rows, how]).encode())[:16]
 
 
 def _assignment(
-    method: str, splitting: SplitsConfig, parents: dict[str, Split], folds: Mapping[str, int] | None = None
+    method: str,
+    sheet: Sequence[Parent],
+    splitting: SplitsConfig,
+    parents: dict[str, Split],
+    folds: Mapping[str, int] | None = None,
 ) -> ParentAssignment:
     tested = {name: 0 if split == "test" else None for name, split in parents.items()}
     return {
+        "asked": asked_of(sheet, splitting),
         "method": method,
         "folds": splitting.folds if folds else 1,
         "seed": None if method == "sheet" else splitting.seed,
@@ -155,7 +172,7 @@ def splits_of(assignment: ParentAssignment, parents: Sequence[Parent], fold: int
     ids = [parent.parent_id for parent in parents]
     if set(ids) != assignment["tested_in"].keys():
         raise CityHeadsError(
-            "the splits are of other parents than the sheet's; seek them anew: snakemake --forcerun assign_splits"
+            "the splits are of other parents than the sheet's; to have them sought anew remove dataset/assignment.json"
         )
     tested_in = {name: assignment["tested_in"][name] for name in ids}
     if folds == 1:

@@ -27,7 +27,7 @@ from cityheads.core.artifacts.footprints import (
 from cityheads.core.classes import IGNORE
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import atomic_path, sha256_file
-from cityheads.core.grid import Grid, Parent, parent_polygon, read_parents
+from cityheads.core.grid import Grid, Parent, area, parent_polygon, read_parents
 from cityheads.labels.columns import dates, numbers, texts
 from cityheads.labels.geoparquet import ROW_GROUP, boxes, geo_metadata, write_geoparquet
 from cityheads.labels.losses import Losses
@@ -107,7 +107,7 @@ def prepare_footprints(
     sheet = read_parents(parents, grid)
     codes = {row.epsg for row in sheet}
     epsg = codes.pop() if len(codes) == 1 else 4326
-    region = np.array([parent_bounds(row, grid, epsg) for row in sheet])
+    region = np.unique([_area_in(row, grid, epsg) for row in sheet], axis=0)
     outline, surveyed = _prepare_boundary(boundary, epsg, section, label)
     if not _meets(shapely.bounds(outline).reshape(-1, 4), region).any():
         raise CityHeadsError(f"{boundary}: the boundary meets no parent of {parents}")
@@ -160,6 +160,14 @@ def prepare_footprints(
     log.info(
         "%s: %d of %d footprints kept, %d of them to be ignored", source, written.rows, facts["rows"], written.ignored
     )
+
+
+def _area_in(parent: Parent, grid: Grid, epsg: int) -> tuple[float, float, float, float]:
+    """Give a box (left, bottom, right, top) in a CRS that holds the parent's area."""
+    box = np.array([shapely.box(*area(parent, grid))])
+    (left, bottom, right, top) = shapely.bounds(project(box, parent.epsg, epsg))[0].tolist()
+    margin = 0.0 if epsg == parent.epsg else _MARGIN_DEG
+    return left - margin, bottom - margin, right + margin, top + margin
 
 
 def parent_bounds(parent: Parent, grid: Grid, epsg: int) -> tuple[float, float, float, float]:

@@ -29,6 +29,7 @@ class ParentAssignment(TypedDict):
         seed: Seed of the search; None where the sheet says the splits.
         parents: Split per parent id; empty for folds.
         tested_in: Fold in which a parent is tested; None for one that is tested in no fold.
+        asked: Hash of what this answers: the places of the sheet and how they are to be split.
     """
 
     method: str
@@ -36,6 +37,7 @@ class ParentAssignment(TypedDict):
     seed: int | None
     parents: dict[str, Split]
     tested_in: dict[str, int | None]
+    asked: str
 
 
 class GapToTraining(TypedDict):
@@ -83,4 +85,4 @@ class SplitAssignment(TypedDict):
 
 
 SPLIT_ASSIGNMENT = Artifact("split assignment", "assemble_dataset", 3, SplitAssignment)
-PARENT_ASSIGNMENT = Artifact("assignment of the parents", "assign_splits", 1, ParentAssignment)
+PARENT_ASSIGNMENT = Artifact("assignment of the parents", "assign_splits", 2, ParentAssignment)
