@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cityheads.config import FractionsConfig, SplitsConfig
+from cityheads.config.inputs import asked_of
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon, subchips
 from cityheads.dataset.splits import (
     Splits,
-    asked_of,
     check_lock,
     gap_to_training,
     lock_of,
@@ -143,7 +143,7 @@ def test_an_assignment_of_other_parents_or_without_the_fold_is_refused() -> None
     found = seek_assignment(sheet_of(6), {"A": np.ones((6, 1))}, splitting(method="folds", folds=3))
     with pytest.raises(CityHeadsError, match="no fold 3: method folds has the folds 0 to 2"):
         splits_of(found, sheet_of(6), 3)
-    with pytest.raises(CityHeadsError, match=r"remove dataset/assignment\.json"):
+    with pytest.raises(CityHeadsError, match="--forcerun assign_splits"):
         splits_of(found, sheet_of(7), 0)
 
 

@@ -16,7 +16,14 @@ from snakemake.utils import update_config
 from cityheads.config import read_yaml, resolve, write_config
 from cityheads.config.estimate import estimate
 from cityheads.config.experiments import read_experiments, with_experiments
-from cityheads.config.inputs import check_names, check_results, check_splits, typed
+from cityheads.config.inputs import (
+    asked_of,
+    check_names,
+    check_results,
+    check_splits,
+    typed,
+)
+from cityheads.core.artifacts.splits import PARENT_ASSIGNMENT
 from cityheads.core.classes import CLOUD_MASK, fraction_layer, mask_layer
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.grid import area, chip_ids, read_parents
@@ -270,6 +277,20 @@ def split_rows():
             for parent, row in ROWS.items()
         )
     )
+
+
+def assigned():
+    """Tell whether the assignment that is there answers what the sheet and the config ask now."""
+    path = Path(placed(RESULTS.assignment))
+    try:
+        there = PARENT_ASSIGNMENT.read(path)["asked"] if path.exists() else None
+    except CityHeadsError as error:
+        logger.warning(f"warning: {error}")
+        return False
+    return there == asked_of(list(ROWS.values()), CITY.splits)
+
+
+ASSIGNED = assigned()
 
 
 def own_place(wildcards):

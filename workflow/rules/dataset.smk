@@ -45,11 +45,15 @@ rule pack_store:
 
 rule assign_splits:
     input:
-        table=rules.pack_store.output.table,
+        # kept when labels, heads or pixels change: who is tested stays, and scores compare. Not ancient where something
+        # else is asked: Snakemake looks at no parameters downstream of a job that runs, and a new row would be missed
+        table=(
+            ancient(rules.pack_store.output.table)
+            if ASSIGNED
+            else rules.pack_store.output.table
+        ),
     output:
-        # the job sees what is there, and keeps it when labels, heads or pixels change: who is tested stays, and scores
-        # compare (an ancient input would hide a new row from Snakemake, which then asks nothing more of this job)
-        update(str(RESULTS.assignment)),
+        str(RESULTS.assignment),
     log:
         str(RESULTS.log("assign_splits", "splits")),
     benchmark:

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cityheads.config.base import plain
 from cityheads.config.config import Config
 from cityheads.config.load import yaml_value
 from cityheads.config.splits import SplitsConfig
 from cityheads.core.errors import CityHeadsError
+from cityheads.core.files import canonical_json, sha256_bytes
 from cityheads.core.grid import SPLITS, Parent
 from cityheads.core.layout import Layout
 
-__all__ = ["check_names", "check_results", "check_splits", "typed"]
+__all__ = ["asked_of", "check_names", "check_results", "check_splits", "typed"]
 
 #: What a path may be written with that passes through shells, Snakemake's patterns and URLs unharmed.
 _PATH = re.compile(r"[\w./@%+=:,-]+")
@@ -159,3 +161,13 @@ def _sources(package: str, folder: str) -> str | None:
         return None
     root = Path(spec.submodule_search_locations[0], folder)
     return "\n".join(path.read_text(errors="replace") for path in sorted(root.rglob("*.py")))
+
+
+def asked_of(parents: Sequence[Parent], splitting: SplitsConfig) -> str:
+    """Give a hash of what an assignment answers: the places, in any order, and how they are to be split."""
+    column = {"search": "split", "region": "region"}.get(splitting.method)
+    rows = sorted(
+        [one.parent_id, one.epsg, one.left, one.top, getattr(one, column) if column else None] for one in parents
+    )
+    how = [splitting.method, plain(splitting.fractions), splitting.seed, splitting.folds, splitting.region]
+    return sha256_bytes(canonical_json([rows, how]).encode())[:16]

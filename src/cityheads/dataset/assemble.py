@@ -15,7 +15,7 @@ from cityheads.config import Config
 from cityheads.core.artifacts import chips as column
 from cityheads.core.artifacts.chips import CHIPS, SUBCHIPS, chip_schema, subchip_schema
 from cityheads.core.artifacts.classes import CLASSES
-from cityheads.core.artifacts.splits import PARENT_ASSIGNMENT, SPLIT_ASSIGNMENT, MissingClass, ParentAssignment
+from cityheads.core.artifacts.splits import PARENT_ASSIGNMENT, SPLIT_ASSIGNMENT, MissingClass
 from cityheads.core.artifacts.statistics import STATISTICS, BandStatistics
 from cityheads.core.classes import mask_layer
 from cityheads.core.errors import CityHeadsError
@@ -24,7 +24,6 @@ from cityheads.core.grid import SPLITS, Grid, Parent, read_parents
 from cityheads.core.layout import DatasetFolder, StoreFolder
 from cityheads.core.modalities import MODALITIES, RADAR
 from cityheads.dataset.splits import (
-    asked_of,
     check_lock,
     gap_to_training,
     lock_of,
@@ -43,8 +42,7 @@ log = logging.getLogger(__name__)
 def assign_splits(config: Config, *, parents: Path, table: Path, out: Path) -> None:
     """Say which parents are held out when, for all folds.
 
-    What is there already is kept where it answers the same question, whatever has become of labels, heads or pixels:
-    scores before and after then compare. Remove the file to have it sought anew.
+    The workflow keeps what this wrote when labels, heads or pixels change: scores before and after then compare.
 
     Args:
         config: Config with sections ``grid`` and ``splits``.
@@ -56,10 +54,6 @@ def assign_splits(config: Config, *, parents: Path, table: Path, out: Path) -> N
         CityHeadsError: The table is missing or of another sheet, or the split is impossible.
     """
     sheet = read_parents(parents, config.grid.grid)
-    there = _kept(out, asked_of(sheet, config.splits))
-    if there is not None:
-        PARENT_ASSIGNMENT.write(out, there)
-        return
     labels = [name for name in SUBCHIPS.columns(table) if name.startswith(column.pixels(""))]
     rows = SUBCHIPS.read(table, ("parent_id", "kept", *labels))
     _check_parents(table, rows, sheet)
@@ -70,19 +64,6 @@ def assign_splits(config: Config, *, parents: Path, table: Path, out: Path) -> N
             for name, of in counts.items():
                 of[place[row["parent_id"]]] += row[name][:-1]
     PARENT_ASSIGNMENT.write(out, seek_assignment(sheet, counts, config.splits))
-
-
-def _kept(path: Path, asked: str) -> ParentAssignment | None:
-    """Give the assignment that is there, if it can be read and answers this question."""
-    if not path.exists():
-        return None
-    try:
-        there = PARENT_ASSIGNMENT.read(path)
-    except CityHeadsError as error:
-        log.info("splits are sought anew (%s)", error)
-        return None
-    log.info("splits %s", "kept" if there["asked"] == asked else "sought anew: the sheet or section splits has changed")
-    return there if there["asked"] == asked else None
 
 
 def assemble_dataset(config: Config, *, fold: int, parents: Path, assignment: Path, out: Path) -> None:

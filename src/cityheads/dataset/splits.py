@@ -15,8 +15,7 @@ import numpy as np
 import shapely
 
 from cityheads.config import FractionsConfig, SplitsConfig
-from cityheads.config.base import plain
-from cityheads.config.inputs import check_splits
+from cityheads.config.inputs import asked_of, check_splits
 from cityheads.core.artifacts.splits import MissingClass, ParentAssignment
 from cityheads.core.errors import CityHeadsError
 from cityheads.core.files import canonical_json, sha256_bytes
@@ -25,7 +24,6 @@ from cityheads.core.grid import SPLITS, Grid, Parent, Split, parent_polygon
 __all__ = [
     "Gap",
     "Splits",
-    "asked_of",
     "check_lock",
     "gap_to_training",
     "lock_of",
@@ -99,16 +97,6 @@ def seek_assignment(
     return _assignment("search", parents, splitting, found)
 
 
-def asked_of(parents: Sequence[Parent], splitting: SplitsConfig) -> str:
-    """Give a hash of what an assignment answers: the places, in any order, and how they are to be split."""
-    column = {"search": "split", "region": "region"}.get(splitting.method)
-    rows = sorted(
-        [one.parent_id, one.epsg, one.left, one.top, getattr(one, column) if column else None] for one in parents
-    )
-    how = [splitting.method, plain(splitting.fractions), splitting.seed, splitting.folds, splitting.region]
-    return sha256_bytes(canonical_json([rows, how]).encode())[:16]
-
-
 def _assignment(
     method: str,
     sheet: Sequence[Parent],
@@ -172,7 +160,7 @@ def splits_of(assignment: ParentAssignment, parents: Sequence[Parent], fold: int
     ids = [parent.parent_id for parent in parents]
     if set(ids) != assignment["tested_in"].keys():
         raise CityHeadsError(
-            "the splits are of other parents than the sheet's; to have them sought anew remove dataset/assignment.json"
+            "the splits are of other parents than the sheet's; seek them anew: snakemake --forcerun assign_splits"
         )
     tested_in = {name: assignment["tested_in"][name] for name in ids}
     if folds == 1:
