@@ -165,14 +165,17 @@ def prepare_footprints(
 def _area_in(parent: Parent, grid: Grid, epsg: int) -> tuple[float, float, float, float]:
     """Give a box (left, bottom, right, top) in a CRS that holds the parent's area."""
     box = np.array([shapely.box(*area(parent, grid))])
-    (left, bottom, right, top) = shapely.bounds(project(box, parent.epsg, epsg))[0].tolist()
-    margin = 0.0 if epsg == parent.epsg else _MARGIN_DEG
-    return left - margin, bottom - margin, right + margin, top + margin
+    return _widened(shapely.bounds(project(box, parent.epsg, epsg))[0].tolist(), parent, epsg)
 
 
 def parent_bounds(parent: Parent, grid: Grid, epsg: int) -> tuple[float, float, float, float]:
     """Give a box (left, bottom, right, top) in a CRS that holds the whole parent."""
-    left, bottom, right, top = parent_polygon(parent, grid, epsg).bounds
+    return _widened(parent_polygon(parent, grid, epsg).bounds, parent, epsg)
+
+
+def _widened(box: Sequence[float], parent: Parent, epsg: int) -> tuple[float, float, float, float]:
+    """Add to a box in degrees what densified outlines leave out."""
+    left, bottom, right, top = box
     margin = 0.0 if epsg == parent.epsg else _MARGIN_DEG
     return left - margin, bottom - margin, right + margin, top + margin
 
